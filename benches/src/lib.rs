@@ -1,0 +1,19 @@
+//! What the benchmark programs share: the nouns of a side-by-side measurement.
+//!
+//! A measurement reads in this order: a [`contestant`] is named, its [`program`] is found on the machine, a [`peer`]
+//! says how that program is configured and started, a [`service`] is the running process, [`probe`] asks it one question, [`wrk`] loads it,
+//! [`usage`] tells what that cost, [`report`] holds the figures, [`table`] prints them and [`check`] judges them.
+//! [`machine`] says where and when. Nothing in here depends on the proxy: Tamis is measured as a program, from
+//! outside, like its peers.
+
+pub mod check;
+pub mod contestant;
+pub mod machine;
+pub mod peer;
+pub mod probe;
+pub mod program;
+pub mod report;
+pub mod service;
+pub mod table;
+pub mod usage;
+pub mod wrk;

@@ -1,0 +1,240 @@
+//! A configuration as JSON, for `GET /config`: what is in force, with every default filled in.
+//!
+//! Control plane. Shows a filter's settings in their redacted form alone. Uses the words of the YAML vocabulary.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value as Json, json};
+
+use crate::model::{
+    AccessLog, Action, Cluster, Config, Endpoint, Filter, FilterKind, FilterLimits, FilterUse, HostPattern, Listener,
+    ListenerLimits, LogFormat, LogPart, LogTarget, PathPattern, Redirect, Respond, Route, RouteMatch, ValuePattern,
+    WeightedCluster,
+};
+use crate::units::{show_duration, show_size};
+use crate::word::Word as _;
+
+impl Config {
+    /// The configuration in force, in the words of the YAML and with every default filled in. In filters' `config`
+    /// each string that came from `${NAME}` or `file:PATH` is shown as `[redacted]`.
+    pub fn describe(&self) -> Json {
+        json!({
+            "workers": self.workers,
+            "drain_timeout": show_duration(self.drain_timeout),
+            "wasm": { "max_instances": self.wasm.max_instances, "max_memory": show_size(self.wasm.max_memory) },
+            "admin": self.admin.as_ref().map_or(json!("off"), |address| json!({ "address": address.to_string() })),
+            "access_log": access_log(&self.access_log),
+            "listeners": named(self.listeners.iter().map(|item| (&item.name, listener(self, item)))),
+            "filters": named(self.filters.iter().map(|item| (&item.name, filter(item)))),
+            "clusters": named(self.clusters.iter().map(|item| (&item.name, cluster(item)))),
+            "routes": self.routes.iter().map(|item| route(self, item)).collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn named<'a>(items: impl Iterator<Item = (&'a String, Json)>) -> Json {
+    Json::Object(items.map(|(name, item)| (name.clone(), item)).collect())
+}
+
+fn access_log(log: &AccessLog) -> Json {
+    let format = match &log.format {
+        LogFormat::Json => "json".to_owned(),
+        LogFormat::Text(parts) => parts.iter().map(log_part).collect(),
+    };
+    match &log.target {
+        LogTarget::Off => json!("off"),
+        LogTarget::Stdout => json!({ "stdout": true, "format": format, "queue": log.queue }),
+        LogTarget::File(path) => json!({ "file": path.display().to_string(), "format": format, "queue": log.queue }),
+    }
+}
+
+fn log_part(part: &LogPart) -> String {
+    match part {
+        LogPart::Literal(text) => text.replace('{', "{{").replace('}', "}}"),
+        LogPart::Field(field) => format!("{{{}}}", field.word()),
+    }
+}
+
+fn listener(config: &Config, listener: &Listener) -> Json {
+    json!({
+        "address": listener.address.to_string(),
+        "filters": chain(config, &listener.filters),
+        "limits": listener_limits(&listener.limits),
+    })
+}
+
+fn listener_limits(limits: &ListenerLimits) -> Json {
+    json!({
+        "head_timeout": show_duration(limits.head_timeout),
+        "idle_timeout": show_duration(limits.idle_timeout),
+        "body_timeout": show_duration(limits.body_timeout),
+        "write_timeout": show_duration(limits.write_timeout),
+        "max_head_bytes": show_size(limits.max_head_bytes as u64),
+        "max_field_bytes": show_size(limits.max_field_bytes as u64),
+        "max_fields": limits.max_fields,
+        "max_target_bytes": show_size(limits.max_target_bytes as u64),
+        "max_connections": limits.max_connections,
+    })
+}
+
+fn chain(config: &Config, uses: &[FilterUse]) -> Vec<Json> {
+    uses.iter().map(|filter_use| one_use(config, filter_use)).collect()
+}
+
+fn one_use(config: &Config, filter_use: &FilterUse) -> Json {
+    let name = config.filters.get(filter_use.filter).map(|filter| filter.name.as_str());
+    match &filter_use.config {
+        None => json!(name),
+        Some(settings) => json!({ "filter": name, "config": settings.redacted }),
+    }
+}
+
+fn filter(filter: &Filter) -> Json {
+    let mut described = Map::new();
+    match &filter.kind {
+        FilterKind::Component(path) => {
+            described.insert("component".to_owned(), json!(path.display().to_string()));
+            described.insert(
+                "grants".to_owned(),
+                filter.grants.iter().map(|grant| grant.word()).collect(),
+            );
+            described.insert("limits".to_owned(), filter_limits(&filter.limits));
+            described.insert("instance_reuse".to_owned(), json!(filter.instance_reuse));
+        }
+        FilterKind::Native(name) => {
+            described.insert("native".to_owned(), json!(name));
+        }
+    }
+    described.insert("config".to_owned(), filter.config.redacted.clone());
+    described.insert("on_failure".to_owned(), json!(filter.on_failure.word()));
+    Json::Object(described)
+}
+
+fn filter_limits(limits: &FilterLimits) -> Json {
+    json!({
+        "memory": show_size(limits.memory),
+        "cpu": show_duration(limits.cpu),
+        "wall": show_duration(limits.wall),
+        "instances": limits.instances,
+        "header_bytes": show_size(limits.header_bytes as u64),
+        "log_lines": limits.log_lines,
+    })
+}
+
+fn cluster(cluster: &Cluster) -> Json {
+    json!({
+        "endpoints": cluster.endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+        "load_balancing": cluster.load_balancing.word(),
+        "connect_timeout": show_duration(cluster.connect_timeout),
+        "idle_timeout": show_duration(cluster.idle_timeout),
+        "max_idle": cluster.max_idle,
+        "read_timeout": show_duration(cluster.read_timeout),
+    })
+}
+
+fn endpoint(endpoint: &Endpoint) -> Json {
+    json!({ "address": endpoint.address.to_string(), "weight": endpoint.weight })
+}
+
+fn route(config: &Config, route: &Route) -> Json {
+    let (key, action) = action(config, &route.action);
+    json!({
+        "name": route.name,
+        "match": route_match(&route.matches),
+        "filters": chain(config, &route.filters),
+        key: action,
+        "timeout": timeout(route.timeout),
+    })
+}
+
+fn timeout(timeout: Option<Duration>) -> String {
+    timeout.map_or("off".to_owned(), show_duration)
+}
+
+/// Parts that hold for every request are left out.
+fn route_match(matches: &RouteMatch) -> Json {
+    let mut described = Map::new();
+    if !matches.hosts.is_empty() {
+        described.insert("hosts".to_owned(), matches.hosts.iter().map(host).collect());
+    }
+    if let Some(pattern) = &matches.path {
+        described.insert("path".to_owned(), path(pattern));
+    }
+    if !matches.methods.is_empty() {
+        described.insert("methods".to_owned(), json!(matches.methods));
+    }
+    if !matches.headers.is_empty() {
+        let headers = matches
+            .headers
+            .iter()
+            .map(|header| (&header.name, value(&header.value)));
+        described.insert("headers".to_owned(), named(headers));
+    }
+    if !matches.query.is_empty() {
+        let query = matches
+            .query
+            .iter()
+            .map(|parameter| (&parameter.name, value(&parameter.value)));
+        described.insert("query".to_owned(), named(query));
+    }
+    Json::Object(described)
+}
+
+fn host(pattern: &HostPattern) -> String {
+    match pattern {
+        HostPattern::Exact(host) => host.clone(),
+        HostPattern::Suffix(parent) => format!("*.{parent}"),
+    }
+}
+
+fn path(pattern: &PathPattern) -> Json {
+    match pattern {
+        PathPattern::Exact(path) => json!({ "exact": path }),
+        PathPattern::Prefix(path) => json!({ "prefix": path }),
+        PathPattern::Regex(regex) => json!({ "regex": regex }),
+    }
+}
+
+fn value(pattern: &ValuePattern) -> Json {
+    match pattern {
+        ValuePattern::Present => json!({ "present": true }),
+        ValuePattern::Exact(value) => json!({ "exact": value }),
+        ValuePattern::Regex(regex) => json!({ "regex": regex }),
+    }
+}
+
+fn action(config: &Config, action: &Action) -> (&'static str, Json) {
+    match action {
+        Action::Clusters(shares) => ("clusters", shares.iter().map(|share| weighted(config, share)).collect()),
+        Action::Redirect(target) => ("redirect", redirect(target)),
+        Action::Respond(response) => ("respond", respond(response)),
+    }
+}
+
+fn weighted(config: &Config, share: &WeightedCluster) -> Json {
+    let name = config.clusters.get(share.cluster).map(|cluster| cluster.name.as_str());
+    json!({ "name": name, "weight": share.weight })
+}
+
+fn redirect(redirect: &Redirect) -> Json {
+    let mut described = Map::new();
+    described.insert("status".to_owned(), json!(redirect.status));
+    let parts = [
+        ("scheme", json!(redirect.scheme)),
+        ("host", json!(redirect.host)),
+        ("port", json!(redirect.port)),
+        ("path", json!(redirect.path)),
+    ];
+    described.extend(
+        parts
+            .into_iter()
+            .filter(|(_, part)| !part.is_null())
+            .map(|(key, part)| (key.to_owned(), part)),
+    );
+    Json::Object(described)
+}
+
+fn respond(respond: &Respond) -> Json {
+    let headers = respond.headers.iter().map(|(name, value)| (name, json!(value)));
+    json!({ "status": respond.status, "headers": named(headers), "body": respond.body })
+}

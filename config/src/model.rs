@@ -1,0 +1,323 @@
+//! The validated configuration: what one YAML file says once it is known to be sound.
+//!
+//! Control plane. Plain data, no I/O handles, no serde: `parse` is the only maker. Every cross reference in here has
+//! been checked, every number is within its bounds, every default is filled in. It knows nothing of sockets, threads,
+//! wasm or HTTP engines.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::place::Place;
+use crate::settings::Settings;
+
+/// One generation's configuration, whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Worker threads, each with its own runtime; `None` is one for each core that the process may use.
+    pub workers: Option<usize>,
+    /// How long a drain (SIGTERM, `POST /drain`) waits for exchanges in flight.
+    pub drain_timeout: Duration,
+    /// Shared by all wasm filters of the process.
+    pub wasm: Wasm,
+    /// `None` when the configuration says `off`.
+    pub admin: Option<Address>,
+    pub access_log: AccessLog,
+    pub listeners: Vec<Listener>,
+    pub filters: Vec<Filter>,
+    pub clusters: Vec<Cluster>,
+    /// In the order in which they are tried.
+    pub routes: Vec<Route>,
+    /// Every file besides the YAML itself that the result depends on (`file:` secrets, components), for the watcher.
+    /// Sorted, each once.
+    pub files: Vec<PathBuf>,
+}
+
+/// A socket address, or a Unix socket's path (`unix:/run/app.sock`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// Bounds of the one wasm engine. A change needs a restart, because pools are reserved at start-up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wasm {
+    /// Instances alive at once in the whole process; default 1,000.
+    pub max_instances: u32,
+    /// The largest `limits.memory` that a filter may ask for; default 64 MiB.
+    pub max_memory: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccessLog {
+    pub target: LogTarget,
+    pub format: LogFormat,
+    /// Records waiting for the writer; more are dropped and counted. Default 8,192.
+    pub queue: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum LogTarget {
+    Off,
+    Stdout,
+    File(PathBuf),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum LogFormat {
+    Json,
+    /// Literal text and `{field}` parts, split once here.
+    Text(Vec<LogPart>),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum LogPart {
+    Literal(String),
+    Field(LogField),
+}
+
+/// What an access-log record can say; the names in YAML are these in snake case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LogField {
+    Time,
+    RequestId,
+    Listener,
+    Route,
+    Cluster,
+    Endpoint,
+    Client,
+    Method,
+    Authority,
+    Path,
+    Protocol,
+    Status,
+    Reason,
+    RequestBytes,
+    ResponseBytes,
+    DurationMs,
+    UpstreamMs,
+    UserAgent,
+    Referer,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    pub name: String,
+    pub place: Place,
+    pub address: Address,
+    /// Run before any route's own filters, on every exchange, also when no route matches.
+    pub filters: Vec<FilterUse>,
+    pub limits: ListenerLimits,
+}
+
+/// What a listener grants one client connection and one request. Each default has its reason beside it in `parse`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerLimits {
+    /// From the first byte that may belong to a head to its end, in total. Default 10 s.
+    pub head_timeout: Duration,
+    /// Between two exchanges of a keep-alive connection. Default 60 s.
+    pub idle_timeout: Duration,
+    /// Between two pieces of a request body. Default 30 s.
+    pub body_timeout: Duration,
+    /// Between two pieces of a response that the client takes. Default 30 s.
+    pub write_timeout: Duration,
+    /// Request line and fields together. Default 64 KiB.
+    pub max_head_bytes: usize,
+    /// One field's name and value. Default 16 KiB.
+    pub max_field_bytes: usize,
+    /// Default 100.
+    pub max_fields: usize,
+    /// Default 8 KiB.
+    pub max_target_bytes: usize,
+    /// Connections at once on this listener. Default 10,000.
+    pub max_connections: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Filter {
+    pub name: String,
+    pub place: Place,
+    pub kind: FilterKind,
+    /// The `config:` block as JSON; `null` when there is none. Secrets are already resolved.
+    pub config: Settings,
+    /// Names as in YAML: `metrics`, `clock`, ...; checked against the known set.
+    pub grants: Vec<Grant>,
+    pub limits: FilterLimits,
+    /// Exchanges that one instance serves before it is replaced; at least 1. Default 1,000.
+    pub instance_reuse: u32,
+    pub on_failure: OnFailure,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum FilterKind {
+    /// A component's path, resolved against the folder of the configuration file.
+    Component(PathBuf),
+    /// The name of a built-in filter; whether it exists is the proxy's to say.
+    Native(String),
+}
+
+/// A capability beyond configuration, log, and the exchange itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Grant {
+    Metrics,
+    Clock,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct FilterLimits {
+    /// Linear memory of one instance. Default 16 MiB.
+    pub memory: u64,
+    /// Processor time of one hook call; rounded up to whole milliseconds. Default 10 ms.
+    pub cpu: Duration,
+    /// Wall time of one hook call. Default 100 ms.
+    pub wall: Duration,
+    /// Instances alive at once, over all workers. Default 256.
+    pub instances: u32,
+    /// Names and values that one hook call may write into a head, together. Default 64 KiB.
+    pub header_bytes: usize,
+    /// Log lines a second; more are dropped and counted. Default 100.
+    pub log_lines: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OnFailure {
+    /// The exchange fails with 500 (trap) or 503 (no instance). The default.
+    Closed,
+    /// The filter is skipped for this exchange.
+    Open,
+}
+
+/// A filter's place in a chain.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FilterUse {
+    /// Index into [`Config::filters`].
+    pub filter: usize,
+    /// Replaces the filter's own `config` in this chain when given.
+    pub config: Option<Settings>,
+    pub place: Place,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    pub name: String,
+    pub place: Place,
+    pub endpoints: Vec<Endpoint>,
+    pub load_balancing: LoadBalancing,
+    /// Default 5 s.
+    pub connect_timeout: Duration,
+    /// A pooled connection unused for so long is closed. Default 60 s.
+    pub idle_timeout: Duration,
+    /// Idle connections kept by each worker for each endpoint. Default 128.
+    pub max_idle: usize,
+    /// Between two pieces of a response body. Default 60 s.
+    pub read_timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    pub address: Address,
+    /// 1 to 1,000. Default 1.
+    pub weight: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LoadBalancing {
+    RoundRobin,
+    LeastRequest,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// Given, or `route-N` by position from 1. Unique.
+    pub name: String,
+    pub place: Place,
+    pub matches: RouteMatch,
+    pub filters: Vec<FilterUse>,
+    pub action: Action,
+    /// From the end of the request head to the end of the response; `None` for no limit. Default 15 s.
+    pub timeout: Option<Duration>,
+}
+
+/// All parts must hold; an empty part always holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RouteMatch {
+    pub hosts: Vec<HostPattern>,
+    pub path: Option<PathPattern>,
+    /// Upper case as written; compared exactly (RFC 9110 9.1).
+    pub methods: Vec<String>,
+    pub headers: Vec<HeaderPattern>,
+    pub query: Vec<QueryPattern>,
+}
+
+/// Lower case, without port or trailing dot. Any port of the request matches.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    Exact(String),
+    /// `*.example.org` as `example.org`: one or more labels in front, never the bare name.
+    Suffix(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PathPattern {
+    Exact(String),
+    /// Matches on segment boundaries: `/v1` and `/v1/` both match `/v1`, `/v1/` and `/v1/x`, never `/v10`.
+    Prefix(String),
+    /// Anchored at both ends; already known to compile within the size limit.
+    Regex(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HeaderPattern {
+    /// Lower case.
+    pub name: String,
+    pub value: ValuePattern,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct QueryPattern {
+    pub name: String,
+    pub value: ValuePattern,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ValuePattern {
+    Present,
+    Exact(String),
+    /// Anchored at both ends.
+    Regex(String),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Indices into [`Config::clusters`] with weights; never empty, never all zero. A single cluster has weight 1.
+    Clusters(Vec<WeightedCluster>),
+    Redirect(Redirect),
+    Respond(Respond),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WeightedCluster {
+    pub cluster: usize,
+    pub weight: u32,
+}
+
+/// Parts not given are taken from the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// 301, 302, 303, 307 or 308. Default 302.
+    pub status: u16,
+    pub scheme: Option<String>,
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    /// Replaces path and query.
+    pub path: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Respond {
+    /// 200 to 599.
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}

@@ -1,0 +1,369 @@
+//! The YAML vocabulary: every key, its type, its default, its bounds.
+//!
+//! Control plane. One declaration gives the reader and the JSON Schema; the doc comments become the schema's
+//! descriptions. Says nothing of how the parts refer to each other: that is `parse`.
+
+use std::borrow::Cow;
+
+use crate::choice::Choice;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+
+use crate::model::{Address, Grant, LoadBalancing, OnFailure};
+use crate::node::{Node, Value};
+use crate::reader::{Block, FromNode, Reader, quote};
+use crate::settings::Settings;
+use crate::shape::{At, Field, Named, Noun, OffOr, Pairs, Required, ShortOr, True};
+use crate::units::{Count, Period, Size};
+
+/// Declares blocks: for each a struct that is readable from a node and has a schema.
+///
+/// `ExactlyOneOf(a, b)` or another [`Choice`] after the name is a rule over these keys.
+macro_rules! vocabulary {
+    (@choice) => { Choice::Free };
+    (@choice $rule:ident($($choice:ident),+)) => { Choice::$rule(&[$(stringify!($choice)),+]) };
+    ($(
+        $(#[$meta:meta])*
+        struct $name:ident $($rule:ident($($choice:ident),+))? {
+            $($(#[$field_meta:meta])* $field:ident: $type:ty,)*
+        }
+    )*) => {$(
+        $(#[$meta])*
+        #[derive(JsonSchema)]
+        #[schemars(deny_unknown_fields)]
+        #[schemars(transform = $name::choice())]
+        pub(crate) struct $name {
+            $($(#[$field_meta])* pub(crate) $field: $type,)*
+        }
+
+        impl $name {
+            const fn choice() -> Choice {
+ vocabulary!(@choice $($rule($($choice),+))?)
+ }
+        }
+
+        impl FromNode for $name {
+            fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
+                let mut block = Block::open(node, reader)?;
+                Self::choice().check(&block, reader);
+                let value = Self {
+                    $($field: <$type>::from_block(&mut block, key(stringify!($field)), reader),)*
+                };
+                block.close(reader);
+                Some(value)
+            }
+        }
+    )*};
+}
+
+/// `match` is a word of both languages.
+fn key(field: &'static str) -> &'static str {
+    field.strip_prefix("r#").unwrap_or(field)
+}
+
+vocabulary! {
+    /// The configuration of one Tamis process.
+    ///
+    /// Strings may hold `${NAME}` or `${NAME:-default}` for environment variables, and `$$` for a plain `$`.
+    /// Relative paths count from the folder of this file.
+    struct Document {
+        /// Worker threads. Default: one for each core that the process may use.
+        workers: Option<Count<1, 1024>>,
+        /// How long a drain waits for exchanges in flight. Default `30s`.
+        drain_timeout: Option<Period>,
+        /// Bounds of the WebAssembly engine, shared by all filters. A change needs a restart.
+        wasm: Option<Wasm>,
+        /// The endpoint for operators, or `off`. Default `{ address: 127.0.0.1:9901 }`.
+        admin: Option<OffOr<Admin>>,
+        /// One record for each exchange, or `off`. Default `off`.
+        access_log: Option<OffOr<AccessLog>>,
+        /// Where clients connect, by name.
+        listeners: Required<At<Named<Listener>>>,
+        /// Filters that chains can use, by name.
+        filters: Option<Named<Filter>>,
+        /// Groups of equal upstream servers, by name.
+        clusters: Option<Named<Cluster>>,
+        /// Which requests go where. The first route that matches wins.
+        routes: Required<At<Routes>>,
+    }
+
+    /// Bounds of the WebAssembly engine, shared by all filters.
+    struct Wasm {
+        /// Instances alive at once in the whole process. Default 1000.
+        max_instances: Option<Count<1, 100_000>>,
+        /// The most memory that a filter may be given. Default `64MiB`.
+        max_memory: Option<Size<{ 64 << 10 }, { 4 << 30 }>>,
+    }
+
+    /// The endpoint for operators.
+    struct Admin {
+        /// A loopback address or `unix:` and a path: whoever reaches it can stop the proxy.
+        address: Option<At<Address>>,
+    }
+
+    /// One record for each exchange.
+    struct AccessLog ExactlyOneOf(file, stdout) {
+        /// A file to append to.
+        file: Option<At<String>>,
+        /// Write to standard output.
+        stdout: Option<True>,
+        /// `json`, or text with `{field}` in it; `{{` and `}}` stand for plain braces. Default `json`.
+        format: Option<At<String>>,
+        /// Records that may wait for the writer; more are dropped and counted. Default 8192.
+        queue: Option<Count<1, 1_000_000>>,
+    }
+
+    /// Where clients connect.
+    struct Listener {
+        /// The address to listen on.
+        address: Required<At<Address>>,
+        /// Filters that run before any route's own, on every exchange, also when no route matches.
+        filters: Option<Vec<FilterUse>>,
+        /// What one connection and one request may take.
+        limits: Option<ListenerLimits>,
+    }
+
+    /// What one client connection and one request may take.
+    struct ListenerLimits {
+        /// From the first byte of a request's head to its end, in total. Default `10s`.
+        head_timeout: Option<Period>,
+        /// Between two exchanges of one connection. Default `60s`.
+        idle_timeout: Option<Period>,
+        /// Between two pieces of a request body. Default `30s`.
+        body_timeout: Option<Period>,
+        /// Between two pieces of a response that the client takes. Default `30s`.
+        write_timeout: Option<Period>,
+        /// Request line and header fields together. Default `64KiB`.
+        max_head_bytes: Option<At<Size<{ 8 << 10 }, { 1 << 20 }>>>,
+        /// Name and value of one header field. Default `16KiB`, or `max_head_bytes` if that is less.
+        max_field_bytes: Option<At<Size<256, { 1 << 20 }>>>,
+        /// Header fields of one request. Default 100.
+        max_fields: Option<Count<1, 10_000>>,
+        /// The request target: path and query. Default `8KiB`.
+        max_target_bytes: Option<At<Size<256, 65_534>>>,
+        /// Connections at once. Default 10000.
+        max_connections: Option<Count<1, 1_000_000>>,
+    }
+
+    /// A filter: a WebAssembly component, or one that is built in.
+    struct Filter ExactlyOneOf(component, native) {
+        /// Path of a component.
+        component: Option<At<String>>,
+        /// Name of a built-in filter.
+        native: Option<At<String>>,
+        /// Given to the filter as JSON. A string `file:PATH` is replaced by the content of that file.
+        config: Option<Settings>,
+        /// Capabilities that the component needs. Default: none.
+        grants: Option<At<Vec<At<Grant>>>>,
+        /// What the component may take.
+        limits: Option<At<FilterLimits>>,
+        /// Exchanges that one instance serves before it is replaced; 1 isolates each exchange. Default 1000.
+        instance_reuse: Option<At<Count<1, 1_000_000_000>>>,
+        /// Default `closed`.
+        on_failure: Option<OnFailure>,
+    }
+
+    /// What a component may take.
+    struct FilterLimits {
+        /// Linear memory of one instance. Default `16MiB`, or `wasm.max_memory` if that is less.
+        memory: Option<At<Size<{ 64 << 10 }, { 4 << 30 }>>>,
+        /// Processor time of one call. Default `10ms`.
+        cpu: Option<At<Period>>,
+        /// Wall time of one call. Default `100ms`.
+        wall: Option<At<Period>>,
+        /// Instances alive at once. Default 256, or `wasm.max_instances` if that is less.
+        instances: Option<At<Count<1, 100_000>>>,
+        /// Names and values that one call may write into a head, together. Default `64KiB`.
+        header_bytes: Option<Size<0, { 1 << 20 }>>,
+        /// Log lines a second; more are dropped and counted. Default 100.
+        log_lines: Option<Count<0, 100_000>>,
+    }
+
+    /// A filter in a chain, with a configuration of its own there.
+    struct FilterUseBlock {
+        /// Name of the filter.
+        filter: Required<At<String>>,
+        /// Replaces the filter's own `config` in this chain.
+        config: Option<Settings>,
+    }
+
+    /// A group of equal upstream servers.
+    struct Cluster {
+        /// The servers' addresses.
+        endpoints: Required<At<Vec<At<Endpoint>>>>,
+        /// Default `round_robin`.
+        load_balancing: Option<LoadBalancing>,
+        /// Default `5s`.
+        connect_timeout: Option<Period>,
+        /// A pooled connection unused for so long is closed. Default `60s`.
+        idle_timeout: Option<Period>,
+        /// Idle connections kept by each worker for each endpoint. Default 128.
+        max_idle: Option<Count<0, 100_000>>,
+        /// Between two pieces of a response body. Default `60s`.
+        read_timeout: Option<Period>,
+    }
+
+    /// An upstream server with a weight.
+    struct EndpointBlock {
+        /// The server's address.
+        address: Required<Address>,
+        /// Its share among the endpoints of the cluster. Default 1.
+        weight: Option<Count<1, 1000>>,
+    }
+
+    /// Which requests go where.
+    struct Route ExactlyOneOf(cluster, clusters, redirect, respond) {
+        /// Unique. Default `route-N`, by position from 1.
+        name: Option<At<String>>,
+        /// Which requests; all parts must hold. Default: every request.
+        r#match: Option<Match>,
+        /// Filters that run after the listener's, in this order; for responses in reverse.
+        filters: Option<Vec<FilterUse>>,
+        /// The cluster that answers.
+        cluster: Option<At<String>>,
+        /// Several clusters that share the requests by weight.
+        clusters: Option<At<Vec<WeightedCluster>>>,
+        /// Answer with a redirect.
+        redirect: Option<Redirect>,
+        /// Answer with a fixed response.
+        respond: Option<Respond>,
+        /// From the end of the request's head to the end of the response, or `off`. Default `15s`.
+        timeout: Option<OffOr<Period>>,
+    }
+
+    /// Which requests; all parts must hold.
+    struct Match {
+        /// Host names, `*.` in front for any subdomain. The port of the request plays no part.
+        hosts: Option<At<Vec<At<String>>>>,
+        /// The path, without the query.
+        path: Option<Path>,
+        /// Any of these methods.
+        methods: Option<At<Vec<At<String>>>>,
+        /// Header fields by name: the value, or how to compare it.
+        headers: Option<Pairs<Comparison>>,
+        /// Query parameters by name: the value, or how to compare it.
+        query: Option<Pairs<Comparison>>,
+    }
+
+    /// How to compare the path.
+    struct Path ExactlyOneOf(exact, prefix, regex) {
+        /// The whole path.
+        exact: Option<At<String>>,
+        /// Whole segments from the front: `/v1` matches `/v1` and `/v1/x`, never `/v10`.
+        prefix: Option<At<String>>,
+        /// A regular expression for the whole path.
+        regex: Option<At<String>>,
+    }
+
+    /// How to compare a value.
+    struct ComparisonBlock ExactlyOneOf(exact, regex, present) {
+        /// The whole value.
+        exact: Option<At<String>>,
+        /// A regular expression for the whole value.
+        regex: Option<At<String>>,
+        /// Any value will do.
+        present: Option<At<True>>,
+    }
+
+    /// A cluster and its share.
+    struct WeightedCluster {
+        /// Name of the cluster.
+        name: Required<At<String>>,
+        /// Its share among the clusters of the route; 0 for none.
+        weight: Required<Count<0, 1000>>,
+    }
+
+    /// A redirect. Parts not given are taken from the request; at least one must be given, or it would never end.
+    struct Redirect AtLeastOneOf(scheme, host, port, path) {
+        /// 301, 302, 303, 307 or 308. Default 302.
+        status: Option<At<Count<301, 308>>>,
+        /// `http` or `https`.
+        scheme: Option<At<String>>,
+        /// Host name, without a port.
+        host: Option<At<String>>,
+        /// Port.
+        port: Option<Count<1, 65_535>>,
+        /// Replaces path and query.
+        path: Option<At<String>>,
+    }
+
+    /// A fixed response.
+    struct Respond {
+        /// 200 to 599.
+        status: Required<At<Count<200, 599>>>,
+        /// Header fields by name.
+        headers: Option<Pairs<At<String>>>,
+        /// The body. Default: empty.
+        body: Option<At<String>>,
+    }
+}
+
+/// A filter's name, or a block.
+pub(crate) type FilterUse = At<ShortOr<At<String>, FilterUseBlock>>;
+
+/// An address, or a block.
+pub(crate) type Endpoint = ShortOr<Address, EndpointBlock>;
+
+/// The exact value, or a block.
+pub(crate) type Comparison = ShortOr<At<String>, ComparisonBlock>;
+
+impl Noun for Listener {
+    const NOUN: &'static str = "listener";
+}
+
+impl Noun for Filter {
+    const NOUN: &'static str = "filter";
+}
+
+impl Noun for Cluster {
+    const NOUN: &'static str = "cluster";
+}
+
+/// The routes in order, each with the name by which messages call it.
+pub(crate) struct Routes(pub(crate) Vec<(String, At<Route>)>);
+
+impl FromNode for Routes {
+    fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let Value::List(items) = &node.value else {
+            reader.mismatch(node, "a list of routes");
+            return None;
+        };
+        let read = |(index, item): (usize, &Node)| {
+            let name = route_name(index, item);
+            let route = reader.within_item(route_label(&name), |reader| At::from_node(item, reader))?;
+            Some((name, route))
+        };
+        let readable: Vec<_> = items.iter().enumerate().filter_map(read).collect();
+        if readable.is_empty() && !items.is_empty() {
+            None
+        } else {
+            Some(Self(readable))
+        }
+    }
+}
+
+/// How messages call a route.
+pub(crate) fn route_label(name: &str) -> String {
+    format!("route `{name}`")
+}
+
+/// The name as written, or by position, before anything is known to be right.
+fn route_name(index: usize, node: &Node) -> String {
+    match node.child("name").map(|name| &name.value) {
+        Some(Value::Text(name)) => quote(name),
+        _ => format!("route-{}", index + 1),
+    }
+}
+
+impl JsonSchema for Routes {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Routes".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        <Vec<Route>>::json_schema(generator)
+    }
+}

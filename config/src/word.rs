@@ -1,0 +1,146 @@
+//! Closed sets of words, such as `least_request`.
+//!
+//! Control plane. One table per set gives the reader, the schema and the way back to text.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use crate::model::{Grant, LoadBalancing, LogField, OnFailure};
+use crate::node::Node;
+use crate::reader::{FromNode, Reader, quote};
+use crate::suggest::suggestion;
+
+/// A value that one word stands for.
+pub(crate) trait Word: Copy + PartialEq + Sized + 'static {
+    const NAME: &'static str;
+    const DESCRIPTION: &'static str;
+    const WORDS: &'static [(&'static str, Self)];
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let found = Self::WORDS
+            .iter()
+            .find(|(word, _)| *word == text)
+            .map(|(_, value)| *value);
+        found.ok_or_else(|| {
+            let suggestion = suggestion(text, Self::WORDS.iter().map(|(word, _)| *word));
+            format!("`{}` is not known{suggestion}", quote(text))
+        })
+    }
+
+    fn word(self) -> &'static str {
+        // Every value is in its table; the tests hold them together.
+        Self::WORDS
+            .iter()
+            .find(|(_, value)| *value == self)
+            .map_or("", |(word, _)| *word)
+    }
+}
+
+impl Word for LoadBalancing {
+    const NAME: &'static str = "LoadBalancing";
+    const DESCRIPTION: &'static str = "`round_robin` takes endpoints in turn, by weight; `least_request` takes the one with fewest exchanges in flight.";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("round_robin", Self::RoundRobin), ("least_request", Self::LeastRequest)];
+}
+
+impl Word for OnFailure {
+    const NAME: &'static str = "OnFailure";
+    const DESCRIPTION: &'static str =
+        "`closed` fails the exchange when the filter fails; `open` skips the filter for that exchange.";
+    const WORDS: &'static [(&'static str, Self)] = &[("closed", Self::Closed), ("open", Self::Open)];
+}
+
+impl Word for Grant {
+    const NAME: &'static str = "Grant";
+    const DESCRIPTION: &'static str = "A capability beyond configuration, log, and the exchange itself.";
+    const WORDS: &'static [(&'static str, Self)] = &[("metrics", Self::Metrics), ("clock", Self::Clock)];
+}
+
+impl Word for LogField {
+    const NAME: &'static str = "LogField";
+    const DESCRIPTION: &'static str = "What an access-log record can say.";
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("time", Self::Time),
+        ("request_id", Self::RequestId),
+        ("listener", Self::Listener),
+        ("route", Self::Route),
+        ("cluster", Self::Cluster),
+        ("endpoint", Self::Endpoint),
+        ("client", Self::Client),
+        ("method", Self::Method),
+        ("authority", Self::Authority),
+        ("path", Self::Path),
+        ("protocol", Self::Protocol),
+        ("status", Self::Status),
+        ("reason", Self::Reason),
+        ("request_bytes", Self::RequestBytes),
+        ("response_bytes", Self::ResponseBytes),
+        ("duration_ms", Self::DurationMs),
+        ("upstream_ms", Self::UpstreamMs),
+        ("user_agent", Self::UserAgent),
+        ("referer", Self::Referer),
+    ];
+}
+
+macro_rules! readable {
+    ($($type:ident),*) => {$(
+        impl FromNode for $type {
+            fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
+                reader.parsed(node, "a word", Self::parse)
+            }
+        }
+
+        impl JsonSchema for $type {
+            fn schema_name() -> Cow<'static, str> {
+                Self::NAME.into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                let words: Vec<_> = Self::WORDS.iter().map(|(word, _)| *word).collect();
+                json_schema!({ "type": "string", "description": Self::DESCRIPTION, "enum": words })
+            }
+        }
+    )*};
+}
+
+readable!(LoadBalancing, OnFailure, Grant);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One arm for each value, so that a new one does not compile until it is here and thus in its table.
+    #[test]
+    fn every_value_has_a_word() {
+        for (word, field) in LogField::WORDS {
+            let expected = match field {
+                LogField::Time => "time",
+                LogField::RequestId => "request_id",
+                LogField::Listener => "listener",
+                LogField::Route => "route",
+                LogField::Cluster => "cluster",
+                LogField::Endpoint => "endpoint",
+                LogField::Client => "client",
+                LogField::Method => "method",
+                LogField::Authority => "authority",
+                LogField::Path => "path",
+                LogField::Protocol => "protocol",
+                LogField::Status => "status",
+                LogField::Reason => "reason",
+                LogField::RequestBytes => "request_bytes",
+                LogField::ResponseBytes => "response_bytes",
+                LogField::DurationMs => "duration_ms",
+                LogField::UpstreamMs => "upstream_ms",
+                LogField::UserAgent => "user_agent",
+                LogField::Referer => "referer",
+            };
+            assert_eq!((*word, field.word()), (expected, expected));
+        }
+        assert_eq!(LogField::WORDS.len(), 19);
+        assert_eq!([Grant::Metrics.word(), Grant::Clock.word()], ["metrics", "clock"]);
+        assert_eq!([OnFailure::Closed.word(), OnFailure::Open.word()], ["closed", "open"]);
+        let balancing = [LoadBalancing::RoundRobin.word(), LoadBalancing::LeastRequest.word()];
+        assert_eq!(balancing, ["round_robin", "least_request"]);
+    }
+}

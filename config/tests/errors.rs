@@ -1,0 +1,476 @@
+//! What a person reads who wrote something wrong: every fault at once, each with place, key and fix.
+
+use std::path::Path;
+
+use tamis_config::{Config, Environment, Errors};
+
+/// Nothing is set and no file exists.
+struct Nothing;
+
+impl Environment for Nothing {
+    fn variable(&self, name: &str) -> Result<Option<String>, String> {
+        Ok(match name {
+            "ZERO" => Some("0".to_owned()),
+            "BRACES" => Some("}: [{ x: &y".to_owned()),
+            _ => None,
+        })
+    }
+
+    fn read(&self, _: &Path, _: u64) -> std::io::Result<Vec<u8>> {
+        Err(std::io::ErrorKind::NotFound.into())
+    }
+}
+
+fn parse(text: &str) -> Result<Config, Errors> {
+    tamis_config::parse(text, Path::new("tamis.yaml"), &Nothing)
+}
+
+fn lines(text: &str) -> Vec<String> {
+    match parse(text) {
+        Ok(config) => panic!("accepted: {config:?}"),
+        Err(errors) => errors.to_string().lines().map(str::to_owned).collect(),
+    }
+}
+
+#[test]
+fn faults_of_all_kinds_are_reported_together() {
+    let text = "\
+workers: many
+listeners:
+  web:
+    addres: 127.0.0.1:8080
+  tls:
+    address: localhost:443
+    limits: { head_timeout: 10 }
+filters:
+  tenant: { component: t.wasm, native: cors, limits: { memory: 16MB } }
+clusters:
+  app:
+    endpoints: []
+    load_balancing: least_requests
+routes:
+  - name: api
+    match: { path: { prefix: v1 }, methods: [get] }
+    filters: [tenent]
+    cluster: ap
+  - cluster: app
+    timeout: 25h
+";
+    let expected = [
+        "tamis.yaml:1:10: workers: expected a whole number, found text",
+        "tamis.yaml:4:5: listener `web`: missing field `address`; add it",
+        "tamis.yaml:4:5: listener `web`: unknown field `addres`; did you mean `address`?",
+        "tamis.yaml:6:14: listener `tls`: address: `localhost:443` is not an address; \
+         write an IP address and port as in `127.0.0.1:443`",
+        "tamis.yaml:7:29: listener `tls`: limits.head_timeout: a duration needs a unit; write `10s` for seconds",
+        "tamis.yaml:9:11: filter `tenant`: `component` and `native` exclude each other; \
+         keep exactly one of `component`, `native`",
+        "tamis.yaml:9:64: filter `tenant`: limits.memory: `16MB` is not a size; \
+         write a whole number and `B`, `KiB`, `MiB` or `GiB`, as in `16MiB`",
+        "tamis.yaml:12:16: cluster `app`: endpoints: empty, so no request could be answered; add an endpoint",
+        "tamis.yaml:13:21: cluster `app`: load_balancing: `least_requests` is not known; did you mean `least_request`?",
+        "tamis.yaml:16:30: route `api`: match.path.prefix: `v1` does not start with `/`; add it",
+        "tamis.yaml:16:46: route `api`: match.methods: methods are compared exactly and are in upper case; write `GET`",
+        "tamis.yaml:17:15: route `api`: filters: there is no filter `tenent`; did you mean `tenant`?",
+        "tamis.yaml:18:14: route `api`: cluster: there is no cluster `ap`; did you mean `app`?",
+        "tamis.yaml:20:14: route `route-2`: timeout: 25h is out of bounds; choose `1ms` to `24h`",
+    ];
+    assert_eq!(lines(text), expected);
+}
+
+#[test]
+fn an_empty_configuration_says_what_to_add() {
+    for text in ["", "# nothing\n", "{}", "~"] {
+        let lines = lines(text);
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].ends_with("missing field `listeners`; add it"), "{lines:?}");
+        assert!(lines[1].ends_with("missing field `routes`; add it"), "{lines:?}");
+    }
+    let lines = lines("listeners: {}\nroutes: []\n");
+    assert_eq!(
+        lines,
+        [
+            "tamis.yaml:1:12: listeners: empty, so no client could connect; add a listener",
+            "tamis.yaml:2:9: routes: empty, so every request would fail; add a route",
+        ]
+    );
+}
+
+/// The rest of a sound configuration, around one fault.
+const LISTENERS: &str = "listeners: { web: { address: 127.0.0.1:0 } }\n";
+const CLUSTERS: &str = "clusters: { app: { endpoints: [127.0.0.1:9000] }, other: { endpoints: [127.0.0.1:9001] } }\n";
+const ROUTES: &str = "routes: [{ cluster: app }]\n";
+
+/// Exactly one error, which contains the text; so a fault has no echo.
+#[track_caller]
+fn one_error(text: &str, part: &str) {
+    let lines = lines(text);
+    assert_eq!(lines.len(), 1, "{text}: {lines:#?}");
+    assert!(lines[0].contains(part), "{text}\nexpected {part}\ngot {}", lines[0]);
+    assert!(lines[0].starts_with("tamis.yaml:"), "{}", lines[0]);
+}
+
+#[test]
+fn routes_are_checked() {
+    for (route, part) in [
+        (
+            "{}",
+            "exactly one of `cluster`, `clusters`, `redirect`, `respond` is needed",
+        ),
+        ("[]", "expected a map, found a list"),
+        (
+            "{ cluster: app, respond: { status: 200 } }",
+            "`cluster` and `respond` exclude each other",
+        ),
+        ("{ cluster: nginx }", "there is no cluster `nginx`; known here: "),
+        (
+            "{ cluster: 5 }",
+            "expected text (in quotes, because it looks like something else), found the number 5",
+        ),
+        ("{ cluster: app, name: 'a b' }", "`a b` is not a name"),
+        ("{ cluster: app, name: '' }", "`` is not a name"),
+        (
+            "{ cluster: app, filters: [x] }",
+            "there is no filter `x`; add it under `filters`",
+        ),
+        ("{ cluster: app, filters: x }", "filters: expected a list, found text"),
+        ("{ cluster: app, timeout: 0s }", "timeout: 0s is out of bounds"),
+        ("{ cluster: app, timeout: false }", "to switch it off write `off`"),
+        ("{ cluster: app, timeout: 99999999999999999999s }", "is not a duration"),
+        ("{ clusters: [] }", "clusters: no weight above 0"),
+        (
+            "{ clusters: [{ name: app, weight: 0 }] }",
+            "clusters: no weight above 0",
+        ),
+        ("{ clusters: [{ name: app }] }", "clusters[0]: missing field `weight`"),
+        (
+            "{ clusters: [{ name: app, weight: -1 }] }",
+            "clusters[0].weight: -1 is not a whole number",
+        ),
+        (
+            "{ clusters: [{ name: app, weight: 1001 }] }",
+            "clusters[0].weight: 1001 is out of bounds; choose 0 to 1000",
+        ),
+        (
+            "{ clusters: [{ name: app, weight: 1 }, { name: app, weight: 1 }] }",
+            "stands here twice",
+        ),
+        (
+            "{ redirect: {} }",
+            "redirect: at least one of `scheme`, `host`, `port`, `path` is needed",
+        ),
+        (
+            "{ redirect: { path: /x, status: 304 } }",
+            "redirect.status: 304 does not redirect",
+        ),
+        (
+            "{ redirect: { path: /x, status: 200 } }",
+            "redirect.status: 200 is out of bounds",
+        ),
+        ("{ redirect: { path: //evil.example } }", "redirect.path: not a path"),
+        ("{ redirect: { path: 'x' } }", "redirect.path: not a path"),
+        (
+            "{ redirect: { path: \"/a\\r\\nset-cookie: b\" } }",
+            "redirect.path: not a path",
+        ),
+        ("{ redirect: { scheme: ftp } }", "redirect.scheme: `ftp` is not known"),
+        (
+            "{ redirect: { host: 'a.example:80' } }",
+            "redirect.host: `a.example:80` has a port",
+        ),
+        ("{ redirect: { port: 0 } }", "redirect.port: 0 is out of bounds"),
+        ("{ respond: {} }", "respond: missing field `status`"),
+        (
+            "{ respond: { status: 101 } }",
+            "respond.status: 101 is out of bounds; choose 200 to 599",
+        ),
+        (
+            "{ respond: { status: 204, body: x } }",
+            "respond.body: a 204 response has no body",
+        ),
+        (
+            "{ respond: { status: 200, headers: { content-length: '5' } } }",
+            "`content-length` is set by the proxy",
+        ),
+        (
+            "{ respond: { status: 200, headers: { 'a b': c } } }",
+            "`a b` is not a header name",
+        ),
+        (
+            "{ respond: { status: 200, headers: { a: \"b\\r\\nc: d\" } } }",
+            "headers.a: not a header value",
+        ),
+        (
+            "{ respond: { status: 200, headers: { A: b, a: c } } }",
+            "`a` stands here twice",
+        ),
+        (
+            "{ cluster: app, match: { hosts: [] } }",
+            "match.hosts: empty, which would match nothing",
+        ),
+        (
+            "{ cluster: app, match: { hosts: ['*'] } }",
+            "match.hosts: `*` would match every host",
+        ),
+        (
+            "{ cluster: app, match: { methods: ['G ET'] } }",
+            "match.methods: `G ET` is not a method",
+        ),
+        (
+            "{ cluster: app, match: { path: /x } }",
+            "match.path: expected a map, found text",
+        ),
+        (
+            "{ cluster: app, match: { path: {} } }",
+            "match.path: exactly one of `exact`, `prefix`, `regex` is needed",
+        ),
+        (
+            "{ cluster: app, match: { path: { exact: /a//b } } }",
+            "match.path.exact: `//` never occurs",
+        ),
+        (
+            "{ cluster: app, match: { path: { regex: '(' } } }",
+            "match.path.regex: not a regular expression: unclosed group",
+        ),
+        (
+            "{ cluster: app, match: { headers: { 'a:': b } } }",
+            "match.headers: `a:` is not a header name",
+        ),
+        (
+            "{ cluster: app, match: { headers: { a: ' b' } } }",
+            "match.headers: not a header value",
+        ),
+        (
+            "{ cluster: app, match: { headers: { a: { present: false } } } }",
+            "headers.a.present: expected `true`",
+        ),
+        (
+            "{ cluster: app, match: { query: { a: { regex: '[' } } } }",
+            "match.query.a.regex: not a regular expression",
+        ),
+        (
+            "{ cluster: app, match: { query: { a: [b] } } }",
+            "match.query.a: expected text, found a list",
+        ),
+    ] {
+        one_error(&format!("{LISTENERS}{CLUSTERS}routes:\n  - {route}\n"), part);
+    }
+}
+
+#[test]
+fn duplicate_route_names_are_refused_with_the_other_place() {
+    let routes = "routes:\n  - { name: a, cluster: app }\n  - { name: route-3, cluster: app }\n  - { cluster: app }\n";
+    one_error(
+        &format!("{LISTENERS}{CLUSTERS}{routes}"),
+        "tamis.yaml:6:5: route `route-3`: name: the route at tamis.yaml:5:13 has this name already",
+    );
+}
+
+#[test]
+fn filters_are_checked() {
+    for (filter, part) in [
+        ("{}", "filter `f`: exactly one of `component`, `native` is needed"),
+        ("{ native: 'a b' }", "native: `a b` is not a name"),
+        ("{ component: '' }", "component: an empty path"),
+        (
+            "{ native: cors, limits: { cpu: 1ms } }",
+            "limits: only components run in a sandbox",
+        ),
+        (
+            "{ native: cors, instance_reuse: 1 }",
+            "instance_reuse: only components run in a sandbox",
+        ),
+        (
+            "{ native: cors, grants: [] }",
+            "grants: only components run in a sandbox",
+        ),
+        (
+            "{ component: a, grants: [metric] }",
+            "grants[0]: `metric` is not known; did you mean `metrics`?",
+        ),
+        ("{ component: a, grants: [clock, clock] }", "`clock` stands here twice"),
+        (
+            "{ component: a, instance_reuse: 0 }",
+            "instance_reuse: 0 is out of bounds",
+        ),
+        (
+            "{ component: a, on_failure: ignore }",
+            "on_failure: `ignore` is not known; known here: `closed`, `open`",
+        ),
+        (
+            "{ component: a, limits: { memory: 65MiB } }",
+            "limits.memory: more than wasm.max_memory, 64MiB",
+        ),
+        (
+            "{ component: a, limits: { memory: 1KiB } }",
+            "limits.memory: 1KiB is out of bounds; choose 64KiB to 4GiB",
+        ),
+        (
+            "{ component: a, limits: { instances: 1001 } }",
+            "limits.instances: more than wasm.max_instances, 1000",
+        ),
+        (
+            "{ component: a, limits: { cpu: 200ms } }",
+            "limits.cpu: more than limits.wall, 100ms",
+        ),
+        (
+            "{ component: a, limits: { cpus: 200ms } }",
+            "limits: unknown field `cpus`; did you mean `cpu`?",
+        ),
+        (
+            "{ component: a, config: { a: [b, '${NONE}'] } }",
+            "config.a[1]: variable `NONE` is not set",
+        ),
+        ("{ component: a, config: { a: 'file:none' } }", "config.a: file none: "),
+        (
+            "{ component: a, config: { a: 'file:' } }",
+            "config.a: `file:` without a path",
+        ),
+    ] {
+        one_error(&format!("{LISTENERS}{CLUSTERS}{ROUTES}filters:\n  f: {filter}\n"), part);
+    }
+}
+
+#[test]
+fn clusters_are_checked() {
+    for (cluster, part) in [
+        ("{}", "cluster `c`: missing field `endpoints`"),
+        (
+            "{ endpoints: [example.com:80] }",
+            "endpoints[0]: `example.com:80` is not an address",
+        ),
+        ("{ endpoints: [9000] }", "endpoints[0]: expected an address"),
+        (
+            "{ endpoints: ['127.0.0.1'] }",
+            "write an IP address and port as in `127.0.0.1:8080`",
+        ),
+        ("{ endpoints: ['127.0.0.1:0'] }", "no server listens on port 0"),
+        ("{ endpoints: ['unix:'] }", "`unix:` without a path"),
+        (
+            "{ endpoints: ['127.0.0.1:1', { address: 127.0.0.1:1 }] }",
+            "127.0.0.1:1 stands here twice",
+        ),
+        (
+            "{ endpoints: [{ address: 127.0.0.1:1, weight: 0 }] }",
+            "endpoints[0].weight: 0 is out of bounds",
+        ),
+        (
+            "{ endpoints: [127.0.0.1:1], read_timeout: 25h }",
+            "read_timeout: 25h is out of bounds",
+        ),
+    ] {
+        one_error(
+            &format!("{LISTENERS}{ROUTES}clusters:\n  app: {{ endpoints: [127.0.0.1:9000] }}\n  c: {cluster}\n"),
+            part,
+        );
+    }
+}
+
+#[test]
+fn listeners_are_checked() {
+    for (listeners, part) in [
+        (
+            "{ a: { address: 127.0.0.1:80 }, b: { address: 127.0.0.1:80 } }",
+            "belongs to listener `a` already",
+        ),
+        (
+            "{ a: { address: unix:x }, b: { address: unix:x } }",
+            "unix:x belongs to listener `a` already",
+        ),
+        (
+            "{ a: { address: 127.0.0.1:9901 } }",
+            "belongs to the admin endpoint already",
+        ),
+        (
+            "{ a: { address: '*:80' } }",
+            "write an IP address and port as in `0.0.0.0:80`",
+        ),
+        ("{ 'a b': { address: 127.0.0.1:80 } }", "`a b` is not a name"),
+        (
+            "{ a: { address: 127.0.0.1:80, limits: { max_head_bytes: 1KiB } } }",
+            "choose 8KiB to 1MiB",
+        ),
+        (
+            "{ a: { address: 127.0.0.1:80, limits: { max_field_bytes: 65KiB } } }",
+            "larger than max_head_bytes, 64KiB",
+        ),
+        (
+            "{ a: { address: 127.0.0.1:80, limits: { max_connections: 0 } } }",
+            "0 is out of bounds",
+        ),
+        ("[a]", "listeners: expected a map from names to listeners, found a list"),
+    ] {
+        one_error(&format!("{CLUSTERS}{ROUTES}listeners: {listeners}\n"), part);
+    }
+    let ephemeral = "listeners: { a: { address: 127.0.0.1:0 }, b: { address: 127.0.0.1:0 } }\n";
+    assert!(parse(&format!("{CLUSTERS}{ROUTES}{ephemeral}")).is_ok());
+}
+
+#[test]
+fn process_settings_are_checked() {
+    for (setting, part) in [
+        ("workers: 0", "workers: 0 is out of bounds; choose 1 to 1024"),
+        ("workers: '${ZERO}'", "workers: 0 is out of bounds"),
+        ("workers: '${BRACES}'", "is not a whole number"),
+        ("drain_timeout: 1d", "drain_timeout: `1d` is not a duration"),
+        ("drain_timeout: ${NONE}", "drain_timeout: variable `NONE` is not set"),
+        (
+            "admin: { address: 0.0.0.0:9901 }",
+            "admin.address: 0.0.0.0:9901 is not a loopback address",
+        ),
+        ("admin: on", "`on` is not"),
+        (
+            "admin: false",
+            "admin: found the boolean false; to switch it off write `off`",
+        ),
+        (
+            "access_log: {}",
+            "access_log: exactly one of `file`, `stdout` is needed",
+        ),
+        (
+            "access_log: { stdout: true, format: '{methd}' }",
+            "access_log.format: `methd` is not known; did you mean `method`",
+        ),
+        ("wasm: { max_instances: 0 }", "wasm.max_instances: 0 is out of bounds"),
+        (
+            "route: []",
+            "tamis.yaml:1:1: unknown field `route`; did you mean `routes`?",
+        ),
+        ("lisseners: {}", "did you mean `listeners`?"),
+    ] {
+        let part = if setting == "admin: on" {
+            "admin: expected a map, found text"
+        } else {
+            part
+        };
+        one_error(&format!("{setting}\n{LISTENERS}{CLUSTERS}{ROUTES}"), part);
+    }
+}
+
+#[test]
+fn no_text_of_the_document_breaks_the_line_of_an_error() {
+    let lines = lines(&format!(
+        "{LISTENERS}{CLUSTERS}routes: [{{ cluster: \"a\\nb\\e[31m\", \"x\\ny\": 1 }}]\n"
+    ));
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.starts_with("tamis.yaml:3:") && !line.contains('\u{1b}')),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn errors_are_bounded_in_number() {
+    let routes: String = (0..50_000)
+        .map(|index| format!("  - {{ cluster: none{index}, x: 1 }}\n"))
+        .collect();
+    let lines = lines(&format!("{LISTENERS}{CLUSTERS}routes:\n{routes}"));
+    assert_eq!(lines.len(), 101);
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.ends_with("more than 100 errors; the rest is not shown"))
+    );
+}

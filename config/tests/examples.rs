@@ -1,0 +1,178 @@
+//! Every example loads, and the schema agrees.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tamis_config::{AccessLog, Action, FilterLimits, ListenerLimits, LogFormat, LogTarget, OnFailure};
+
+fn examples() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let examples: Vec<_> = files
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .collect();
+    assert!(examples.len() >= 4, "{examples:?}");
+    examples
+}
+
+fn example(name: &str) -> PathBuf {
+    examples().into_iter().find(|path| path.ends_with(name)).unwrap()
+}
+
+fn yaml(text: &str) -> Value {
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_str_with_options(text, options).unwrap()
+}
+
+#[test]
+fn every_example_loads() {
+    for path in examples() {
+        if let Err(errors) = tamis_config::load(&path) {
+            panic!("{errors}");
+        }
+    }
+}
+
+#[test]
+fn every_example_satisfies_the_schema() {
+    let validator = jsonschema::validator_for(&tamis_config::schema()).unwrap();
+    for path in examples() {
+        let document = yaml(&fs::read_to_string(&path).unwrap());
+        let errors: Vec<_> = validator
+            .iter_errors(&document)
+            .map(|error| error.to_string())
+            .collect();
+        assert_eq!(errors, Vec::<String>::new(), "{}", path.display());
+    }
+}
+
+/// The comments of `everything.yaml` promise it.
+#[test]
+fn everything_shows_the_defaults() {
+    let config = tamis_config::load(&example("everything.yaml")).unwrap();
+    let defaults = tamis_config::load(&example("quickstart.yaml")).unwrap();
+    assert_eq!(config.drain_timeout, defaults.drain_timeout);
+    assert_eq!(config.wasm, defaults.wasm);
+    assert_eq!(config.admin, defaults.admin);
+    let access_log = AccessLog {
+        target: LogTarget::Off,
+        ..config.access_log
+    };
+    assert_eq!(access_log, defaults.access_log);
+    assert_eq!(access_log.format, LogFormat::Json);
+    assert_eq!(config.listeners[0].limits, ListenerLimits::default());
+    assert_eq!(config.listeners[0].limits, defaults.listeners[0].limits);
+    let (app, nginx) = (&config.clusters[0], &defaults.clusters[0]);
+    assert_eq!(app.load_balancing, nginx.load_balancing);
+    assert_eq!(
+        (app.connect_timeout, app.idle_timeout),
+        (nginx.connect_timeout, nginx.idle_timeout)
+    );
+    assert_eq!((app.max_idle, app.read_timeout), (nginx.max_idle, nginx.read_timeout));
+    assert_eq!(app.endpoints[1].weight, nginx.endpoints[0].weight);
+    assert_eq!(config.routes[0].timeout, defaults.routes[0].timeout);
+    let Action::Redirect(redirect) = &config.routes[2].action else {
+        panic!("{:?}", config.routes[2])
+    };
+    assert_eq!(redirect.status, 302);
+}
+
+#[test]
+fn everything_shows_the_defaults_of_filters() {
+    let config = tamis_config::load(&example("everything.yaml")).unwrap();
+    let tenant = &config.filters[1];
+    let plain = tamis_config::load(&example("filters.yaml")).unwrap();
+    let plain = plain.filters.iter().find(|filter| filter.name == "tenant").unwrap();
+    assert_eq!(tenant.limits, plain.limits);
+    assert_eq!(tenant.limits, FilterLimits::default());
+    assert_eq!(tenant.instance_reuse, plain.instance_reuse);
+    assert_eq!(
+        (tenant.on_failure, plain.on_failure),
+        (OnFailure::Closed, OnFailure::Closed)
+    );
+}
+
+/// Every key of the schema stands in `everything.yaml`, if only in a comment.
+#[test]
+fn everything_has_every_key() {
+    let text = fs::read_to_string(example("everything.yaml")).unwrap();
+    let schema = tamis_config::schema();
+    let blocks = schema["$defs"].as_object().unwrap().values().chain([&schema]);
+    let keys: Vec<_> = blocks
+        .filter_map(|block| block["properties"].as_object())
+        .flat_map(|keys| keys.keys())
+        .collect();
+    assert!(keys.len() > 60, "{keys:?}");
+    let missing: Vec<_> = keys
+        .into_iter()
+        .filter(|key| !text.contains(&format!("{key}:")) && !text.contains(&format!("`{key}`")))
+        .collect();
+    assert_eq!(missing, Vec::<&String>::new());
+}
+
+#[test]
+fn every_key_of_the_schema_has_a_description() {
+    let schema = tamis_config::schema();
+    let mut properties = 0;
+    for block in schema["$defs"].as_object().unwrap().values().chain([&schema]) {
+        assert!(block["description"].is_string(), "{block:#}");
+        let Some(keys) = block["properties"].as_object() else {
+            continue;
+        };
+        assert_eq!(block["additionalProperties"], Value::Bool(false), "{block:#}");
+        for (key, property) in keys {
+            assert!(property["description"].is_string(), "{key}: {property:#}");
+            properties += 1;
+        }
+    }
+    assert!(properties > 60, "{properties}");
+}
+
+/// What the parser refuses for its form alone, the schema refuses as well, and the other way round.
+#[test]
+fn schema_and_parser_agree() {
+    let validator = jsonschema::validator_for(&tamis_config::schema()).unwrap();
+    let base = "listeners: { a: { address: 127.0.0.1:0 } }\nclusters: { c: { endpoints: [127.0.0.1:1] } }\n";
+    let cases = [
+        ("routes: [{ cluster: c }]", true),
+        ("routes: [{ cluster: c, timeout: off }]", true),
+        ("routes: [{ cluster: c, timeout: 5s }]", true),
+        ("routes: [{ cluster: c, timeout: ~ }]", true),
+        ("routes: [{ cluster: c }]\nworkers: 4", true),
+        ("routes: [{ cluster: c }]\nworkers: '${NONE:-4}'", true),
+        ("routes: [{ cluster: c }]\nadmin: off", true),
+        (
+            "routes: [{ cluster: c, match: { headers: { a: b, c: { present: true } } } }]",
+            true,
+        ),
+        ("routes: [{ cluster: c }]\nworkers: '4'", false),
+        ("routes: [{ cluster: c }]\nworkers: 0", false),
+        ("routes: [{ cluster: c }]\nworkers: 1.5", false),
+        ("routes: [{ cluster: c }]\nadmin: on", false),
+        ("routes: [{ cluster: c }]\nunknown: 1", false),
+        ("routes: [{ cluster: c, timeout: 5 }]", false),
+        ("routes: [{ cluster: c, timeout: 5x }]", false),
+        ("routes: [{ cluster: c, redirect: { path: /x } }]", false),
+        ("routes: [{ name: a }]", false),
+        ("routes: [{ cluster: c, match: { headers: { a: 1 } } }]", false),
+        ("routes: [{ cluster: c, match: { path: { exakt: /x } } }]", false),
+        ("routes: [{ redirect: { path: /x } }]", true),
+        ("routes: [{ redirect: { status: 301 } }]", false),
+        ("routes: { cluster: c }", false),
+        (
+            "filters: { f: { native: a, limit: {} } }\nroutes: [{ cluster: c }]",
+            false,
+        ),
+        (
+            "filters: { 'bad name': { native: a } }\nroutes: [{ cluster: c }]",
+            false,
+        ),
+    ];
+    for (rest, sound) in cases {
+        let text = format!("{base}{rest}");
+        let parsed = tamis_config::parse(&text, Path::new("test.yaml"), &tamis_config::System);
+        assert_eq!(parsed.is_ok(), sound, "{rest}: {parsed:?}");
+        assert_eq!(validator.is_valid(&yaml(&text)), sound, "{rest}");
+    }
+}

@@ -1,0 +1,44 @@
+//! What is known of the current exchange besides its two heads, and what filters leave for one another.
+
+use crate::EditError;
+use crate::host::{self, exchange};
+
+/// Facts about the exchange, and its attributes: texts that later filters and the access log can read.
+#[derive(Debug)]
+pub struct Exchange(pub(crate) ());
+
+impl Exchange {
+    /// The client's address and port, such as `192.0.2.7:50312`; empty for a Unix socket.
+    pub fn client_address(&self) -> String {
+        exchange::client_address()
+    }
+
+    /// The listener's name.
+    pub fn listener(&self) -> String {
+        exchange::listener()
+    }
+
+    /// The chosen route's name; none when no route matched.
+    pub fn route(&self) -> Option<String> {
+        exchange::route()
+    }
+
+    /// The id that the access log and the client know this exchange by.
+    pub fn request_id(&self) -> String {
+        exchange::request_id()
+    }
+
+    /// What this or another filter has set.
+    pub fn attribute(&self, name: &str) -> Option<String> {
+        exchange::attribute(name)
+    }
+
+    /// Leaves a text for later filters and the access log.
+    ///
+    /// # Errors
+    ///
+    /// `TooLarge`: more than 32 attributes, or one of more than 4 KiB.
+    pub fn set_attribute(&mut self, name: &str, value: &str) -> Result<(), EditError> {
+        host::edited(exchange::set_attribute(name, value))
+    }
+}

@@ -1,0 +1,178 @@
+//! Write a Tamis filter in Rust: a struct, one trait and one attribute.
+//!
+//! ```
+//! use serde::Deserialize;
+//! use tamis_filter::{Exchange, Failure, Filter, Reply, Request, Response, Verdict, filter};
+//!
+//! #[derive(Deserialize)]
+//! #[serde(deny_unknown_fields)]
+//! struct Config {
+//!     token: String,
+//! }
+//!
+//! struct Gate {
+//!     token: String,
+//! }
+//!
+//! #[filter]
+//! impl Filter for Gate {
+//!     type Config = Config;
+//!
+//!     fn configure(config: Config) -> Result<Self, String> {
+//!         Ok(Gate { token: config.token })
+//!     }
+//!
+//!     fn on_request_head(&mut self, request: &mut Request, exchange: &mut Exchange) -> Result<Verdict, Failure> {
+//!         if request.header("x-token").is_none_or(|token| token != *self.token) {
+//!             return Ok(Reply::new(403).text("a token, please\n").into());
+//!         }
+//!         request.remove_header("x-token")?;
+//!         exchange.set_attribute("gate", "open")?;
+//!         Ok(Verdict::Proceed)
+//!     }
+//!
+//!     fn on_response_head(&mut self, _: &Request, response: &mut Response, _: &mut Exchange) -> Result<Verdict, Failure> {
+//!         response.set_header("x-gate", "open")?;
+//!         Ok(Verdict::Proceed)
+//!     }
+//! }
+//!
+//! // In a filter these lines are its `#[test]`, and run with plain `cargo test`: no proxy, no wasm.
+//! use tamis_filter::testing::{self, json};
+//!
+//! let mut gate: Gate = testing::configure(json!({"token": "sesame"})).unwrap();
+//! let mut exchange = testing::Exchange::get("/cave").with_header("x-token", "sesame");
+//! assert_eq!(exchange.request_head(&mut gate), Verdict::Proceed);
+//! assert_eq!(exchange.request.header("x-token"), None);
+//! assert_eq!(exchange.attribute("gate"), Some("open"));
+//! ```
+//!
+//! The crate of a filter is a `cdylib`; built for `wasm32-unknown-unknown` it is a core module, which the program
+//! `componentize` (feature `componentize`) makes a component of:
+//!
+//! ```sh
+//! cargo build --release --target wasm32-unknown-unknown
+//! componentize target/wasm32-unknown-unknown/release/gate.wasm -o gate.wasm
+//! ```
+//!
+//! # What holds for every filter
+//!
+//! * The component exports exactly the hooks that are written in the `impl` block. A hook that is not there costs
+//!   nothing, not even a call.
+//! * An instance serves one exchange (a request and its response) at a time and then the next one: what a filter
+//!   keeps in `self` outlives the exchange, until the proxy drops the instance. Never keep a client's data there.
+//! * A hook that returns a [`Failure`] or panics leaves a line in the proxy's log and fails its exchange, as the
+//!   filter's `on_failure` says; the proxy drops the instance and makes a new one.
+//! * [`log`] is always there; [`metrics`] and [`clock`] are linked into the component only when called, and then must
+//!   be granted in the configuration.
+
+mod exchange;
+mod failure;
+mod header;
+mod reply;
+mod request;
+mod response;
+
+pub mod clock;
+pub mod log;
+pub mod metrics;
+
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
+
+/// The guest's side of the WIT: what the proxy offers.
+#[cfg(target_family = "wasm")]
+#[doc(hidden)]
+#[path = "guest.rs"]
+pub mod __guest;
+
+#[cfg(target_family = "wasm")]
+use __guest::host;
+#[cfg(not(target_family = "wasm"))]
+use testing::host;
+
+mod configuration;
+
+pub use exchange::Exchange;
+pub use failure::{EditError, Failure};
+pub use header::{Header, HeaderValue, check_header};
+pub use reply::{Reply, Verdict};
+pub use request::Request;
+pub use response::Response;
+
+/// Makes a component of an `impl Filter for ...` block: the component exports exactly the hooks that are in the block.
+///
+/// Natively it changes nothing, so that the filter can be tested with plain `cargo test`. One crate holds one filter. A
+/// filter without a hook does not compile:
+///
+/// ```compile_fail
+/// struct Idle;
+///
+/// #[tamis_filter::filter]
+/// impl tamis_filter::Filter for Idle {
+///     type Config = ();
+///
+///     fn configure((): ()) -> Result<Self, String> {
+///         Ok(Idle)
+///     }
+/// }
+/// ```
+pub use tamis_filter_macros::filter;
+
+use serde::de::DeserializeOwned;
+
+/// A filter: what it is configured with, and its hooks. Put [`#[filter]`](macro@filter) on the `impl`.
+///
+/// The hooks that are not written go on with the next filter.
+pub trait Filter: Sized + 'static {
+    /// What the filter's `config` in the proxy's configuration must look like.
+    ///
+    /// Without a `config` this is read from `null` (so `()` and `Option<...>` do), then from an empty map (so a struct
+    /// whose fields all have a `#[serde(default)]` does). With `()`, any other `config` is refused.
+    type Config: DeserializeOwned + 'static;
+
+    /// Called once for each instance, before any exchange.
+    ///
+    /// # Errors
+    ///
+    /// A text for whoever wrote the configuration: what is wrong, where, and what would be right. The proxy refuses
+    /// the configuration and shows the text.
+    fn configure(config: Self::Config) -> Result<Self, String>;
+
+    /// Called when the request's head is there, before any of its body.
+    ///
+    /// # Errors
+    ///
+    /// Any error that `?` meets; it fails the exchange.
+    fn on_request_head(&mut self, request: &mut Request, exchange: &mut Exchange) -> Result<Verdict, Failure> {
+        let _ = (request, exchange);
+        Ok(Verdict::Proceed)
+    }
+
+    /// Called when the response's head is there, in the reverse order of the request hooks, also for replies that the
+    /// proxy or a later filter made. A reply here replaces the response.
+    ///
+    /// # Errors
+    ///
+    /// Any error that `?` meets; it fails the exchange.
+    fn on_response_head(
+        &mut self,
+        request: &Request,
+        response: &mut Response,
+        exchange: &mut Exchange,
+    ) -> Result<Verdict, Failure> {
+        let _ = (request, response, exchange);
+        Ok(Verdict::Proceed)
+    }
+}
+
+/// What `#[filter]` becomes natively: nothing but a use of the filter, so that it is not called dead code.
+#[cfg(not(target_family = "wasm"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __guest {
+    ($filter:ty: $($hook:ident),+) => {
+        const _: fn(<$filter as $crate::Filter>::Config) -> ::std::result::Result<$filter, ::std::string::String> =
+            <$filter as $crate::Filter>::configure;
+    };
+}

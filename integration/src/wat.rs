@@ -1,0 +1,444 @@
+//! Guests that no tool chain would build: components written as text, one hostile act after another.
+//!
+//! The shape is that of a component made by `wit-component` for the world `tamis:filter/filter@0.1.0`: types imported as
+//! an instance, hooks exported as instances. Only what the acts need is imported.
+
+use std::fmt::Write;
+
+use crate::wat::Act::*;
+
+const VERSION: &str = "0.1.0";
+
+/// Where the host puts the result of an edit: 0 or 1 for ok or error, then the error's number.
+const RESULT: usize = 16;
+/// One digit for each edit tried in this hook.
+const OUTCOMES: usize = 64;
+/// A `proceed` verdict, and an `ok` of `configure`: zeroes.
+const ZEROES: usize = 512;
+/// Where strings and replies begin.
+const DATA: usize = 1024;
+const PAGE: usize = 64 * 1024;
+
+/// One thing that a hook does.
+#[derive(Clone, Debug)]
+pub enum Act {
+    SetRequestHeader(&'static str, Vec<u8>),
+    AppendRequestHeader(&'static str, Vec<u8>),
+    RemoveRequestHeader(&'static str),
+    SetMethod(&'static str),
+    SetAuthority(&'static str),
+    SetPath(String),
+    SetQuery(&'static str),
+    SetResponseHeader(&'static str, Vec<u8>),
+    SetStatus(u16),
+    SetAttribute(&'static str, String),
+    /// Sets the request header `x-outcomes`: a digit for each edit so far, `0` for ok, then in the order of the WIT
+    /// `1` invalid, `2` forbidden, `3` too large, `4` too late.
+    TellUpstream,
+    /// The same as a response header.
+    TellClient,
+    /// Writes a line at level `info`.
+    Log(&'static str),
+    /// Counts one in so many metrics, `m0`, `m1` and so on. Needs the grant `metrics`.
+    Count(usize),
+    /// Asks for the time. Needs the grant `clock`.
+    Clock,
+    /// For ever.
+    Loop,
+    Trap,
+    /// Calls itself until the stack ends.
+    Recurse,
+    /// Grows memory until the host says no, then writes to every page of it.
+    FillMemory,
+    /// Ends the hook with this reply.
+    Reply(u16, Vec<(&'static str, &'static str)>, &'static str),
+    /// Ends `configure` with this error.
+    Refuse(&'static str),
+}
+
+/// A component in the making.
+#[derive(Clone, Debug, Default)]
+pub struct Guest {
+    configure: Option<Vec<Act>>,
+    request_head: Option<Vec<Act>>,
+    response_head: Option<Vec<Act>>,
+    foreign: Option<(&'static str, &'static str)>,
+}
+
+impl Guest {
+    /// Exports nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn on_request(mut self, acts: impl Into<Vec<Act>>) -> Self {
+        self.request_head = Some(acts.into());
+        self
+    }
+
+    pub fn on_response(mut self, acts: impl Into<Vec<Act>>) -> Self {
+        self.response_head = Some(acts.into());
+        self
+    }
+
+    pub fn on_configure(mut self, acts: impl Into<Vec<Act>>) -> Self {
+        self.configure = Some(acts.into());
+        self
+    }
+
+    /// Also imports an instance that is not in the WIT, with one function.
+    pub fn importing(mut self, interface: &'static str, function: &'static str) -> Self {
+        self.foreign = Some((interface, function));
+        self
+    }
+
+    /// The component's bytes.
+    pub fn build(&self) -> Vec<u8> {
+        let text = self.text();
+        wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+    }
+
+    /// The component as text.
+    pub fn text(&self) -> String {
+        let mut memory = Memory::default();
+        let hooks = [
+            ("configure", "(param i32 i32) (result i32)", &self.configure),
+            ("request-head", "(result i32)", &self.request_head),
+            ("response-head", "(result i32)", &self.response_head),
+        ];
+        let mut functions = String::new();
+        for (hook, signature, acts) in hooks.into_iter().filter_map(|(hook, signature, acts)| Some((hook, signature, acts.as_ref()?))) {
+            let body: String = acts.iter().map(|act| act.core(&mut memory)).collect();
+            let start = format!("(global.set $outcome (i32.const {OUTCOMES}))");
+            writeln!(functions, "(func (export \"{hook}\") {signature} {start} {body} (i32.const {ZEROES}))").ok();
+        }
+        let imports = self.imports();
+        let mut text = String::from("(component\n");
+        text.push_str(TYPES);
+        imports.iter().for_each(|interface| text.push_str(&interface.text()));
+        if let Some((interface, function)) = self.foreign {
+            writeln!(text, "(import \"{interface}\" (instance (export \"{function}\" (func))))").ok();
+        }
+        text.push_str(&memory.module());
+        text.push_str(&lowered(&imports));
+        text.push_str(&guest_module(&imports, &functions));
+        text.push_str(&self.exports());
+        text.push_str(")\n");
+        text
+    }
+
+    /// The interfaces that the acts need, each once.
+    fn imports(&self) -> Vec<Interface> {
+        let acts = [&self.configure, &self.request_head, &self.response_head].into_iter().flatten().flatten();
+        let needed: Vec<&Function> = acts.flat_map(Act::needs).map(|name| function(name)).collect();
+        let mut interfaces: Vec<Interface> = Vec::new();
+        for function in needed {
+            let position = interfaces.iter().position(|interface| interface.name == function.interface);
+            let position = position.unwrap_or_else(|| {
+                interfaces.push(Interface { name: function.interface, functions: Vec::new() });
+                interfaces.len() - 1
+            });
+            let functions = &mut interfaces[position].functions;
+            if !functions.contains(&function) {
+                functions.push(function);
+            }
+        }
+        interfaces
+    }
+
+    fn exports(&self) -> String {
+        let mut text = String::new();
+        if self.configure.is_some() {
+            text.push_str(&export("configure", "configure", "(param \"config\" string) (result (result (error string)))", ""));
+        }
+        let verdict = "(export \"verdict\" (type $verdict))";
+        if self.request_head.is_some() {
+            text.push_str(&export("request-head", "on-request-head", "(result $verdict)", verdict));
+        }
+        if self.response_head.is_some() {
+            text.push_str(&export("response-head", "on-response-head", "(result $verdict)", verdict));
+        }
+        text
+    }
+}
+
+impl Act {
+    /// The host functions that the act calls.
+    fn needs(&self) -> &'static [&'static str] {
+        match self {
+            SetRequestHeader(..) => &["request.set-header"],
+            AppendRequestHeader(..) => &["request.append-header"],
+            RemoveRequestHeader(..) => &["request.remove-header"],
+            SetMethod(_) => &["request.set-method"],
+            SetAuthority(_) => &["request.set-authority"],
+            SetPath(_) => &["request.set-path"],
+            SetQuery(_) => &["request.set-query"],
+            SetResponseHeader(..) => &["response.set-header"],
+            SetStatus(_) => &["response.set-status"],
+            SetAttribute(..) => &["exchange.set-attribute"],
+            TellUpstream => &["request.set-header"],
+            TellClient => &["response.set-header"],
+            Log(_) => &["log.write"],
+            Count(_) => &["metrics.counter-add"],
+            Clock => &["clock.now-ms"],
+            Loop | Trap | Recurse | FillMemory | Reply(..) | Refuse(_) => &[],
+        }
+    }
+
+    /// The act as core instructions that leave the stack as it was, or return from the hook.
+    fn core(&self, memory: &mut Memory) -> String {
+        let edit = |name: &str, arguments: String| {
+            format!("(call ${name} {arguments} (i32.const {RESULT})) (call $note)\n")
+        };
+        let outcomes = format!("(i32.const {OUTCOMES}) (i32.sub (global.get $outcome) (i32.const {OUTCOMES}))");
+        match self {
+            SetRequestHeader(name, value) => {
+                edit("request.set-header", memory.string(name) + &memory.bytes(value))
+            }
+            AppendRequestHeader(name, value) => {
+                edit("request.append-header", memory.string(name) + &memory.bytes(value))
+            }
+            RemoveRequestHeader(name) => edit("request.remove-header", memory.string(name)),
+            SetMethod(text) => edit("request.set-method", memory.string(text)),
+            SetAuthority(text) => edit("request.set-authority", memory.string(text)),
+            SetPath(text) => edit("request.set-path", memory.string(text)),
+            SetQuery(text) => edit("request.set-query", format!("(i32.const 1) {}", memory.string(text))),
+            SetResponseHeader(name, value) => {
+                edit("response.set-header", memory.string(name) + &memory.bytes(value))
+            }
+            SetStatus(status) => edit("response.set-status", format!("(i32.const {status})")),
+            SetAttribute(name, value) => edit("exchange.set-attribute", memory.string(name) + &memory.string(value)),
+            TellUpstream => edit("request.set-header", memory.string("x-outcomes") + &outcomes),
+            TellClient => edit("response.set-header", memory.string("x-outcomes") + &outcomes),
+            Log(message) => format!("(call $log.write (i32.const 1) {})\n", memory.string(message)),
+            Count(names) => (0..*names)
+                .map(|n| format!("(call $metrics.counter-add {} (i64.const 1))\n", memory.string(&format!("m{n}"))))
+                .collect(),
+            Clock => "(drop (call $clock.now-ms))\n".to_owned(),
+            Loop => "(loop $again (br $again))\n".to_owned(),
+            Trap => "(unreachable)\n".to_owned(),
+            Recurse => "(drop (call $recurse (i32.const 1)))\n".to_owned(),
+            FillMemory => "(call $fill)\n".to_owned(),
+            Reply(status, headers, body) => format!("(return (i32.const {}))\n", memory.reply(*status, headers, body)),
+            Refuse(message) => format!("(return (i32.const {}))\n", memory.refusal(message)),
+        }
+    }
+}
+
+/// A host function as the WIT has it, and as core code calls it.
+#[derive(Debug, PartialEq)]
+struct Function {
+    interface: &'static str,
+    name: &'static str,
+    /// Parameters and result.
+    kind: &'static str,
+    /// The flat signature; a result that does not fit into one value goes through a last pointer parameter.
+    core: &'static str,
+}
+
+const EDIT: &str = "(result (result (error $edit-error)))";
+
+const FUNCTIONS: [(&str, Function); 14] = {
+    const fn host(interface: &'static str, name: &'static str, kind: &'static str, core: &'static str) -> Function {
+        Function { interface, name, kind, core }
+    }
+    const PAIR: &str = "(param \"name\" string) (param \"value\" (list u8)) (result (result (error $edit-error)))";
+    const ONE: &str = "(param i32 i32 i32)";
+    const TWO: &str = "(param i32 i32 i32 i32 i32)";
+    [
+        ("request.set-header", host("request", "set-header", PAIR, TWO)),
+        ("request.append-header", host("request", "append-header", PAIR, TWO)),
+        ("request.remove-header", host("request", "remove-header", "(param \"name\" string) EDIT", ONE)),
+        ("request.set-method", host("request", "set-method", "(param \"method\" string) EDIT", ONE)),
+        ("request.set-authority", host("request", "set-authority", "(param \"authority\" string) EDIT", ONE)),
+        ("request.set-path", host("request", "set-path", "(param \"path\" string) EDIT", ONE)),
+        ("request.set-query", host("request", "set-query", "(param \"query\" (option string)) EDIT", "(param i32 i32 i32 i32)")),
+        ("response.set-header", host("response", "set-header", PAIR, TWO)),
+        ("response.set-status", host("response", "set-status", "(param \"status\" u16) EDIT", "(param i32 i32)")),
+        ("exchange.set-attribute", host("exchange", "set-attribute", "(param \"name\" string) (param \"value\" string) EDIT", TWO)),
+        ("log.write", host("log", "write", "(param \"level\" $level) (param \"message\" string)", "(param i32 i32 i32)")),
+        ("metrics.counter-add", host("metrics", "counter-add", "(param \"name\" string) (param \"by\" u64)", "(param i32 i32 i64)")),
+        ("clock.now-ms", host("clock", "now-ms", "(result u64)", "(result i64)")),
+        ("clock.monotonic-ms", host("clock", "monotonic-ms", "(result u64)", "(result i64)")),
+    ]
+};
+
+fn function(name: &str) -> &'static Function {
+    let found = FUNCTIONS.iter().find(|(known, _)| *known == name);
+    found.map(|(_, function)| function).unwrap_or_else(|| panic!("no host function {name}"))
+}
+
+impl Function {
+    fn symbol(&self) -> String {
+        format!("{}.{}", self.interface, self.name)
+    }
+}
+
+/// An imported interface with those of its functions that are used.
+#[derive(Debug)]
+struct Interface {
+    name: &'static str,
+    functions: Vec<&'static Function>,
+}
+
+impl Interface {
+    fn text(&self) -> String {
+        let mut text = format!("(import \"tamis:filter/{}@{VERSION}\" (instance ${}\n", self.name, self.name);
+        if self.functions.iter().any(|function| function.kind.contains("EDIT") || function.kind.contains("$edit-error")) {
+            text.push_str("  (alias outer 1 $edit-error (type $outer-edit-error))\n");
+            text.push_str("  (export \"edit-error\" (type $edit-error (eq $outer-edit-error)))\n");
+        }
+        if self.name == "log" {
+            text.push_str("  (type $level-kind (enum \"debug\" \"info\" \"warn\" \"error\"))\n");
+            text.push_str("  (export \"level\" (type $level (eq $level-kind)))\n");
+        }
+        for function in &self.functions {
+            writeln!(text, "  (export \"{}\" (func {}))", function.name, function.kind.replace("EDIT", EDIT)).ok();
+        }
+        text.push_str("))\n");
+        text
+    }
+}
+
+/// The interface `types`, and names for what the rest needs of it.
+const TYPES: &str = r#"
+(import "tamis:filter/types@0.1.0" (instance $types
+  (type $header-kind (record (field "name" string) (field "value" (list u8))))
+  (export "header" (type $header (eq $header-kind)))
+  (type $reply-kind (record (field "status" u16) (field "headers" (list $header)) (field "body" (list u8))))
+  (export "reply" (type $reply (eq $reply-kind)))
+  (type $verdict-kind (variant (case "proceed") (case "reply" $reply)))
+  (export "verdict" (type $verdict (eq $verdict-kind)))
+  (type $edit-error-kind (enum "invalid" "forbidden" "too-large" "too-late"))
+  (export "edit-error" (type $edit-error (eq $edit-error-kind)))))
+(alias export $types "verdict" (type $verdict))
+(alias export $types "edit-error" (type $edit-error))
+"#;
+
+/// The canonical functions from component to core, for every imported function.
+fn lowered(imports: &[Interface]) -> String {
+    let mut text = String::new();
+    for function in imports.iter().flat_map(|interface| &interface.functions) {
+        let (symbol, interface, name) = (function.symbol(), function.interface, function.name);
+        let options = "(memory $memory) (realloc $realloc)";
+        writeln!(text, "(core func ${symbol} (canon lower (func ${interface} \"{name}\") {options}))").ok();
+    }
+    text
+}
+
+/// The module with the hooks, and its instance.
+fn guest_module(imports: &[Interface], functions: &str) -> String {
+    let mut text = String::from("(core module $Guest\n(import \"store\" \"memory\" (memory 1))\n");
+    let used: Vec<_> = imports.iter().flat_map(|interface| &interface.functions).collect();
+    for function in &used {
+        let symbol = function.symbol();
+        writeln!(text, "(import \"host\" \"{symbol}\" (func ${symbol} {}))", function.core).ok();
+    }
+    text.push_str(&HELPERS.replace("OUTCOMES", &OUTCOMES.to_string()).replace("RESULT", &RESULT.to_string()));
+    text.push_str(functions);
+    text.push_str(")\n(core instance $guest (instantiate $Guest (with \"store\" (instance $store)) (with \"host\" (instance\n");
+    for function in &used {
+        let symbol = function.symbol();
+        writeln!(text, "  (export \"{symbol}\" (func ${symbol}))").ok();
+    }
+    text.push_str("))))\n");
+    text
+}
+
+const HELPERS: &str = r#"
+(global $outcome (mut i32) (i32.const OUTCOMES))
+(func $note
+  (i32.store8 (global.get $outcome) (i32.add (i32.const 48) (select
+    (i32.add (i32.const 1) (i32.load8_u offset=1 (i32.const RESULT)))
+    (i32.const 0)
+    (i32.load8_u (i32.const RESULT)))))
+  (global.set $outcome (i32.add (global.get $outcome) (i32.const 1))))
+(func $recurse (param i32) (result i32)
+  (i32.add (local.get 0) (call $recurse (i32.add (local.get 0) (i32.const 1)))))
+(func $fill (local $at i32)
+  (loop $grow (br_if $grow (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))
+  (local.set $at (i32.sub (i32.mul (memory.size) (i32.const 65536)) (i32.const 1)))
+  (loop $touch
+    (i32.store8 (local.get $at) (i32.load8_u (local.get $at)))
+    (local.set $at (i32.sub (local.get $at) (i32.const 4096)))
+    (br_if $touch (i32.gt_s (local.get $at) (i32.const 65536)))))
+"#;
+
+/// One exported hook: a function of the guest's instance, lifted, in an instance of its own.
+fn export(interface: &str, name: &str, kind: &str, types: &str) -> String {
+    let core = format!("(core func $guest \"{interface}\")");
+    let options = "(memory $memory) (realloc $realloc)";
+    format!(
+        "(func ${name} {kind} (canon lift {core} {options}))\n\
+         (instance ${interface}-hook {types} (export \"{name}\" (func ${name})))\n\
+         (export \"tamis:filter/{interface}@{VERSION}\" (instance ${interface}-hook))\n"
+    )
+}
+
+/// The guest's constant data, laid out as it is built.
+#[derive(Debug, Default)]
+struct Memory {
+    data: Vec<u8>,
+}
+
+impl Memory {
+    fn string(&mut self, text: &str) -> String {
+        self.bytes(text.as_bytes())
+    }
+
+    /// Pointer and length as two core constants.
+    fn bytes(&mut self, bytes: &[u8]) -> String {
+        format!("(i32.const {}) (i32.const {}) ", self.put(bytes), bytes.len())
+    }
+
+    /// A `reply` verdict: the case, then status, headers and body as the canonical ABI lays them out.
+    fn reply(&mut self, status: u16, headers: &[(&str, &str)], body: &str) -> usize {
+        let mut table = Vec::new();
+        for (name, value) in headers {
+            for text in [name, value] {
+                table.extend([self.put(text.as_bytes()), text.len()]);
+            }
+        }
+        let words: Vec<u8> = table.iter().flat_map(|word| (*word as u32).to_le_bytes()).collect();
+        let rest = [self.put(&words), headers.len(), self.put(body.as_bytes()), body.len()];
+        let mut verdict = vec![1, 0, 0, 0];
+        verdict.extend(u32::from(status).to_le_bytes());
+        verdict.extend(rest.iter().flat_map(|word| (*word as u32).to_le_bytes()));
+        self.put(&verdict)
+    }
+
+    /// An error of `configure`.
+    fn refusal(&mut self, message: &str) -> usize {
+        let words = [1, self.put(message.as_bytes()), message.len()];
+        let bytes: Vec<u8> = words.iter().flat_map(|word| (*word as u32).to_le_bytes()).collect();
+        self.put(&bytes)
+    }
+
+    /// Every piece starts at a multiple of four.
+    fn put(&mut self, bytes: &[u8]) -> usize {
+        let at = DATA + self.data.len();
+        self.data.extend_from_slice(bytes);
+        self.data.resize(self.data.len().next_multiple_of(4), 0);
+        at
+    }
+
+    /// The module with memory, data and allocator, its instance, and names for the canonical options.
+    fn module(&self) -> String {
+        let end = (DATA + self.data.len()).next_multiple_of(16);
+        let pages = end.div_ceil(PAGE) + 2;
+        let data: String = self.data.iter().map(|byte| format!("\\{byte:02x}")).collect();
+        format!(
+            r#"(core module $Store
+(memory (export "memory") {pages})
+(global $next (mut i32) (i32.const {end}))
+(func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+  (global.get $next)
+  (global.set $next (i32.and (i32.add (i32.add (global.get $next) (local.get 3)) (i32.const 15)) (i32.const -16))))
+(data (i32.const {DATA}) "{data}"))
+(core instance $store (instantiate $Store))
+(alias core export $store "memory" (core memory $memory))
+(alias core export $store "cabi_realloc" (core func $realloc))
+"#
+        )
+    }
+}

@@ -1,0 +1,108 @@
+//! `tamis check`, `tamis schema`, and what `tamis run` says when it cannot start.
+
+use tamis_integration::Folder;
+use tamis_integration::proxy::{CONFIGURATION, check, run_to_end};
+
+use crate::support::each;
+
+const SOUND: &str = "\
+listeners:
+  web: { address: 127.0.0.1:0 }
+routes:
+  - { name: all, respond: { status: 200 } }
+";
+
+#[test]
+fn a_sound_configuration_passes() {
+    let (code, printed) = check(&Folder::new(), SOUND);
+    assert_eq!(code, 0, "{printed}");
+}
+
+/// Every error is shown, each with its place; nothing panics.
+#[test]
+fn errors_have_places() {
+    let with = |line: &str| format!("{SOUND}{line}\n");
+    each(
+        [
+            ("unknown field", with("wokers: 2"), vec!["tamis.yaml:5:1", "wokers", "workers"]),
+            ("unknown cluster", SOUND.replace("respond: { status: 200 }", "cluster: ap"), vec!["tamis.yaml:4:", "`ap`"]),
+            ("unknown filter", SOUND.replace("name: all,", "name: all, filters: [nope],"), vec!["tamis.yaml:4:", "nope"]),
+            ("bad address", SOUND.replace("127.0.0.1:0", "nowhere"), vec!["tamis.yaml:2:", "nowhere"]),
+            ("bad status", SOUND.replace("200", "99"), vec!["tamis.yaml:4:", "99"]),
+            ("duration without unit", with("drain_timeout: 30"), vec!["tamis.yaml:5:", "30s"]),
+            ("two at once", with("wokers: 2\ndrain_timeout: 30"), vec!["tamis.yaml:5:1", "tamis.yaml:6:"]),
+            ("syntax", "listeners: [".to_owned(), vec!["tamis.yaml"]),
+            ("empty", String::new(), vec!["tamis.yaml", "listeners"]),
+            ("duplicate key", with("routes: []"), vec!["tamis.yaml:5:1", "routes"]),
+            ("NUL", "listeners: \0".to_owned(), vec!["tamis.yaml"]),
+            ("deep", format!("routes: {}", "[".repeat(10_000)), vec!["tamis.yaml"]),
+            ("regex", SOUND.replace("name: all,", "match: { path: { regex: \"(\" } },"), vec!["tamis.yaml:4:"]),
+            ("public admin", with("admin: { address: 0.0.0.0:9901 }"), vec!["tamis.yaml:5:", "loopback"]),
+        ],
+        |case| case.0.to_owned(),
+        |(name, yaml, said)| {
+            let (code, printed) = check(&Folder::new(), yaml);
+            assert_eq!(code, 1, "{name}: {printed}");
+            for part in said {
+                assert!(printed.contains(part), "{name}: `{part}` is not said: {printed}");
+            }
+            assert!(!printed.contains("panicked"), "{name}: {printed}");
+            assert!(printed.len() < 20_000, "{name}: {} bytes of explanation", printed.len());
+        },
+    );
+}
+
+/// Fault 73: an alias bomb costs neither time nor memory.
+#[test]
+fn an_alias_bomb_is_refused() {
+    let mut yaml = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for n in 1..12 {
+        let before = n - 1;
+        yaml += &format!("a{n}: &a{n} [{}]\n", vec![format!("*a{before}"); 10].join(", "));
+    }
+    let (code, printed) = check(&Folder::new(), &yaml);
+    assert_eq!(code, 1, "{printed}");
+}
+
+#[test]
+fn a_missing_configuration_is_named() {
+    for command in ["check", "run"] {
+        let output = run_to_end(&Folder::new(), &[command, "-c", "missing.yaml"]);
+        let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{command}: {printed}");
+        assert!(printed.contains("missing.yaml"), "{command}: {printed}");
+    }
+}
+
+/// `run` refuses like `check`, before it listens.
+#[test]
+fn run_refuses_what_check_refuses() {
+    let folder = Folder::new();
+    folder.write(CONFIGURATION, SOUND.replace("status: 200", "status: 99"));
+    let output = run_to_end(&folder, &["run", "-c", CONFIGURATION]);
+    let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(printed.contains("tamis.yaml:4:"), "{printed}");
+}
+
+#[test]
+fn an_address_in_use_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = taken.local_addr().expect("it has an address").to_string();
+    let folder = Folder::new();
+    folder.write(CONFIGURATION, format!("admin: off\n{}", SOUND.replace("127.0.0.1:0", &format!("\"{address}\""))));
+    let output = run_to_end(&folder, &["run", "-c", CONFIGURATION]);
+    let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(printed.contains(&address) && printed.contains("web"), "{printed}");
+}
+
+#[test]
+fn the_schema_is_json() {
+    let output = run_to_end(&Folder::new(), &["schema"]);
+    assert_eq!(output.status.code(), Some(0));
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON on standard output");
+    for key in ["listeners", "filters", "clusters", "routes"] {
+        assert!(schema["properties"].get(key).is_some(), "{key}");
+    }
+}

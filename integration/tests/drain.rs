@@ -1,0 +1,150 @@
+//! The end of the process: readiness first, then the connections, then the deadline; exit status 0.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tamis_integration::upstream::ok;
+use tamis_integration::{DEADLINE, Gate, Proxy, Step, Upstream};
+
+use crate::support::{Configuration, plain};
+
+/// An upstream whose first answer waits for the gate.
+fn gated() -> (Upstream, Gate) {
+    let gate = Gate::new();
+    let upstream = Upstream::each([
+        vec![Step::Message, Step::Pass(gate.clone()), Step::send(ok("late")), Step::Hold],
+        vec![Step::serve(ok("ok"))],
+    ]);
+    (upstream, gate)
+}
+
+fn wait_not_ready(proxy: &Proxy) {
+    let deadline = Instant::now() + DEADLINE;
+    while proxy.admin("GET", "/ready").status() != 503 {
+        assert!(Instant::now() < deadline, "still ready");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Fault 121.
+#[test]
+fn a_drain_lets_exchanges_finish() {
+    let (upstream, gate) = gated();
+    let mut proxy = Proxy::start(&plain(&upstream));
+    assert_eq!(proxy.admin("GET", "/ready").status(), 200);
+    let (mut busy, mut idle) = (proxy.client(), proxy.client());
+    busy.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    gate.wait_arrived(1);
+    assert_eq!(idle.get("/").text(), "ok");
+    proxy.signal(Signal::TERM);
+    wait_not_ready(&proxy);
+    assert_eq!(proxy.admin("GET", "/live").status(), 200, "draining is alive");
+    match idle.try_get("/") {
+        Some(response) => assert!(response.closes(), "{response:?}"),
+        None => assert!(idle.ending().bytes.is_empty()),
+    }
+    gate.open();
+    let response = busy.response();
+    assert_eq!(response.text(), "late");
+    assert!(response.closes(), "no `connection: close`: {response:?}");
+    busy.assert_closed("drained");
+    assert_eq!(proxy.wait_exit().code(), Some(0));
+    assert!(proxy.log().lines().iter().any(|line| line.message() == "draining"));
+}
+
+/// A response that is on its way is sent to its end.
+#[test]
+fn a_drain_lets_long_responses_finish() {
+    let gate = Gate::new();
+    let chunk = "5\r\nhello\r\n";
+    let upstream = Upstream::each([vec![
+        Step::Message,
+        Step::send(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}")),
+        Step::Pass(gate.clone()),
+        Step::send(format!("{chunk}0\r\n\r\n")),
+        Step::Hold,
+    ]]);
+    let mut proxy = Proxy::start(&plain(&upstream));
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    gate.wait_arrived(1);
+    proxy.signal(Signal::TERM);
+    wait_not_ready(&proxy);
+    gate.open();
+    assert_eq!(client.response().text(), "hellohello");
+    client.assert_closed("drained");
+    assert_eq!(proxy.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn a_drain_ends_at_its_deadline() {
+    let (upstream, gate) = gated();
+    let mut proxy = Proxy::start(&Configuration { top: "drain_timeout: 500ms", ..Default::default() }.to(&upstream));
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    gate.wait_arrived(1);
+    let start = Instant::now();
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait_exit().code(), Some(0));
+    assert!(start.elapsed() >= Duration::from_millis(400), "it did not wait: {:?}", start.elapsed());
+    assert!(client.try_response().is_err(), "an answer out of nothing");
+    gate.open();
+}
+
+#[test]
+fn an_idle_proxy_ends_at_once() {
+    let upstream = Upstream::saying("ok");
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
+        let mut proxy = Proxy::start(&plain(&upstream));
+        let mut idle = proxy.client();
+        assert_eq!(idle.get("/").text(), "ok");
+        let start = Instant::now();
+        proxy.signal(signal);
+        assert_eq!(proxy.wait_exit().code(), Some(0), "{signal:?}");
+        assert!(start.elapsed() < Duration::from_secs(10), "{signal:?}: {:?}", start.elapsed());
+        idle.assert_closed("the process is gone");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_a_drain() {
+    let (upstream, gate) = gated();
+    let mut proxy = Proxy::start(&Configuration { top: "drain_timeout: 10m", ..Default::default() }.to(&upstream));
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    gate.wait_arrived(1);
+    proxy.signal(Signal::TERM);
+    wait_not_ready(&proxy);
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait_exit().code(), Some(0));
+    gate.open();
+}
+
+#[test]
+fn an_admin_request_drains_too() {
+    let (upstream, gate) = gated();
+    let mut proxy = Proxy::start(&plain(&upstream));
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    gate.wait_arrived(1);
+    assert_eq!(proxy.admin("GET", "/drain").status(), 405);
+    assert!([200, 202].contains(&proxy.admin("POST", "/drain").status()));
+    wait_not_ready(&proxy);
+    gate.open();
+    assert_eq!(client.response().text(), "late");
+    assert_eq!(proxy.wait_exit().code(), Some(0));
+}
+
+/// Signals that mean nothing here do nothing.
+#[test]
+fn other_signals_are_harmless() {
+    let upstream = Upstream::saying("ok");
+    let proxy = Proxy::start(&plain(&upstream));
+    proxy.signal(Signal::PIPE);
+    for _ in 0..50 {
+        proxy.signal(Signal::HUP);
+    }
+    assert_eq!(proxy.get("/").text(), "ok");
+    assert_eq!(proxy.generation(), 1);
+}

@@ -1,0 +1,504 @@
+//! Guests that loop, trap, grab memory, write what they must not, or should never have been loaded; and the neighbours
+//! who notice none of it.
+
+use tamis_integration::proxy::check;
+use tamis_integration::wat::Act::*;
+use tamis_integration::wat::{Act, Guest};
+use tamis_integration::{Client, Folder, Proxy, Upstream};
+
+use crate::support::{Bystander, Configuration, assert_own_reply, each};
+
+/// One guest on a route of its own: `/NAME` runs it, everything else goes to the upstream unfiltered.
+struct Case {
+    name: &'static str,
+    guest: Guest,
+    /// Entries of the filter besides its component.
+    settings: &'static str,
+}
+
+fn case(name: &'static str, guest: Guest) -> Case {
+    Case { name, guest, settings: "" }
+}
+
+/// A proxy with all these guests, before one upstream.
+fn proxy_with(cases: &[Case], upstream: &Upstream) -> Proxy {
+    let folder = Folder::new();
+    let mut filters = String::from("filters:\n");
+    let mut routes = String::new();
+    for Case { name, guest, settings } in cases {
+        folder.write(&format!("{name}.wasm"), guest.build());
+        let settings = if settings.is_empty() { String::new() } else { format!(", {settings}") };
+        filters += &format!("  {name}: {{ component: {name}.wasm{settings} }}\n");
+        routes += &format!("  - {{ name: {name}, match: {{ path: {{ prefix: /{name} }} }}, filters: [{name}], cluster: app }}\n");
+    }
+    Proxy::start_in(&folder, &Configuration { top: &filters, routes: &routes, ..Default::default() }.to(upstream))
+}
+
+/// Failing acts, each in a request hook.
+fn failures(settings: &'static str) -> Vec<Case> {
+    [("loop", Loop), ("trap", Trap), ("recurse", Recurse)]
+        .map(|(name, act)| Case { name, guest: Guest::new().on_request([act]), settings })
+        .into()
+}
+
+/// Faults 1, 13 and 41.
+#[test]
+fn a_failing_guest_fails_its_own_exchange_only() {
+    let upstream = Upstream::saying("ok");
+    let cases = failures("limits: { cpu: 20ms }");
+    let proxy = proxy_with(&cases, &upstream);
+    let bystander = Bystander::start(&proxy.address("web"), "/innocent");
+    each(
+        &cases,
+        |case| case.name.to_owned(),
+        |case| {
+            let mut client = proxy.client();
+            for _ in 0..5 {
+                let before = bystander.served();
+                assert_own_reply(&client.get(&format!("/{}", case.name)), 500, case.name);
+                assert_eq!(client.get("/after").text(), "ok", "{}: the connection lives on", case.name);
+                assert!(case.name != "loop" || bystander.served() > before, "the loop stopped its neighbours");
+            }
+        },
+    );
+    bystander.finish();
+    let seen = upstream.requests();
+    let leaked = seen.iter().find(|request| !["/innocent", "/after"].contains(&request.target()));
+    assert_eq!(leaked, None, "a failed exchange went on");
+}
+
+#[test]
+fn a_failing_guest_is_skipped_when_open() {
+    let upstream = Upstream::saying("ok");
+    let cases = failures("on_failure: open, limits: { cpu: 20ms }");
+    let proxy = proxy_with(&cases, &upstream);
+    let bystander = Bystander::start(&proxy.address("web"), "/innocent");
+    for case in &cases {
+        for _ in 0..3 {
+            assert_eq!(proxy.get(&format!("/{}", case.name)).text(), "ok", "{}", case.name);
+        }
+    }
+    bystander.finish();
+    let count = upstream.requests().iter().filter(|request| request.target() == "/trap").count();
+    assert_eq!(count, 3);
+}
+
+/// The answer is there already: closed means that it does not go out, open that it does.
+#[test]
+fn a_failing_response_hook() {
+    let upstream = Upstream::saying("ok");
+    let guest = || Guest::new().on_response([SetResponseHeader("x-a", b"1".to_vec()), Trap]);
+    let cases = [case("closed", guest()), Case { name: "open", guest: guest(), settings: "on_failure: open" }];
+    let proxy = proxy_with(&cases, &upstream);
+    let mut client = proxy.client();
+    for _ in 0..3 {
+        assert_own_reply(&client.get("/closed"), 500, "closed");
+        assert_eq!(client.get("/open").text(), "ok");
+    }
+    assert_eq!(upstream.requests().len(), 6);
+}
+
+/// Fault 45: every request traps, and neighbours, memory and descriptors do not care.
+#[test]
+fn a_query_of_death() {
+    let upstream = Upstream::saying("ok");
+    let proxy = proxy_with(&[case("trap", Guest::new().on_request([Trap]))], &upstream);
+    let bystander = Bystander::start(&proxy.address("web"), "/innocent");
+    let mut client = proxy.client();
+    for _ in 0..100 {
+        client.get("/trap");
+    }
+    let (resident, threads) = (proxy.resident(), proxy.threads());
+    for _ in 0..900 {
+        let status = client.get("/trap").status();
+        assert!([500, 503].contains(&status), "{status}");
+    }
+    bystander.finish();
+    let grown = proxy.resident().saturating_sub(resident);
+    assert!(grown < 16 << 20, "{grown} bytes of growth");
+    assert!(proxy.threads() <= threads + 2, "{} threads, {threads} before", proxy.threads());
+}
+
+/// Fault 9: growing ends at the cap with a plain "no", and what the guest has touched is given back.
+#[test]
+fn memory_ends_at_its_cap() {
+    let upstream = Upstream::saying("ok");
+    let settings = "limits: { memory: 8MiB, cpu: 200ms, wall: 500ms }, instance_reuse: 1";
+    let proxy = proxy_with(&[Case { name: "fill", guest: Guest::new().on_request([FillMemory]), settings }], &upstream);
+    let bystander = Bystander::start(&proxy.address("web"), "/innocent");
+    assert_eq!(proxy.get("/fill").text(), "ok");
+    let before = proxy.resident();
+    for _ in 0..50 {
+        assert_eq!(proxy.get("/fill").text(), "ok");
+    }
+    bystander.finish();
+    let grown = proxy.resident().saturating_sub(before);
+    assert!(grown < 64 << 20, "{grown} bytes of growth after 50 times 8 MiB");
+}
+
+/// Fault 15: more exchanges than instances: a bounded wait, then 503, and neighbours go on.
+#[test]
+fn no_instance_is_503() {
+    let upstream = Upstream::saying("ok");
+    let settings = "limits: { instances: 1, cpu: 300ms, wall: 300ms }";
+    let proxy = proxy_with(&[Case { name: "loop", guest: Guest::new().on_request([Loop]), settings }], &upstream);
+    let bystander = Bystander::start(&proxy.address("web"), "/innocent");
+    let mut clients: Vec<Client> = (0..8).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        client.send("GET /loop HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    }
+    let statuses: Vec<_> = clients.iter_mut().map(|client| client.response().status()).collect();
+    bystander.finish();
+    assert!(statuses.iter().all(|status| [500, 503].contains(status)), "{statuses:?}");
+    assert!(statuses.contains(&500) && statuses.contains(&503), "{statuses:?}");
+}
+
+/// Faults 20, 22, 23, 34 and 36: what a guest tries to write, and what it is told; the digits are those of
+/// [`Act::TellUpstream`].
+#[test]
+fn edits_are_checked_like_bytes_from_the_network() {
+    let value = |value: &[u8]| SetRequestHeader("x-evil", value.to_vec());
+    let name = |name| SetRequestHeader(name, b"1".to_vec());
+    let cases: Vec<(&str, Act, &str)> = vec![
+        ("plain", value(b"1"), "0"),
+        ("obs-text", value(b"\xe9\xff"), "0"),
+        ("tab", value(b"a\tb"), "0"),
+        ("empty value", value(b""), "0"),
+        ("CR LF", value(b"a\r\nx-injected: 1"), "1"),
+        ("CR", value(b"a\rb"), "1"),
+        ("LF", value(b"a\nb"), "1"),
+        ("NUL", value(b"a\0b"), "1"),
+        ("escape", value(b"a\x1bb"), "1"),
+        ("DEL", value(b"a\x7fb"), "1"),
+        ("no name", name(""), "1"),
+        ("space in name", name("x evil"), "1"),
+        ("colon in name", name("x-evil:"), "1"),
+        ("pseudo-header", name(":authority"), "1"),
+        ("CR LF in name", name("x-evil\r\nx-injected"), "1"),
+        ("beyond ASCII in name", name("x-\u{e9}"), "1"),
+        ("content-length", name("content-length"), "2"),
+        ("Content-Length", name("Content-Length"), "2"),
+        ("transfer-encoding", name("transfer-encoding"), "2"),
+        ("connection", name("connection"), "2"),
+        ("keep-alive", name("keep-alive"), "2"),
+        ("proxy-connection", name("proxy-connection"), "2"),
+        ("te", name("te"), "2"),
+        ("trailer", name("trailer"), "2"),
+        ("upgrade", name("upgrade"), "2"),
+        ("appended", AppendRequestHeader("content-length", b"1".to_vec()), "2"),
+        ("removed", RemoveRequestHeader("transfer-encoding"), "2"),
+        ("method", SetMethod("PUT"), "0"),
+        ("method with space", SetMethod("GET /"), "1"),
+        ("method with CR LF", SetMethod("GET\r\n"), "1"),
+        ("no method", SetMethod(""), "1"),
+        ("CONNECT", SetMethod("CONNECT"), "1"),
+        ("authority", SetAuthority("b.example"), "0"),
+        ("authority with userinfo", SetAuthority("u@b.example"), "1"),
+        ("authority with path", SetAuthority("b.example/x"), "1"),
+        ("authority with CR LF", SetAuthority("b.example\r\nx-injected: 1"), "1"),
+        ("no authority", SetAuthority(""), "1"),
+        ("path", SetPath("/edits/b".into()), "0"),
+        ("path without slash", SetPath("b".into()), "1"),
+        ("absolute path", SetPath("http://evil.example/".into()), "1"),
+        ("path with CR LF", SetPath("/a\r\nx-injected: 1".into()), "1"),
+        ("path with space", SetPath("/a b".into()), "1"),
+        ("path with fragment", SetPath("/a#b".into()), "1"),
+        ("path with NUL", SetPath("/a%00".into()), "1"),
+        ("path beyond ASCII", SetPath("/\u{e9}".into()), "1"),
+        ("query", SetQuery("a=b&c=%20"), "0"),
+        ("query with space", SetQuery("a b"), "1"),
+        ("query with fragment", SetQuery("a#b"), "1"),
+        ("query with CR LF", SetQuery("a\r\nb"), "1"),
+        ("huge path", SetPath(format!("/{}", "a".repeat(40_000))), "3"),
+        ("huge value", value(&[b'a'; 70_000]), "3"),
+        ("response, before there is one", SetResponseHeader("x-a", b"1".to_vec()), "4"),
+        ("status, before there is one", SetStatus(201), "4"),
+        ("attribute", SetAttribute("k", "v".into()), "0"),
+        ("huge attribute", SetAttribute("k", "v".repeat(5000)), "3"),
+    ];
+    let upstream = Upstream::saying("ok");
+    let folder = Folder::new();
+    let mut filters = String::from("filters:\n");
+    let mut routes = String::new();
+    for (n, (_, act, _)) in cases.iter().enumerate() {
+        folder.write(&format!("{n}.wasm"), Guest::new().on_request([act.clone(), TellUpstream]).build());
+        filters += &format!("  f{n}: {{ component: {n}.wasm }}\n");
+        routes += &format!("  - {{ match: {{ path: {{ exact: /edits/{n} }} }}, filters: [f{n}], cluster: app }}\n");
+    }
+    let configuration = Configuration { top: &filters, routes: &routes, ..Default::default() };
+    let proxy = Proxy::start_in(&folder, &configuration.to(&upstream));
+    each(
+        cases.iter().enumerate(),
+        |(_, case)| case.0.to_owned(),
+        |(n, (name, _, outcome))| {
+            upstream.take_requests();
+            let response = proxy.get(&format!("/edits/{n}"));
+            assert_eq!(response.status(), 200, "{name}: {response:?}");
+            let request = upstream.take_request(name);
+            // A value that was too large leaves no room to say so.
+            let told = request.value("x-outcomes");
+            assert!(told == Some(*outcome) || (told.is_none() && *outcome == "3"), "{name}: {request:?}");
+            assert_eq!(request.values("x-injected"), Vec::<&str>::new(), "{name}");
+            assert_eq!(request.values("host").len(), 1, "{name}");
+            assert!(*outcome == "0" || request.target() == format!("/edits/{n}"), "{name}: {}", request.target());
+        },
+    );
+}
+
+/// Fault 25: many small edits end at a count, and the head stays one that an upstream accepts.
+#[test]
+fn header_bombs_end_at_a_limit() {
+    let upstream = Upstream::saying("ok");
+    let bomb = vec![AppendRequestHeader("x-bomb", vec![b'a'; 100]); 2000];
+    let proxy = proxy_with(&[case("bomb", Guest::new().on_request(bomb))], &upstream);
+    assert_eq!(proxy.get("/bomb").status(), 200);
+    let count = upstream.take_request("bomb").values("x-bomb").len();
+    assert!(count <= 256, "{count} fields");
+}
+
+#[test]
+fn edits_of_responses_are_checked_too() {
+    let upstream = Upstream::saying("ok");
+    let header = |name, value: &[u8]| SetResponseHeader(name, value.to_vec());
+    let cases = vec![
+        ("plain", header("x-a", b"1"), "0"),
+        ("cr-lf", header("x-a", b"1\r\nset-cookie: evil"), "1"),
+        ("length", header("content-length", b"1"), "2"),
+        ("coding", header("transfer-encoding", b"chunked"), "2"),
+        ("connection", header("connection", b"close"), "2"),
+        ("status", SetStatus(201), "0"),
+        ("status-0", SetStatus(0), "1"),
+        ("status-99", SetStatus(99), "1"),
+        ("status-101", SetStatus(101), "1"),
+        ("status-199", SetStatus(199), "1"),
+        ("status-600", SetStatus(600), "1"),
+        ("status-65535", SetStatus(65535), "1"),
+        ("request", SetRequestHeader("x-a", b"1".to_vec()), "4"),
+        ("path", SetPath("/b".into()), "4"),
+    ];
+    let guests: Vec<Case> = cases
+        .iter()
+        .map(|(name, act, _)| case(name, Guest::new().on_response([act.clone(), TellClient])))
+        .collect();
+    let proxy = proxy_with(&guests, &upstream);
+    each(
+        cases,
+        |case| case.0.to_owned(),
+        |(name, _, outcome)| {
+            let mut client = proxy.client();
+            let response = client.get(&format!("/{name}"));
+            assert_eq!(response.value("x-outcomes"), Some(*outcome), "{name}: {response:?}");
+            assert_eq!(response.status(), if *name == "status" { 201 } else { 200 }, "{name}");
+            assert_eq!((response.text().as_str(), response.values("set-cookie").len()), ("ok", 0), "{name}");
+            assert_eq!(client.get("/after").text(), "ok", "{name}");
+        },
+    );
+}
+
+/// Faults 32 and 33: a guest's reply is checked whole, and its framing is the host's.
+#[test]
+fn replies_of_guests_are_checked() {
+    let upstream = Upstream::saying("ok");
+    let reply = |status, headers: &[(&'static str, &'static str)]| Guest::new().on_request([Reply(status, headers.to_vec(), "hello")]);
+    let cases = vec![
+        ("good", reply(403, &[("x-a", "1")]), &[403][..]),
+        ("status-0", reply(0, &[]), &[500]),
+        ("status-99", reply(99, &[]), &[500]),
+        ("status-101", reply(101, &[]), &[500]),
+        ("status-199", reply(199, &[]), &[500]),
+        ("status-600", reply(600, &[]), &[500]),
+        ("status-65535", reply(65535, &[]), &[500]),
+        ("cr-lf", reply(200, &[("x-a", "1\r\nset-cookie: evil")]), &[500]),
+        ("bad-name", reply(200, &[("x a", "1")]), &[500]),
+        // Refused, or left out: what must not happen is that they are believed.
+        ("length", reply(200, &[("content-length", "1")]), &[200, 500]),
+        ("coding", reply(200, &[("transfer-encoding", "chunked")]), &[200, 500]),
+        ("close", reply(200, &[("connection", "close, x-a")]), &[200, 500]),
+    ];
+    let guests: Vec<Case> = cases.iter().map(|(name, guest, _)| case(name, guest.clone())).collect();
+    let proxy = proxy_with(&guests, &upstream);
+    each(
+        cases,
+        |case| case.0.to_owned(),
+        |(name, _, statuses)| {
+            let mut client = proxy.client();
+            let response = client.get(&format!("/{name}"));
+            assert!(statuses.contains(&response.status()), "{name}: {response:?}");
+            assert!(response.status() == 500 || response.text() == "hello", "{name}: {response:?}");
+            assert_eq!(response.values("set-cookie"), Vec::<&str>::new(), "{name}");
+            client.send(format!("HEAD /{name} HTTP/1.1\r\nHost: a.example\r\n\r\n"));
+            client.response_to_head();
+            assert_eq!(client.get("/after").text(), "ok", "{name}: the connection is in step");
+        },
+    );
+    assert!(upstream.requests().iter().all(|request| request.target() == "/after"));
+}
+
+/// Faults 17 and 36.
+#[test]
+fn guests_cannot_break_or_flood_the_log() {
+    let upstream = Upstream::saying("ok");
+    let evil = "one\ntwo\r\n{\"level\":\"ERROR\",\"fields\":{\"message\":\"forged\"}}\u{1b}[31mred\0";
+    let flood = vec![Log("flood"); 200];
+    let proxy = proxy_with(
+        &[
+            case("evil", Guest::new().on_request([Log(evil)])),
+            Case { name: "flood", guest: Guest::new().on_request(flood), settings: "limits: { log_lines: 10, cpu: 90ms }" },
+        ],
+        &upstream,
+    );
+    assert_eq!(proxy.get("/evil").status(), 200);
+    let line = proxy.log().wait_from(0, "the guest's line", |line| line.text.contains("one") && line.text.contains("two"));
+    assert!(line.text.contains("forged"), "one line: {}", line.text);
+    assert!(!line.text.contains('\u{1b}') && !line.message().contains('\n'), "{:?}", line.text);
+    assert!(proxy.log().lines().iter().all(|line| line.message() != "forged"));
+    for _ in 0..20 {
+        assert_eq!(proxy.get("/flood").status(), 200);
+    }
+    let lines = proxy.log().lines().iter().filter(|line| line.message() == "flood").count();
+    // 4,000 were written; the first second may be cut in two by the clock.
+    assert!(lines < 400, "{lines} lines");
+}
+
+/// Fault 37: names that a guest makes up are bounded.
+#[test]
+fn guests_cannot_flood_the_metrics() {
+    let upstream = Upstream::saying("ok");
+    let settings = "grants: [metrics], limits: { cpu: 90ms }";
+    let guests = [
+        Case { name: "few", guest: Guest::new().on_request([Count(3)]), settings },
+        Case { name: "many", guest: Guest::new().on_request([Count(1000)]), settings },
+    ];
+    let proxy = proxy_with(&guests, &upstream);
+    for _ in 0..5 {
+        assert_eq!((proxy.get("/few").status(), proxy.get("/many").status()), (200, 200));
+    }
+    let metrics = proxy.metrics();
+    let of = |filter: &str| {
+        let custom = metrics.samples.iter().filter(|sample| sample.name.starts_with("tamis_filter_custom_"));
+        custom.filter(|sample| sample.labels.get("filter").is_some_and(|name| name == filter)).count()
+    };
+    assert_eq!(of("few"), 3);
+    assert!((1..=64).contains(&of("many")), "{}", of("many"));
+    assert_eq!(metrics.sum("tamis_filter_custom_m0", &[("filter", "few")]), 5.0);
+}
+
+#[test]
+fn a_grant_opens_what_it_names() {
+    let upstream = Upstream::saying("ok");
+    let guest = Guest::new().on_request([Clock]);
+    let proxy = proxy_with(&[Case { name: "clock", guest, settings: "grants: [clock]" }], &upstream);
+    assert_eq!(proxy.get("/clock").text(), "ok");
+}
+
+/// Components that must not be loaded, and what the refusal must say. Faults 2, 12, 61 and 62.
+fn unloadable() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
+    let good = Guest::new().on_request([]);
+    let text = |text: &str| wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"));
+    let import = |interface, function| Guest::new().on_request([]).importing(interface, function).build();
+    let huge = good.text().replacen("(memory (export \"memory\") 3)", "(memory (export \"memory\") 65536)", 1);
+    assert!(huge.contains("65536)"), "the text of a guest has changed: {huge}");
+    let whole = good.build();
+    vec![
+        ("empty file", vec![], &[]),
+        ("garbage", b"#!/bin/sh\necho hello\n".to_vec(), &[]),
+        ("truncated", whole[..whole.len() / 2].to_vec(), &[]),
+        ("core module", text("(module (func (export \"on-request-head\")))"), &["component"]),
+        ("ungranted", Guest::new().on_request([Clock]).build(), &["tamis:filter/clock@0.1.0", "grants"]),
+        ("unknown import", import("tamis:filter/teleport@0.1.0", "go"), &["tamis:filter/teleport@0.1.0"]),
+        ("WASI", import("wasi:cli/environment@0.2.0", "get-arguments"), &["wasi:cli/environment@0.2.0"]),
+        ("unknown function", import("tamis:filter/exchange@0.1.0", "steal"), &["tamis:filter/exchange"]),
+        ("another version", import("tamis:filter/request@9.9.9", "method"), &["tamis:filter/request@9.9.9"]),
+        ("no hook", Guest::new().build(), &["hook"]),
+        ("only configure", Guest::new().on_configure([]).build(), &["hook"]),
+        ("configure refuses", Guest::new().on_configure([Refuse("not like this")]).on_request([]).build(), &["not like this"]),
+        ("configure traps", Guest::new().on_configure([Trap]).on_request([]).build(), &["configure"]),
+        ("configure loops", Guest::new().on_configure([Loop]).on_request([]).build(), &["configure"]),
+        ("memory of 4 GiB", text(&huge), &["memory"]),
+    ]
+}
+
+#[test]
+fn check_refuses_what_cannot_be_loaded() {
+    each(
+        unloadable(),
+        |case| case.0.to_owned(),
+        |(name, component, said)| {
+            let folder = Folder::new();
+            folder.write("guest.wasm", component);
+            let (code, printed) = check(&folder, &with_guest("respond: { status: 200 }"));
+            assert_eq!(code, 1, "{name}: {printed}");
+            assert!(printed.contains("suspect"), "{name}: the filter is not named: {printed}");
+            assert!(printed.contains(&format!("tamis.yaml:{GUEST_LINE}:")), "{name}: no place: {printed}");
+            for part in *said {
+                assert!(printed.contains(part), "{name}: `{part}` is not said: {printed}");
+            }
+        },
+    );
+}
+
+#[test]
+fn check_refuses_missing_and_odd_files() {
+    for odd in ["missing", "folder"] {
+        let folder = Folder::new();
+        if odd == "folder" {
+            folder.write("guest.wasm/inside", "");
+        }
+        let (code, printed) = check(&folder, &with_guest("respond: { status: 200 }"));
+        assert_eq!(code, 1, "{odd}: {printed}");
+        assert!(printed.contains("suspect") && printed.contains("guest.wasm"), "{odd}: {printed}");
+    }
+}
+
+#[test]
+fn check_accepts_a_sound_guest() {
+    let folder = Folder::new();
+    folder.write("guest.wasm", Guest::new().on_configure([]).on_request([]).on_response([]).build());
+    let (code, printed) = check(&folder, &with_guest("respond: { status: 200 }"));
+    assert_eq!(code, 0, "{printed}");
+}
+
+#[test]
+fn a_reload_refuses_what_cannot_be_loaded_and_serves_on() {
+    let folder = Folder::new();
+    folder.write("guest.wasm", Guest::new().on_request([Reply(200, vec![], "first")]).build());
+    let yaml = with_guest("respond: { status: 404 }");
+    let proxy = Proxy::start_in(&folder, &yaml);
+    let bystander = Bystander::start(&proxy.address("web"), "/");
+    each(
+        unloadable(),
+        |case| case.0.to_owned(),
+        |(name, component, said)| {
+            folder.replace("guest.wasm", component);
+            let (status, answer) = proxy.reload(&yaml);
+            assert_eq!(status, 422, "{name}: {answer}");
+            let errors = answer["errors"].to_string();
+            assert!(errors.contains("suspect"), "{name}: {errors}");
+            assert!(said.iter().all(|part| errors.contains(part)), "{name}: {errors}");
+            assert_eq!(proxy.get("/").text(), "first", "{name}");
+        },
+    );
+    bystander.finish();
+    assert_eq!(proxy.generation(), 1);
+    folder.replace("guest.wasm", Guest::new().on_request([Reply(200, vec![], "second")]).build());
+    assert_eq!(proxy.reload(&yaml).0, 200);
+    assert_eq!(proxy.get("/").text(), "second");
+}
+
+/// Where `suspect` begins in [`with_guest`].
+const GUEST_LINE: usize = 6;
+
+fn with_guest(action: &str) -> String {
+    format!(
+        "\
+workers: 1
+admin: {{ address: 127.0.0.1:0 }}
+listeners:
+  web: {{ address: 127.0.0.1:0 }}
+filters:
+  suspect: {{ component: guest.wasm }}
+routes:
+  - {{ name: all, filters: [suspect], {action} }}
+"
+    )
+}

@@ -1,0 +1,17 @@
+//! The whole proxy, tested from outside: one module a subject, tables of exact bytes where there are cases.
+
+mod bodies;
+mod check;
+mod deadlines;
+mod drain;
+mod faults;
+mod filters;
+mod guests;
+mod hops;
+mod hostile;
+mod origin;
+mod records;
+mod reload;
+mod requests;
+mod routing;
+mod support;

@@ -1,0 +1,142 @@
+//! What the subjects share: a configuration with one cluster, tables of cases, a bystander.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+
+use tamis_integration::socket::Address;
+use tamis_integration::{Client, Message, Upstream};
+
+/// What the proxy adds to every request it sends upstream. Tables leave these out; `forwarding` looks at them.
+pub const ADDED: [&str; 5] = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id", "via"];
+
+/// What the proxy may add to every response.
+pub const ADDED_TO_RESPONSES: [&str; 2] = ["date", "via"];
+
+/// Fields of a `Configuration` are YAML of the place that they name; empty is the default.
+#[derive(Default)]
+pub struct Configuration<'a> {
+    /// Blocks at the top level.
+    pub top: &'a str,
+    /// Entries of the listener's `limits`.
+    pub limits: &'a str,
+    /// Names in the listener's `filters`.
+    pub listener_filters: &'a str,
+    /// Entries of the cluster `app` besides its endpoints.
+    pub cluster: &'a str,
+    /// Further clusters, indented by two.
+    pub clusters: &'a str,
+    /// Routes before the last one, indented by two.
+    pub routes: &'a str,
+    /// Entries of the last route, `all`, which takes everything to `app`.
+    pub route: &'a str,
+}
+
+impl Configuration<'_> {
+    /// One worker, so that pools and chains have one history; every port fresh.
+    pub fn with(&self, endpoints: &[&Address]) -> String {
+        let endpoints: Vec<_> = endpoints.iter().map(|address| format!("\"{address}\"")).collect();
+        let endpoints = endpoints.join(", ");
+        let Self { top, limits, listener_filters, clusters, routes, .. } = self;
+        let (cluster, route) = (more(self.cluster), more(self.route));
+        format!(
+            "\
+workers: 1
+admin: {{ address: 127.0.0.1:0 }}
+{top}
+listeners:
+  web:
+    address: 127.0.0.1:0
+    limits: {{ {limits} }}
+    filters: [{listener_filters}]
+clusters:
+  app: {{ endpoints: [{endpoints}]{cluster} }}
+{clusters}
+routes:
+{routes}
+  - {{ name: all, cluster: app{route} }}
+"
+        )
+    }
+
+    pub fn to(&self, upstream: &Upstream) -> String {
+        self.with(&[upstream.address()])
+    }
+}
+
+fn more(entries: &str) -> String {
+    if entries.is_empty() { String::new() } else { format!(", {entries}") }
+}
+
+/// Everything to one upstream, all defaults.
+pub fn plain(upstream: &Upstream) -> String {
+    Configuration::default().to(upstream)
+}
+
+/// Runs every case, also after one has failed, and fails with the names of those that did.
+pub fn each<T>(cases: impl IntoIterator<Item = T>, name: impl Fn(&T) -> String, run: impl Fn(&T)) {
+    let mut failed = Vec::new();
+    let mut count = 0;
+    for case in cases {
+        count += 1;
+        if catch_unwind(AssertUnwindSafe(|| run(&case))).is_err() {
+            failed.push(name(&case));
+        }
+    }
+    assert!(failed.is_empty(), "{} of {count} cases failed:\n  {}", failed.len(), failed.join("\n  "));
+}
+
+/// The request as the upstream should see it, without what the proxy adds to every one.
+pub fn forwarded(request: &Message) -> String {
+    request.canonical(&ADDED)
+}
+
+/// The response as the client should see it, without what the proxy adds to every one.
+pub fn relayed(response: &Message) -> String {
+    response.canonical(&ADDED_TO_RESPONSES)
+}
+
+/// Panics unless the reply is the proxy's own: this status, plain text, whole.
+pub fn assert_own_reply(response: &Message, status: u16, context: &str) {
+    assert_eq!(response.status(), status, "{context}: {response:?}");
+    let kind = response.value("content-type").unwrap_or_default();
+    assert!(kind.starts_with("text/plain"), "{context}: content-type `{kind}`");
+    assert!(response.text().contains("request id: "), "{context}: {}", response.text());
+}
+
+/// A client on another route that wants nothing but its answers, all the time.
+pub struct Bystander {
+    stop: Arc<AtomicBool>,
+    served: Arc<AtomicU64>,
+    thread: JoinHandle<()>,
+}
+
+impl Bystander {
+    /// GETs the target on one keep-alive connection until told to stop; anything but 200 fails the test.
+    pub fn start(address: &Address, target: &str) -> Self {
+        let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let mut client = Client::connect(address);
+        let (target, stopped, count) = (target.to_owned(), stop.clone(), served.clone());
+        let thread = thread::spawn(move || {
+            while !stopped.load(Ordering::SeqCst) || count.load(Ordering::SeqCst) == 0 {
+                let response = client.get(&target);
+                assert_eq!(response.status(), 200, "a bystander suffers: {response:?}");
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        Self { stop, served, thread }
+    }
+
+    /// How many requests were answered so far.
+    pub fn served(&self) -> u64 {
+        self.served.load(Ordering::SeqCst)
+    }
+
+    /// Stops it; panics when it got anything but answers.
+    pub fn finish(self) -> u64 {
+        self.stop.store(true, Ordering::SeqCst);
+        self.thread.join().expect("a bystander was harmed");
+        self.served.load(Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,545 @@
+//! From a configuration to a snapshot, reusing every part that did not change.
+//!
+//! Control plane. Assembling is all or nothing: whatever fails, the parts in use stay as they are, and every failure
+//! is reported with its place. Reading, compiling and starting filters happens here and nowhere else.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tamis_config as config;
+use tamis_config::Config;
+
+use crate::chain::{Chain, Step, StepKind};
+use crate::address::Address;
+use crate::cluster::{self, Cluster};
+use crate::filter::OnFailure;
+use crate::listener::Sockets;
+use crate::name::Name;
+use crate::native;
+use crate::route;
+use crate::snapshot::{self, Snapshot};
+use crate::telemetry::access_log::{AccessLog, Target};
+use crate::telemetry::record;
+use crate::wasm::{self, Artifact, Capability, Digest, Engine};
+
+/// Makes snapshots; keeps the parts of the last one that was accepted.
+pub struct Assembler {
+    engine: Engine,
+    workers: usize,
+    parts: Parts,
+}
+
+/// What the generation in use is made of, by what makes each part the same.
+#[derive(Clone, Default)]
+struct Parts {
+    artifacts: HashMap<Digest, Arc<Artifact>>,
+    guests: HashMap<GuestKey, Arc<wasm::Filter>>,
+    clusters: HashMap<String, (config::Cluster, Arc<Cluster>)>,
+    sockets: HashMap<(String, Address), Arc<Sockets>>,
+    log: Option<(config::LogTarget, usize, AccessLog)>,
+}
+
+/// Two uses of a component with the same key are one loaded filter.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct GuestKey {
+    name: String,
+    component: Digest,
+    config: String,
+    grants: Vec<Capability>,
+    limits: String,
+    on_failure: OnFailure,
+}
+
+/// Everything that is wrong, each with its place.
+#[derive(Debug)]
+pub struct Faults(pub Vec<String>);
+
+impl fmt::Display for Faults {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0.join("\n"))
+    }
+}
+
+/// A snapshot that is not in use yet.
+pub struct Assembled {
+    pub snapshot: Snapshot,
+    parts: Parts,
+}
+
+impl Assembler {
+    pub fn new(engine: Engine, workers: usize) -> Self {
+        Self { engine, workers, parts: Parts::default() }
+    }
+
+    /// What the pooling allocator has to set aside for this configuration.
+    pub fn reservation(config: &Config) -> wasm::Reservation {
+        wasm::Reservation { instances: config.wasm.max_instances, memory_bytes: config.wasm.max_memory }
+    }
+
+    /// Worker threads that the configuration asks for.
+    pub fn workers(config: &Config) -> usize {
+        config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get))
+    }
+
+    /// Everything but opening sockets and log files, which may be another process's.
+    pub async fn check(&self, config: &Config) -> Result<Vec<String>, Faults> {
+        let mut build = Build::new(self, config);
+        build.load_filters().await;
+        let table = build.table();
+        build.finish()?;
+        Ok(table.map(|table| shadowed(config, &table)).unwrap_or_default())
+    }
+
+    /// Builds generation `generation`, sockets bound; it is not in use until it is [accepted](Assembler::accept).
+    pub async fn assemble(&self, config: &Config, generation: u64) -> Result<Assembled, Faults> {
+        let mut build = Build::new(self, config);
+        build.load_filters().await;
+        let table = build.table();
+        let clusters = build.clusters();
+        let routes = build.routes();
+        let listeners = build.listeners();
+        let access_log = build.access_log();
+        let (parts, guests) = build.finish()?;
+        let table = table.ok_or_else(|| Faults(vec!["the routes do not compile".into()]))?;
+        let snapshot = Snapshot {
+            generation,
+            listeners,
+            table,
+            routes,
+            clusters,
+            guests,
+            filters: config.filters.iter().map(|filter| filter.name.as_str().into()).collect(),
+            access_log,
+            drain_timeout: config.drain_timeout,
+            description: config.describe(),
+        };
+        Ok(Assembled { snapshot, parts })
+    }
+
+    /// From now on these are the parts to reuse; what only the generation before had is let go.
+    pub fn accept(&mut self, assembled: Assembled) -> Snapshot {
+        self.parts = assembled.parts;
+        assembled.snapshot
+    }
+
+    /// SIGHUP: a log that was moved away is opened anew.
+    pub fn reopen_log(&self) {
+        if let Some((_, _, log)) = &self.parts.log {
+            log.reopen();
+        }
+    }
+
+    pub fn log(&self) -> Option<&AccessLog> {
+        self.parts.log.as_ref().map(|(_, _, log)| log)
+    }
+}
+
+/// One assembly under way.
+struct Build<'a> {
+    assembler: &'a Assembler,
+    config: &'a Config,
+    parts: Parts,
+    guests: Vec<Arc<wasm::Filter>>,
+    /// What each use of a filter became, by the filter's index and the settings it is used with.
+    kinds: HashMap<(usize, String), StepSource>,
+    faults: Vec<String>,
+}
+
+#[derive(Clone)]
+enum StepSource {
+    Native(Arc<dyn crate::filter::Native>),
+    Wasm(usize),
+}
+
+impl<'a> Build<'a> {
+    fn new(assembler: &'a Assembler, config: &'a Config) -> Self {
+        Self { assembler, config, parts: Parts::default(), guests: Vec::new(), kinds: HashMap::new(), faults: Vec::new() }
+    }
+
+    fn finish(self) -> Result<(Parts, Vec<Arc<wasm::Filter>>), Faults> {
+        if self.faults.is_empty() { Ok((self.parts, self.guests)) } else { Err(Faults(self.faults)) }
+    }
+
+    fn fault(&mut self, place: &config::Place, what: &str, name: &str, message: impl fmt::Display) {
+        self.faults.push(format!("{place}: {what} `{name}`: {message}"));
+    }
+
+    /// Every filter is loaded, used or not, so that a mistake shows when it is made; and once more for every use with
+    /// settings of its own.
+    async fn load_filters(&mut self) {
+        let config = self.config;
+        for (index, filter) in config.filters.iter().enumerate() {
+            self.load_filter(index, &filter.config.value, &filter.place).await;
+        }
+        let uses = config.listeners.iter().flat_map(|listener| &listener.filters);
+        for used in uses.chain(config.routes.iter().flat_map(|route| &route.filters)) {
+            if let Some(settings) = &used.config {
+                self.load_filter(used.filter, &settings.value, &used.place).await;
+            }
+        }
+    }
+
+    async fn load_filter(&mut self, index: usize, settings: &serde_json::Value, place: &config::Place) {
+        let filter = &self.config.filters[index];
+        let key = (index, settings.to_string());
+        if self.kinds.contains_key(&key) {
+            return;
+        }
+        let loaded = match &filter.kind {
+            config::FilterKind::Native(name) => native::build(name, settings).map(StepSource::Native),
+            config::FilterKind::Component(path) => self.load_guest(filter, path, settings).await.map(StepSource::Wasm),
+        };
+        match loaded {
+            Ok(source) => {
+                self.kinds.insert(key, source);
+            }
+            Err(message) => self.fault(place, "filter", &filter.name, message),
+        }
+    }
+
+    async fn load_guest(&mut self, filter: &config::Filter, path: &Path, settings: &serde_json::Value) -> Result<usize, String> {
+        let of_file = |message: String| format!("component {}: {message}", path.display());
+        let bytes = Artifact::read(path).map_err(|message| format!("component: {message}"))?;
+        let artifact = self.artifact(&bytes).map_err(of_file)?;
+        let limits = limits(filter, self.assembler.workers);
+        let key = GuestKey {
+            name: filter.name.clone(),
+            component: artifact.digest(),
+            config: settings.to_string(),
+            grants: grants(&filter.grants),
+            limits: format!("{limits:?}"),
+            on_failure: on_failure(filter.on_failure),
+        };
+        let kept = self.assembler.parts.guests.get(&key).or_else(|| self.parts.guests.get(&key)).cloned();
+        let guest = match kept {
+            Some(guest) => guest,
+            None => {
+                let engine = &self.assembler.engine;
+                let load = wasm::Filter::load(engine, artifact, &filter.name, key.config.clone(), &key.grants, limits, key.on_failure);
+                Arc::new(load.await.map_err(of_file)?)
+            }
+        };
+        self.parts.guests.insert(key, Arc::clone(&guest));
+        self.guests.push(guest);
+        Ok(self.guests.len() - 1)
+    }
+
+    fn artifact(&mut self, bytes: &[u8]) -> Result<Arc<Artifact>, String> {
+        let digest = Digest::of(bytes);
+        let kept = self.assembler.parts.artifacts.get(&digest).or_else(|| self.parts.artifacts.get(&digest)).cloned();
+        let artifact = match kept {
+            Some(artifact) => artifact,
+            None => Arc::new(Artifact::compile(&self.assembler.engine, bytes)?),
+        };
+        self.parts.artifacts.insert(digest, Arc::clone(&artifact));
+        Ok(artifact)
+    }
+
+    fn chain(&self, uses: &[config::FilterUse]) -> Chain {
+        let step = |used: &config::FilterUse| {
+            let filter = &self.config.filters[used.filter];
+            let settings = used.config.as_ref().unwrap_or(&filter.config);
+            // One that is missing is a fault already.
+            let kind = match self.kinds.get(&(used.filter, settings.value.to_string()))? {
+                StepSource::Native(native) => StepKind::Native(Arc::clone(native)),
+                StepSource::Wasm(slot) => StepKind::Wasm(Arc::clone(&self.guests[*slot]), *slot),
+            };
+            Some(Step { name: filter.name.as_str().into(), index: used.filter, kind })
+        };
+        Chain { steps: uses.iter().filter_map(step).collect() }
+    }
+
+    fn table(&mut self) -> Option<route::Table> {
+        let patterns = self.config.routes.iter().map(|route| pattern(&route.matches)).collect();
+        match route::Table::build(patterns) {
+            Ok(table) => Some(table),
+            Err(error) => {
+                let route = &self.config.routes[error.index];
+                self.fault(&route.place, "route", &route.name, &error.source);
+                None
+            }
+        }
+    }
+
+    fn clusters(&mut self) -> Vec<Arc<Cluster>> {
+        let old = &self.assembler.parts.clusters;
+        let clusters = self.config.clusters.iter().map(|cluster| {
+            let kept = old.get(&cluster.name).filter(|(was, _)| was == cluster).map(|(_, kept)| Arc::clone(kept));
+            let built = kept.unwrap_or_else(|| Arc::new(Cluster::new(settings(cluster))));
+            self.parts.clusters.insert(cluster.name.clone(), (cluster.clone(), Arc::clone(&built)));
+            built
+        });
+        clusters.collect()
+    }
+
+    fn routes(&mut self) -> Vec<snapshot::Route> {
+        let config = self.config;
+        config.routes.iter().map(|route| {
+            let action = action(&route.action).unwrap_or_else(|message| {
+                self.fault(&route.place, "route", &route.name, message);
+                snapshot::Action::Clusters { choices: Vec::new(), total: 0 }
+            });
+            snapshot::Route {
+                name: route.name.as_str().into(),
+                short_name: Name::new(&route.name),
+                chain: self.chain(&route.filters),
+                action,
+                timeout: route.timeout,
+            }
+        }).collect()
+    }
+
+    fn listeners(&mut self) -> Vec<snapshot::Listener> {
+        let config = self.config;
+        let mut listeners = Vec::with_capacity(config.listeners.len());
+        for listener in &config.listeners {
+            match self.sockets(listener) {
+                Ok(sockets) => listeners.push(snapshot::Listener {
+                    name: listener.name.as_str().into(),
+                    short_name: Name::new(&listener.name),
+                    sockets,
+                    chain: self.chain(&listener.filters),
+                    limits: listener_limits(&listener.limits, self.assembler.workers),
+                }),
+                Err(error) => {
+                    let message = format!("address {}: cannot listen: {error}", address(&listener.address));
+                    self.fault(&listener.place, "listener", &listener.name, message);
+                }
+            }
+        }
+        listeners
+    }
+
+    fn sockets(&mut self, listener: &config::Listener) -> std::io::Result<Arc<Sockets>> {
+        let key = (listener.name.clone(), address(&listener.address));
+        let kept = self.assembler.parts.sockets.get(&key).cloned();
+        let sockets = match kept {
+            Some(sockets) => sockets,
+            None => Arc::new(Sockets::bind(&key.1, self.assembler.workers)?),
+        };
+        self.parts.sockets.insert(key, Arc::clone(&sockets));
+        Ok(sockets)
+    }
+
+    fn access_log(&mut self) -> Option<snapshot::AccessLog> {
+        let settings = &self.config.access_log;
+        let target = match &settings.target {
+            config::LogTarget::Off => return None,
+            config::LogTarget::Stdout => Target::Stdout,
+            config::LogTarget::File(path) => Target::File(path.clone()),
+        };
+        let old = self.assembler.parts.log.as_ref();
+        let kept = old.filter(|(target, queue, _)| *target == settings.target && *queue == settings.queue);
+        let writer = match kept {
+            Some((_, _, writer)) => writer.clone(),
+            None => match AccessLog::start(target, settings.queue) {
+                Ok(writer) => writer,
+                Err(error) => {
+                    self.faults.push(format!("access_log: cannot be written: {error}"));
+                    return None;
+                }
+            },
+        };
+        self.parts.log = Some((settings.target.clone(), settings.queue, writer.clone()));
+        Some(snapshot::AccessLog { writer, format: log_format(&settings.format) })
+    }
+}
+
+/// A line for each route that can never match.
+fn shadowed(config: &Config, table: &route::Table) -> Vec<String> {
+    let warning = |(route, by): (usize, usize)| {
+        let (route, by) = (&config.routes[route], &config.routes[by]);
+        format!("{}: route `{}` can never match: `{}` before it takes every such request; move it up or remove it", route.place, route.name, by.name)
+    };
+    table.shadowed().into_iter().map(warning).collect()
+}
+
+fn limits(filter: &config::Filter, workers: usize) -> wasm::Limits {
+    let limits = &filter.limits;
+    let share = limits.instances.div_ceil(u32::try_from(workers).unwrap_or(1)).max(1);
+    wasm::Limits {
+        memory: usize::try_from(limits.memory).unwrap_or(usize::MAX),
+        cpu_ticks: u32::try_from(limits.cpu.as_nanos().div_ceil(Duration::from_millis(1).as_nanos())).unwrap_or(u32::MAX),
+        wall: limits.wall,
+        instances_per_worker: share,
+        header_bytes: limits.header_bytes,
+        log_lines: limits.log_lines,
+        reuse: filter.instance_reuse,
+    }
+}
+
+fn grants(grants: &[config::Grant]) -> Vec<Capability> {
+    let capability = |grant: &config::Grant| match grant {
+        config::Grant::Metrics => Capability::Metrics,
+        config::Grant::Clock => Capability::Clock,
+    };
+    let mut grants: Vec<_> = grants.iter().map(capability).collect();
+    grants.sort_unstable();
+    grants.dedup();
+    grants
+}
+
+fn on_failure(on_failure: config::OnFailure) -> OnFailure {
+    match on_failure {
+        config::OnFailure::Closed => OnFailure::Closed,
+        config::OnFailure::Open => OnFailure::Open,
+    }
+}
+
+pub fn address(address: &config::Address) -> Address {
+    match address {
+        config::Address::Tcp(address) => Address::Tcp(*address),
+        config::Address::Unix(path) => Address::Unix(path.clone()),
+    }
+}
+
+fn settings(cluster: &config::Cluster) -> cluster::Settings {
+    cluster::Settings {
+        name: cluster.name.clone(),
+        endpoints: cluster.endpoints.iter().map(|endpoint| (address(&endpoint.address), endpoint.weight)).collect(),
+        balancing: match cluster.load_balancing {
+            config::LoadBalancing::RoundRobin => cluster::Balancing::RoundRobin,
+            config::LoadBalancing::LeastRequest => cluster::Balancing::LeastRequest,
+        },
+        connect_timeout: cluster.connect_timeout,
+        idle_timeout: cluster.idle_timeout,
+        read_timeout: cluster.read_timeout,
+        max_idle: cluster.max_idle,
+    }
+}
+
+fn listener_limits(limits: &config::ListenerLimits, workers: usize) -> snapshot::Limits {
+    snapshot::Limits {
+        head_timeout: limits.head_timeout,
+        idle_timeout: limits.idle_timeout,
+        body_timeout: limits.body_timeout,
+        write_timeout: limits.write_timeout,
+        max_head_bytes: limits.max_head_bytes,
+        max_field_bytes: limits.max_field_bytes,
+        max_fields: limits.max_fields,
+        max_target_bytes: limits.max_target_bytes,
+        connections_per_worker: limits.max_connections.div_ceil(workers),
+    }
+}
+
+fn action(action: &config::Action) -> Result<snapshot::Action, String> {
+    Ok(match action {
+        config::Action::Clusters(clusters) => snapshot::Action::Clusters {
+            choices: clusters.iter().map(|choice| snapshot::Choice { cluster: choice.cluster, weight: choice.weight }).collect(),
+            total: clusters.iter().map(|choice| u64::from(choice.weight)).sum(),
+        },
+        config::Action::Redirect(redirect) => snapshot::Action::Redirect(snapshot::Redirect {
+            status: status(redirect.status)?,
+            scheme: redirect.scheme.clone(),
+            host: redirect.host.clone(),
+            port: redirect.port,
+            path: redirect.path.clone(),
+        }),
+        config::Action::Respond(respond) => snapshot::Action::Respond(snapshot::Respond {
+            status: status(respond.status)?,
+            headers: fields(&respond.headers)?,
+            body: respond.body.clone().into(),
+        }),
+    })
+}
+
+fn status(status: u16) -> Result<StatusCode, String> {
+    StatusCode::from_u16(status).map_err(|error| format!("status {status}: {error}"))
+}
+
+fn fields(fields: &[(String, String)]) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::with_capacity(fields.len());
+    for (name, value) in fields {
+        let field = HeaderName::from_bytes(name.as_bytes()).map_err(|error| format!("header `{name}`: {error}"))?;
+        headers.append(field, HeaderValue::from_str(value).map_err(|error| format!("header `{name}`: {error}"))?);
+    }
+    Ok(headers)
+}
+
+fn pattern(matches: &config::RouteMatch) -> route::Pattern {
+    route::Pattern {
+        hosts: matches.hosts.iter().map(host).collect(),
+        path: matches.path.as_ref().map(path),
+        methods: matches.methods.clone(),
+        headers: matches
+            .headers
+            .iter()
+            .map(|header| route::HeaderPattern { name: header.name.clone(), value: value(&header.value) })
+            .collect(),
+        query: matches
+            .query
+            .iter()
+            .map(|query| route::QueryPattern { name: query.name.clone(), value: value(&query.value) })
+            .collect(),
+    }
+}
+
+fn host(host: &config::HostPattern) -> route::HostPattern {
+    match host {
+        config::HostPattern::Exact(name) => route::HostPattern::Exact(name.clone()),
+        config::HostPattern::Suffix(name) => route::HostPattern::Suffix(name.clone()),
+    }
+}
+
+fn path(path: &config::PathPattern) -> route::PathPattern {
+    match path {
+        config::PathPattern::Exact(text) => route::PathPattern::Exact(text.clone()),
+        config::PathPattern::Prefix(text) => route::PathPattern::Prefix(text.clone()),
+        config::PathPattern::Regex(text) => route::PathPattern::Regex(text.clone()),
+    }
+}
+
+fn value(value: &config::ValuePattern) -> route::ValuePattern {
+    match value {
+        config::ValuePattern::Present => route::ValuePattern::Present,
+        config::ValuePattern::Exact(text) => route::ValuePattern::Exact(text.clone()),
+        config::ValuePattern::Regex(text) => route::ValuePattern::Regex(text.clone()),
+    }
+}
+
+fn log_format(format: &config::LogFormat) -> record::Format {
+    match format {
+        config::LogFormat::Json => record::Format::Json,
+        config::LogFormat::Text(parts) => record::Format::Text(parts.iter().map(log_part).collect()),
+    }
+}
+
+fn log_part(part: &config::LogPart) -> record::Part {
+    use config::LogField as From;
+    use record::Field as To;
+    let field = match part {
+        config::LogPart::Literal(text) => return record::Part::Literal(text.clone()),
+        config::LogPart::Field(field) => field,
+    };
+    record::Part::Field(match field {
+        From::Time => To::Time,
+        From::RequestId => To::RequestId,
+        From::Listener => To::Listener,
+        From::Route => To::Route,
+        From::Cluster => To::Cluster,
+        From::Endpoint => To::Endpoint,
+        From::Client => To::Client,
+        From::Method => To::Method,
+        From::Authority => To::Authority,
+        From::Path => To::Path,
+        From::Protocol => To::Protocol,
+        From::Status => To::Status,
+        From::Reason => To::Reason,
+        From::RequestBytes => To::RequestBytes,
+        From::ResponseBytes => To::ResponseBytes,
+        From::DurationMs => To::DurationMs,
+        From::UpstreamMs => To::UpstreamMs,
+        From::UserAgent => To::UserAgent,
+        From::Referer => To::Referer,
+    })
+}
+
+/// Every file that a change of which should be looked at: components, secrets, the configuration itself.
+pub fn watched(file: &Path, config: &Config) -> Vec<PathBuf> {
+    std::iter::once(file.to_owned()).chain(config.files.iter().cloned()).collect()
+}

@@ -1,0 +1,696 @@
+//! One request, from its head to its log line.
+//!
+//! Data plane. The steps stand in [`run`] in the order in which they happen. An exchange pins one generation, owns the
+//! message that filters see, and is dropped exactly once: with the last byte of the response, or wherever the exchange
+//! breaks off. That drop returns what was borrowed and writes the record.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
+use tokio::time::Instant;
+
+use crate::body::{Body, RequestBody, Upload, UploadFault};
+use crate::chain::{Broken, Chain, Walk};
+use crate::filter::Reply;
+use crate::gateway::Connection;
+use crate::guard::{self, Admitted};
+use crate::head::{Attributes, Facts, Message, RequestHead, ResponseHead};
+use crate::hop;
+use crate::native::REQUEST_ID;
+use crate::telemetry::record::Record;
+use crate::pool::{self, ClusterPool};
+use crate::reply::{self, Error, Kind};
+use crate::route::Target;
+use crate::snapshot::{Action, Listener, Redirect, Route};
+use crate::worker::{Pinned, Scene};
+
+/// A request's body of at most so many bytes is read to its end after an early answer, so that the connection can be
+/// kept; the connection of a larger one is closed.
+const MAX_DISCARD: u64 = 64 << 10;
+/// A status of our own for the log: the client left before there was one (nginx's convention).
+const CLIENT_CLOSED: u16 = 499;
+
+/// Ends the client's connection without an answer.
+#[derive(Debug)]
+pub struct Abandoned;
+
+impl std::fmt::Display for Abandoned {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("the exchange was abandoned")
+    }
+}
+
+impl std::error::Error for Abandoned {}
+
+/// The walk of one request.
+pub async fn run(connection: Rc<Connection>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Abandoned> {
+    let (parts, incoming) = request.into_parts();
+    let mut incoming = Some(incoming);
+    // Pin the generation; judge and normalise the head; find the route.
+    let (mut exchange, refused) = Exchange::begin(connection, parts);
+    // Request filters, then the route's action: an upstream, a redirect, a fixed answer.
+    let answered = match refused {
+        Some(refusal) => Err(refusal),
+        None => exchange.answer(&mut incoming).await,
+    };
+    // Whatever went wrong becomes an answer too.
+    let mut body = match answered {
+        Ok(body) => body,
+        Err(error) if error.kind == Kind::Upload(UploadFault::Disconnected) => return Err(exchange.abandon(error)),
+        Err(error) => exchange.fail(error),
+    };
+    // Response filters in reverse order, for every answer.
+    exchange.respond(&mut body).await;
+    // An early answer leaves a request unread.
+    exchange.discard(incoming).await;
+    Ok(exchange.finish_head(body))
+}
+
+/// Lives from the end of the request's head to the end of the response's body.
+pub struct Exchange {
+    connection: Rc<Connection>,
+    pinned: Rc<Pinned>,
+    /// Index of the listener in the pinned generation.
+    listener: usize,
+    /// Index of the route; `None` when none matched.
+    route: Option<usize>,
+    /// Out of its place only while a filter has it.
+    message: Option<Box<Message>>,
+    walk: Walk,
+    started: Instant,
+    /// The route's timeout.
+    deadline: Option<Instant>,
+    upload: Option<Rc<Upload>>,
+    upstream: Option<Upstream>,
+    reason: &'static str,
+    /// The client waits for `100 Continue` before it sends its body.
+    expects_continue: bool,
+    /// The client's connection ends with this answer.
+    closes: bool,
+    status: u16,
+    response_bytes: u64,
+    complete: bool,
+    /// For the access log only, as the client sent them.
+    authority: Option<HeaderValue>,
+    agent: Option<HeaderValue>,
+    referer: Option<HeaderValue>,
+}
+
+/// Where the request went; counted as under way there until this is dropped.
+struct Upstream {
+    pool: Rc<ClusterPool>,
+    endpoint: usize,
+    /// Kept until the response has been read, then pooled.
+    sender: Option<SendRequest<RequestBody>>,
+    time_to_head: Option<Duration>,
+}
+
+impl Exchange {
+    fn begin(connection: Rc<Connection>, mut parts: http::request::Parts) -> (Box<Self>, Option<Error>) {
+        let started = Instant::now();
+        let (pinned, listener) = connection.begin_exchange();
+        let head = connection.next_head();
+        let snapshot = Rc::clone(&pinned);
+        let settings = &snapshot.snapshot.listeners[listener];
+        let judged = judge(&connection, settings, &mut parts, head);
+        let route = judged.as_ref().ok().and_then(|admitted| {
+            let target = Target {
+                host: admitted.host.as_str(),
+                path: admitted.target.path(),
+                query: admitted.target.query(),
+                method: &parts.method,
+                headers: &parts.headers,
+            };
+            snapshot.snapshot.table.find(&target)
+        });
+        let found = route.map(|index| &snapshot.snapshot.routes[index]);
+        let (target, refused) = match judged {
+            Ok(admitted) => (admitted.target, None),
+            Err(error) => (parts.uri.path_and_query().cloned().unwrap_or_else(root), Some(error)),
+        };
+        let logs = snapshot.snapshot.access_log.is_some();
+        let field = |name| if logs { parts.headers.get(name).cloned() } else { None };
+        let (authority, agent, referer) = (field(header::HOST), field(header::USER_AGENT), field(header::REFERER));
+        let expects_continue = parts.headers.contains_key(header::EXPECT);
+        let message = Box::new(Message {
+            client_request_id: parts.headers.remove(REQUEST_ID),
+            request: RequestHead { method: parts.method, scheme: "http", target, version: parts.version, headers: parts.headers },
+            response: None,
+            facts: Facts {
+                client: connection.client,
+                listener: settings.short_name,
+                route: found.map(|route| route.short_name),
+                request_id: connection.worker.new_request_id(),
+            },
+            attributes: Attributes::default(),
+        });
+        let exchange = Box::new(Self {
+            connection,
+            pinned,
+            listener,
+            route,
+            message: Some(message),
+            walk: Walk::default(),
+            started,
+            deadline: found.and_then(|route| route.timeout).map(|timeout| started + timeout),
+            upload: None,
+            upstream: None,
+            reason: "",
+            expects_continue,
+            closes: false,
+            status: CLIENT_CLOSED,
+            response_bytes: 0,
+            complete: false,
+            authority,
+            agent,
+            referer,
+        });
+        (exchange, refused)
+    }
+
+    async fn answer(&mut self, incoming: &mut Option<Incoming>) -> Result<Body, Error> {
+        let pinned = Rc::clone(&self.pinned);
+        let route = self.route.map(|index| &pinned.snapshot.routes[index]);
+        self.prepare_request();
+        if let Some(reply) = self.filter_request(&pinned, route).await? {
+            return Ok(self.local(reply));
+        }
+        let route = route.ok_or(Kind::NoRoute)?;
+        match &route.action {
+            Action::Respond(respond) => Ok(self.local(respond.reply())),
+            Action::Redirect(redirect) => Ok(self.redirect(redirect)),
+            Action::Clusters { choices, total } => {
+                let draw = if choices.len() == 1 { 0 } else { self.connection.worker.random() };
+                let pool = pinned.upstreams(&self.connection.worker, Action::choose(choices, *total, draw));
+                self.forward(pool, incoming).await
+            }
+        }
+    }
+
+    /// Sets what every filter and every upstream finds in a request, and removes what concerns this connection only.
+    fn prepare_request(&mut self) {
+        let Some(message) = &mut self.message else { return };
+        let headers = &mut message.request.headers;
+        hop::strip_request(headers);
+        headers.remove(header::EXPECT);
+        let host = headers.get(header::HOST).cloned();
+        hop::forwarded(headers, self.connection.client_field.as_ref(), message.request.scheme, host.as_ref());
+        headers.insert(REQUEST_ID, message.facts.request_id.clone());
+    }
+
+    async fn filter_request(&mut self, pinned: &Pinned, route: Option<&Route>) -> Result<Option<Reply>, Error> {
+        let chains = chains(pinned, self.listener, route);
+        if chains.iter().all(|chain| chain.steps.is_empty()) {
+            return Ok(None);
+        }
+        let connection = Rc::clone(&self.connection);
+        let scene = Scene { worker: &connection.worker, pinned };
+        Ok(self.walk.forward(&scene, chains, &mut self.message).await?)
+    }
+
+    fn redirect(&mut self, redirect: &Redirect) -> Body {
+        let location = self.message.as_ref().map(|message| {
+            let authority = String::from_utf8_lossy(message.request.authority());
+            redirect.location(message.request.scheme, &authority, message.request.target.as_str())
+        });
+        let mut headers = http::HeaderMap::with_capacity(4);
+        if let Some(Ok(location)) = location.map(HeaderValue::try_from) {
+            headers.insert(header::LOCATION, location);
+        }
+        self.local(Reply { status: redirect.status, headers, body: Bytes::new() })
+    }
+
+    /// Sends the request to an endpoint of the cluster and waits for the head of its response.
+    async fn forward(&mut self, pool: Rc<ClusterPool>, incoming: &mut Option<Incoming>) -> Result<Body, Error> {
+        let connection = Rc::clone(&self.connection);
+        let body = self.request_body(incoming);
+        let mut request = self.upstream_request(body)?;
+        let mut tried = None;
+        loop {
+            let upstream = self.pick(&pool, tried)?;
+            let mut sender = match self.connected(&upstream).await {
+                Ok(sender) => sender,
+                // Nothing was sent: another endpoint may have it, once.
+                Err(error) if tried.is_none() && error.kind != Kind::RouteTimeout && pool.cluster.endpoints.len() > 1 => {
+                    tried = Some(upstream.endpoint);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let reused = sender.reused;
+            let sent = Instant::now();
+            let response = match self.send(&upstream, &mut sender, request, sent).await? {
+                Sent::Response(response) => response,
+                // The peer closed an idle connection before it took anything of this request.
+                Sent::Unsent(returned) if reused => {
+                    request = returned;
+                    continue;
+                }
+                Sent::Unsent(_) => return Err(Kind::Reset.into()),
+            };
+            connection.worker.upstream_answered(&upstream.pool, upstream.endpoint, response.status(), sent.elapsed());
+            self.upstream = Some(upstream.answered(sender.sender, sent.elapsed()));
+            return self.accept(response);
+        }
+    }
+
+    fn request_body(&mut self, incoming: &mut Option<Incoming>) -> RequestBody {
+        match incoming.take() {
+            Some(incoming) if !incoming.is_end_stream() => {
+                let upload = self.upload.get_or_insert_default();
+                let timeout = self.pinned.snapshot.listeners[self.listener].limits.body_timeout;
+                RequestBody::new(incoming, upload, timeout)
+            }
+            _ => RequestBody::Empty,
+        }
+    }
+
+    fn upstream_request(&mut self, body: RequestBody) -> Result<Request<RequestBody>, Error> {
+        let worker = &self.connection.worker;
+        let Some(message) = &mut self.message else { return Err(Kind::Reset.into()) };
+        let mut request = Request::new(body);
+        *request.method_mut() = message.request.method.clone();
+        *request.uri_mut() = Uri::from(message.request.target.clone());
+        *request.headers_mut() = match self.walk.needs_request() {
+            true => message.request.headers.clone(),
+            false => std::mem::take(&mut message.request.headers),
+        };
+        worker.via.append(request.headers_mut());
+        Ok(request)
+    }
+
+    fn pick(&mut self, pool: &Rc<ClusterPool>, tried: Option<usize>) -> Result<Upstream, Error> {
+        let worker = &self.connection.worker;
+        let endpoint = pool.turns.pick(pool.cluster.balancing, tried, || worker.random()).ok_or(Kind::NoEndpoint)?;
+        pool.turns.begin(endpoint);
+        Ok(Upstream { pool: Rc::clone(pool), endpoint, sender: None, time_to_head: None })
+    }
+
+    async fn connected(&self, upstream: &Upstream) -> Result<pool::Connection, Error> {
+        if let Some(idle) = upstream.pool.idle(upstream.endpoint) {
+            return Ok(idle);
+        }
+        let connecting = upstream.pool.connect(upstream.endpoint);
+        let connected = self.connection.watchdog.watch(self.deadline, connecting).await.ok_or(Kind::RouteTimeout)?;
+        connected.map_err(|error| {
+            let kind = match error.kind() {
+                std::io::ErrorKind::TimedOut => Kind::ConnectTimeout,
+                _ => Kind::ConnectFailed,
+            };
+            self.connection.worker.upstream_failed(&upstream.pool, upstream.endpoint, kind.reason());
+            Error::new(kind, format!("{}: {error}", upstream.label()))
+        })
+    }
+
+    /// Waits for the response's head. While a body is being sent, the wait begins anew with each piece of it.
+    async fn send(
+        &self,
+        upstream: &Upstream,
+        connection: &mut pool::Connection,
+        request: Request<RequestBody>,
+        sent: Instant,
+    ) -> Result<Sent, Error> {
+        let patience = upstream.pool.cluster.read_timeout;
+        let mut progress = (0, sent);
+        let mut answer = std::pin::pin!(connection.sender.try_send_request(request));
+        let answered = loop {
+            let until = progress.1 + patience;
+            let earliest = self.deadline.map_or(until, |deadline| deadline.min(until));
+            if let Some(answered) = self.connection.watchdog.watch(Some(earliest), answer.as_mut()).await {
+                break answered;
+            }
+            let uploaded = self.upload.as_ref().map_or(0, |upload| upload.bytes.get());
+            if self.deadline.is_some_and(|deadline| deadline <= earliest) {
+                return Err(self.upstream_failed(upstream, Kind::RouteTimeout, "the route's timeout is over"));
+            }
+            if uploaded == progress.0 {
+                return Err(self.upstream_failed(upstream, Kind::UpstreamTimeout, "no response"));
+            }
+            progress = (uploaded, Instant::now());
+        };
+        match answered {
+            Ok(response) => Ok(Sent::Response(response)),
+            Err(mut error) => match error.take_message() {
+                Some(request) => Ok(Sent::Unsent(request)),
+                None => Err(self.send_failed(upstream, &error.into_error())),
+            },
+        }
+    }
+
+    fn send_failed(&self, upstream: &Upstream, error: &hyper::Error) -> Error {
+        if let Some(fault) = self.upload.as_ref().and_then(|upload| upload.fault.get()) {
+            return Kind::Upload(fault).into();
+        }
+        let kind = if error.is_parse() || error.is_user() { Kind::Protocol } else { Kind::Reset };
+        self.upstream_failed(upstream, kind, chain_of(error))
+    }
+
+    fn upstream_failed(&self, upstream: &Upstream, kind: Kind, detail: impl std::fmt::Display) -> Error {
+        self.connection.worker.upstream_failed(&upstream.pool, upstream.endpoint, kind.reason());
+        Error::new(kind, format!("{}: {detail}", upstream.label()))
+    }
+
+    /// Takes over the head of an upstream's response.
+    fn accept(&mut self, response: Response<Incoming>) -> Result<Body, Error> {
+        let (mut parts, body) = response.into_parts();
+        let coded = parts.headers.contains_key(header::TRANSFER_ENCODING);
+        if parts.status == StatusCode::SWITCHING_PROTOCOLS || (coded && parts.headers.contains_key(header::CONTENT_LENGTH)) {
+            let upstream = self.upstream.take();
+            let detail = "an upgrade that nobody asked for, or a length beside a transfer coding (RFC 9112 6.3)";
+            return Err(match upstream {
+                Some(upstream) => self.upstream_failed(&upstream, Kind::Protocol, detail),
+                None => Kind::Protocol.into(),
+            });
+        }
+        hop::strip_response(&mut parts.headers);
+        if let Some(message) = &mut self.message {
+            message.response = Some(ResponseHead { status: parts.status, headers: parts.headers });
+        }
+        Ok(Body::Incoming(body))
+    }
+
+    /// Makes `reply` the answer. An upstream's response, if there was one, is dropped with its connection.
+    fn local(&mut self, reply: Reply) -> Body {
+        if let Some(upstream) = &mut self.upstream {
+            upstream.sender = None;
+        }
+        if let Some(message) = &mut self.message {
+            message.response = Some(ResponseHead { status: reply.status, headers: reply.headers });
+        }
+        Body::Full(reply.body)
+    }
+
+    fn fail(&mut self, error: Error) -> Body {
+        self.reason = error.kind.reason();
+        self.closes |= error.kind.closes();
+        let Some(message) = &self.message else { return Body::Empty };
+        let request_id = message.facts.request_id.clone();
+        if error.kind.is_ours() {
+            let id = String::from_utf8_lossy(request_id.as_bytes());
+            let route = message.facts.route.as_ref().map(|route| route.as_str());
+            tracing::debug!(request_id = &*id, route, reason = self.reason, detail = error.detail, "exchange failed");
+        }
+        self.local(reply::reply(error.kind, &request_id))
+    }
+
+    fn abandon(&mut self, error: Error) -> Abandoned {
+        self.reason = error.kind.reason();
+        Abandoned
+    }
+
+    async fn respond(&mut self, body: &mut Body) {
+        while !self.walk.is_over() {
+            let pinned = Rc::clone(&self.pinned);
+            let connection = Rc::clone(&self.connection);
+            let scene = Scene { worker: &connection.worker, pinned: &pinned };
+            let chains = chains(&pinned, self.listener, self.route.map(|index| &pinned.snapshot.routes[index]));
+            match self.walk.backward(&scene, chains, &mut self.message).await {
+                Ok(None) => {}
+                Ok(Some(reply)) => *body = self.local(reply),
+                Err(broken) => *body = self.fail(broken.into()),
+            }
+        }
+    }
+
+    /// Reads a small unread body to its end; else the connection closes after the answer (RFC 9112 9.3).
+    async fn discard(&mut self, incoming: Option<Incoming>) {
+        let Some(mut incoming) = incoming else { return };
+        if incoming.is_end_stream() || self.closes {
+            return;
+        }
+        let timeout = self.pinned.snapshot.listeners[self.listener].limits.body_timeout;
+        let small = incoming.size_hint().upper().is_some_and(|bytes| bytes <= MAX_DISCARD);
+        // A client that waits for `100 Continue` gets the answer instead, and sends nothing.
+        let read = async {
+            while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut incoming).poll_frame(context)).await {
+                frame.map_err(|_| ())?;
+            }
+            Ok::<(), ()>(())
+        };
+        let kept = small
+            && !self.expects_continue
+            && self.connection.watchdog.watch(Some(Instant::now() + timeout), read).await == Some(Ok(()));
+        self.closes |= !kept;
+    }
+
+    /// Turns the message into hyper's response; the exchange goes on in its body.
+    fn finish_head(mut self: Box<Self>, body: Body) -> Response<ResponseBody> {
+        let mut response = Response::new(());
+        if let Some(head) = self.message.as_mut().and_then(|message| message.response.as_mut()) {
+            *response.status_mut() = head.status;
+            *response.headers_mut() = std::mem::take(&mut head.headers);
+        }
+        let headers = response.headers_mut();
+        if !matches!(body, Body::Incoming(_)) {
+            headers.remove(header::CONTENT_LENGTH);
+        }
+        self.connection.worker.via.append(headers);
+        if self.closes || self.connection.is_closing() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        self.status = response.status().as_u16();
+        response.map(|()| ResponseBody { body, exchange: Some(self), waiting_since: None })
+    }
+
+    /// The response has been handed over whole: the upstream's connection can serve the next request.
+    fn complete(&mut self) {
+        self.complete = true;
+        if let Some(upstream) = &mut self.upstream
+            && let Some(sender) = upstream.sender.take()
+        {
+            upstream.pool.put_back(upstream.endpoint, sender, Instant::now());
+        }
+    }
+
+    fn write_record(&self, duration: Duration) {
+        let Some(log) = &self.pinned.snapshot.access_log else { return };
+        let snapshot = &self.pinned.snapshot;
+        let message = self.message.as_deref();
+        let request = message.map(|message| &message.request);
+        let record = Record {
+            time: SystemTime::now(),
+            request_id: message.and_then(|message| message.facts.request_id.to_str().ok()).unwrap_or_default(),
+            listener: &snapshot.listeners[self.listener].name,
+            route: self.route.map(|index| &*snapshot.routes[index].name),
+            cluster: self.upstream.as_ref().map(|upstream| &*upstream.pool.cluster.name),
+            endpoint: self.upstream.as_ref().map(Upstream::label),
+            client: self.connection.client.map(|client| client.ip()),
+            method: request.map_or(b"", |request| request.method.as_str().as_bytes()),
+            authority: self.authority.as_ref().map(HeaderValue::as_bytes),
+            path: request.map_or(b"", |request| request.target.as_str().as_bytes()),
+            protocol: request.map_or("", |request| if request.version == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" }),
+            status: Some(self.status),
+            reason: (!self.reason.is_empty()).then_some(self.reason),
+            request_bytes: self.upload.as_ref().map_or(0, |upload| upload.bytes.get()),
+            response_bytes: self.response_bytes,
+            duration,
+            upstream: self.upstream.as_ref().and_then(|upstream| upstream.time_to_head),
+            user_agent: self.agent.as_ref().map(HeaderValue::as_bytes),
+            referer: self.referer.as_ref().map(HeaderValue::as_bytes),
+        };
+        log.write(&record);
+    }
+}
+
+impl Drop for Exchange {
+    /// Runs exactly once for every request that hyper could parse.
+    fn drop(&mut self) {
+        if !self.complete && self.reason.is_empty() {
+            self.reason = "client_closed";
+        }
+        let now = Instant::now();
+        let duration = now.duration_since(self.started);
+        let series = self.pinned.series(&self.connection.worker, self.listener, self.route);
+        self.connection.worker.tally.borrow_mut().request(series, self.status, duration.as_secs_f64());
+        self.write_record(duration);
+        self.connection.end_exchange(now);
+    }
+}
+
+impl Upstream {
+    fn label(&self) -> &str {
+        &self.pool.cluster.endpoints[self.endpoint].label
+    }
+
+    fn answered(mut self, sender: SendRequest<RequestBody>, waited: Duration) -> Self {
+        self.sender = Some(sender);
+        self.time_to_head = Some(waited);
+        self
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.pool.turns.end(self.endpoint);
+    }
+}
+
+/// What came of sending a request to one connection.
+enum Sent {
+    Response(Response<Incoming>),
+    /// Not a byte of it was taken.
+    Unsent(Request<RequestBody>),
+}
+
+impl From<Broken> for Error {
+    fn from(broken: Broken) -> Self {
+        Error::new(Kind::Filter(broken.failure), format!("filter `{}`", broken.filter))
+    }
+}
+
+/// Counts and logs a request whose head hyper could not parse, or that never came to an end.
+pub fn record_refused(connection: &Connection, pinned: &Pinned, listener: usize, status: StatusCode, reason: &'static str) {
+    let worker = &connection.worker;
+    let series = pinned.series(worker, listener, None);
+    worker.tally.borrow_mut().request(series, status.as_u16(), 0.0);
+    let Some(log) = &pinned.snapshot.access_log else { return };
+    let request_id = worker.new_request_id();
+    log.write(&Record {
+        time: SystemTime::now(),
+        request_id: request_id.to_str().unwrap_or_default(),
+        listener: &pinned.snapshot.listeners[listener].name,
+        route: None,
+        cluster: None,
+        endpoint: None,
+        client: connection.client.map(|client| client.ip()),
+        method: b"",
+        authority: None,
+        path: b"",
+        protocol: "HTTP/1.1",
+        status: Some(status.as_u16()),
+        reason: Some(reason),
+        request_bytes: 0,
+        response_bytes: 0,
+        duration: Duration::ZERO,
+        upstream: None,
+        user_agent: None,
+        referer: None,
+    });
+}
+
+/// The listener's chain, then the route's.
+fn chains<'a>(pinned: &'a Pinned, listener: usize, route: Option<&'a Route>) -> [&'a Chain; 2] {
+    static NONE: Chain = Chain { steps: Vec::new() };
+    [&pinned.snapshot.listeners[listener].chain, route.map_or(&NONE, |route| &route.chain)]
+}
+
+/// Whether a head may be forwarded, in one normal form.
+fn judge(connection: &Connection, listener: &Listener, parts: &mut http::request::Parts, head: u64) -> Result<Admitted, Error> {
+    if let Some(fault) = connection.wire.fault(head) {
+        return Err(Kind::Ambiguous(fault).into());
+    }
+    let limits = guard::Limits {
+        max_target_bytes: listener.limits.max_target_bytes,
+        max_field_bytes: listener.limits.max_field_bytes,
+        max_fields: listener.limits.max_fields,
+    };
+    let admitted = guard::admit(parts, &limits).map_err(Kind::Refused)?;
+    if connection.worker.via.seen(&parts.headers) {
+        return Err(Kind::Loop.into());
+    }
+    Ok(admitted)
+}
+
+fn root() -> PathAndQuery {
+    PathAndQuery::from_static("/")
+}
+
+fn chain_of(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// The response's body on its way to the client, and the rest of the exchange with it.
+pub struct ResponseBody {
+    body: Body,
+    exchange: Option<Box<Exchange>>,
+    waiting_since: Option<Instant>,
+}
+
+impl HttpBody for ResponseBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if polled.is_pending() {
+            return self.poll_deadline(context);
+        }
+        self.waiting_since = None;
+        match ready!(polled) {
+            Some(Ok(frame)) => {
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.response_bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => Poll::Ready(Some(Err(self.broken(Kind::Reset, &error)))),
+            None => {
+                self.finish();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl ResponseBody {
+    fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let since = *self.waiting_since.get_or_insert_with(Instant::now);
+        let Some(exchange) = &self.exchange else { return Poll::Pending };
+        let patience = exchange.upstream.as_ref().map(|upstream| since + upstream.pool.cluster.read_timeout);
+        let Some(earliest) = patience.into_iter().chain(exchange.deadline).min() else { return Poll::Pending };
+        if !exchange.connection.watchdog.expired(context, earliest) {
+            return Poll::Pending;
+        }
+        let kind = if exchange.deadline == Some(earliest) { Kind::RouteTimeout } else { Kind::UpstreamTimeout };
+        Poll::Ready(Some(Err(self.broken(kind, &Abandoned))))
+    }
+
+    /// The head is gone, so the client can only be shown a connection that breaks.
+    fn broken(&mut self, kind: Kind, error: &dyn std::error::Error) -> Error {
+        if let Some(mut exchange) = self.exchange.take() {
+            exchange.reason = kind.reason();
+            if let Some(upstream) = &exchange.upstream {
+                exchange.connection.worker.upstream_failed(&upstream.pool, upstream.endpoint, kind.reason());
+            }
+        }
+        Error::new(kind, chain_of(error))
+    }
+
+    fn finish(&mut self) {
+        if let Some(mut exchange) = self.exchange.take() {
+            exchange.complete();
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        // hyper asks no more once a length is reached.
+        if self.body.is_end_stream() {
+            self.finish();
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What filters see and may edit: the heads of one exchange, and the facts around them.
+//!
+//! Data plane. A [`Message`] is owned by its exchange and lent to one filter at a time. Every edit is checked here, so
+//! that native filters and guests are held to the same rules: framing and hop-by-hop fields belong to the host, names
+//! and values are what RFC 9110 section 5 allows, paths are normalised like a client's. It knows nothing of engines,
+//! sockets or configuration.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+
+use crate::guard;
+use crate::hop;
+use crate::name::Name;
+
+/// Fields in one head after filters have written to it. Twice the default of a client's head (100), so that filters
+/// have room, and far from the 32,768 at which `HeaderMap` gives up.
+pub const MAX_FIELDS: usize = 200;
+/// Attributes of one exchange.
+pub const MAX_ATTRIBUTES: usize = 32;
+/// Name and value of one attribute together.
+pub const MAX_ATTRIBUTE_BYTES: usize = 4096;
+
+/// One exchange as its filters see it. Lives from the end of the request head to the log line.
+#[derive(Debug)]
+pub struct Message {
+    pub request: RequestHead,
+    /// `None` until there is an answer; from then on the request can no more be changed.
+    pub response: Option<ResponseHead>,
+    pub facts: Facts,
+    pub attributes: Attributes,
+    /// The `x-request-id` that the client sent; nobody believes it unless told to.
+    pub client_request_id: Option<HeaderValue>,
+}
+
+#[derive(Debug)]
+pub struct RequestHead {
+    pub method: Method,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// Normalised path and the query as it came.
+    pub target: PathAndQuery,
+    pub version: Version,
+    /// With exactly one `host`, the authority of the request.
+    pub headers: HeaderMap,
+}
+
+#[derive(Debug)]
+pub struct ResponseHead {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+}
+
+/// What is known of an exchange besides its heads; fixed before the first filter runs.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// `None` for a Unix socket.
+    pub client: Option<SocketAddr>,
+    pub listener: Name,
+    /// `None` when no route matched.
+    pub route: Option<Name>,
+    pub request_id: HeaderValue,
+}
+
+/// Why an edit was refused; the guest's `edit-error`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EditError {
+    Invalid,
+    Forbidden,
+    TooLarge,
+    TooLate,
+}
+
+impl Message {
+    /// The request, for editing; `TooLate` once there is a response.
+    pub fn request_mut(&mut self) -> Result<&mut RequestHead, EditError> {
+        match self.response {
+            None => Ok(&mut self.request),
+            Some(_) => Err(EditError::TooLate),
+        }
+    }
+
+    /// The response, for editing; `TooLate` (for want of a better time) while there is none.
+    pub fn response_mut(&mut self) -> Result<&mut ResponseHead, EditError> {
+        self.response.as_mut().ok_or(EditError::TooLate)
+    }
+}
+
+impl RequestHead {
+    pub fn authority(&self) -> &[u8] {
+        self.headers.get(http::header::HOST).map_or(&[], HeaderValue::as_bytes)
+    }
+
+    pub fn set_method(&mut self, method: &str) -> Result<(), EditError> {
+        if method.len() > guard::MAX_METHOD_BYTES {
+            return Err(EditError::TooLarge);
+        }
+        match Method::from_bytes(method.as_bytes()) {
+            Ok(Method::CONNECT) | Err(_) => Err(EditError::Invalid),
+            Ok(method) => {
+                self.method = method;
+                Ok(())
+            }
+        }
+    }
+
+    pub fn set_authority(&mut self, authority: &str) -> Result<(), EditError> {
+        let host = guard::check_authority(authority.as_bytes()).map_err(|_| EditError::Invalid)?;
+        self.headers.insert(http::header::HOST, host);
+        Ok(())
+    }
+
+    pub fn set_path(&mut self, path: &str) -> Result<(), EditError> {
+        let path = guard::normalise_path(path).map_err(|_| EditError::Invalid)?;
+        self.set_target(&path, self.target.query().map(str::to_owned).as_deref())
+    }
+
+    pub fn set_query(&mut self, query: Option<&str>) -> Result<(), EditError> {
+        let path = self.target.path().to_owned();
+        self.set_target(&path, query)
+    }
+
+    fn set_target(&mut self, path: &str, query: Option<&str>) -> Result<(), EditError> {
+        let text = match query {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_owned(),
+        };
+        if !text.bytes().all(|byte| (0x21..=0x7e).contains(&byte) && byte != b'#') {
+            return Err(EditError::Invalid);
+        }
+        if text.len() > guard::MAX_WRITTEN_TARGET_BYTES {
+            return Err(EditError::TooLarge);
+        }
+        self.target = PathAndQuery::from_maybe_shared(Bytes::from(text)).map_err(|_| EditError::Invalid)?;
+        Ok(())
+    }
+}
+
+impl ResponseHead {
+    /// 200 to 599: informational answers are not final (RFC 9110 15.2), and the rest is undefined (15).
+    pub fn set_status(&mut self, status: u16) -> Result<(), EditError> {
+        self.status = final_status(status)?;
+        Ok(())
+    }
+}
+
+pub fn final_status(status: u16) -> Result<StatusCode, EditError> {
+    match status {
+        200..=599 => StatusCode::from_u16(status).map_err(|_| EditError::Invalid),
+        _ => Err(EditError::Invalid),
+    }
+}
+
+/// A field that passed [`writable`].
+pub type Field = (HeaderName, HeaderValue);
+
+/// Replaces all values of the field's name.
+pub fn insert(headers: &mut HeaderMap, (name, value): Field) -> Result<(), EditError> {
+    if headers.len() >= MAX_FIELDS && !headers.contains_key(&name) {
+        return Err(EditError::TooLarge);
+    }
+    headers.insert(name, value);
+    Ok(())
+}
+
+pub fn append(headers: &mut HeaderMap, (name, value): Field) -> Result<(), EditError> {
+    if headers.len() >= MAX_FIELDS {
+        return Err(EditError::TooLarge);
+    }
+    headers.append(name, value);
+    Ok(())
+}
+
+/// A field that a filter may write (RFC 9110 5.1 and 5.5), or why not.
+pub fn writable(name: &[u8], value: &[u8]) -> Result<Field, EditError> {
+    let name = writable_name(name)?;
+    let value = HeaderValue::from_bytes(value).map_err(|_| EditError::Invalid)?;
+    Ok((name, value))
+}
+
+pub fn writable_name(name: &[u8]) -> Result<HeaderName, EditError> {
+    let name = HeaderName::from_bytes(name).map_err(|_| EditError::Invalid)?;
+    // The authority has a setter of its own, which keeps it valid and single.
+    if hop::is_host_owned(&name) || name == http::header::HOST {
+        return Err(EditError::Forbidden);
+    }
+    Ok(name)
+}
+
+/// Short texts that filters leave for one another and for the access log.
+#[derive(Debug, Default)]
+pub struct Attributes(Vec<(String, String)>);
+
+impl Attributes {
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), EditError> {
+        if name.len() + value.len() > MAX_ATTRIBUTE_BYTES {
+            return Err(EditError::TooLarge);
+        }
+        if let Some((_, old)) = self.0.iter_mut().find(|(key, _)| key == name) {
+            value.clone_into(old);
+            return Ok(());
+        }
+        if self.0.len() >= MAX_ATTRIBUTES {
+            return Err(EditError::TooLarge);
+        }
+        self.0.push((name.to_owned(), value.to_owned()));
+        Ok(())
+    }
+}

@@ -1,0 +1,63 @@
+//! Tamis: a reverse proxy that sifts every request and response through a chain of filters.
+//!
+//! # Life of a request, in the order of the files
+//!
+//! 1. [`listener`] accepts a connection in the thread that will serve it ([`worker`]), within the listener's limits.
+//! 2. [`gateway`] gives it to hyper. Bytes pass through [`wire`], which keeps the deadlines and lets [`scan`] look at
+//!    each head before hyper parses it. Each parsed request becomes an [`exchange`].
+//! 3. [`exchange`] pins the current [`snapshot`], the one immutable generation that this request will see to its end.
+//! 4. [`guard`] judges the head (sizes, framing, authority) and normalises authority and path, once.
+//! 5. [`route`] finds the route: first match wins. The route carries its chain and its action.
+//! 6. [`hop`] removes hop-by-hop fields and sets `x-forwarded-*`.
+//! 7. [`chain`] walks the request forward through the listener's filters and then the route's: native ones
+//!    ([`native`]) and components ([`wasm`]) alike, all on one [`head::Message`]. The first reply ends the walk.
+//! 8. [`cluster`] picks an endpoint, [`pool`] gives a connection to it, the [`body`] streams through.
+//! 9. The response head walks [`chain`] in reverse: only filters whose request half ran, for every answer.
+//! 10. Errors, wherever they come from, become an answer in [`reply`].
+//! 11. The response's body streams to the client; with its last byte the exchange is dropped, which counts it and
+//!     writes its record ([`telemetry`]).
+//!
+//! # Two planes
+//!
+//! The *control plane* may block and may fail with a paragraph: `tamis_config` parses, [`assemble`] builds a snapshot,
+//! [`reload`] swaps the pointer, [`watch`] triggers it, [`admin`] answers operators, [`server`] owns the process. The
+//! *data plane* (everything above) never compiles, never locks to read configuration, never panics by input. They
+//! share one atomic pointer, and commands that are never sent per request.
+//!
+//! What is deliberately absent: the data plane does not know `tamis_config`; only [`wasm`] names wasmtime; only
+//! [`gateway`] names hyper's server types on the data plane; nothing points back at `gateway`, `server` or `main`;
+//! `filter`, `chain` and `head` know no engine, no socket and no runtime.
+
+#![forbid(unsafe_code)]
+
+pub mod address;
+pub mod admin;
+pub mod assemble;
+pub mod body;
+pub mod chain;
+pub mod cluster;
+pub mod demo;
+pub mod exchange;
+pub mod filter;
+pub mod gateway;
+pub mod guard;
+pub mod head;
+pub mod hop;
+pub mod listener;
+pub mod name;
+pub mod native;
+pub mod operations;
+pub mod pool;
+pub mod reload;
+pub mod reply;
+pub mod route;
+pub mod scan;
+pub mod server;
+pub mod snapshot;
+pub mod stream;
+pub mod telemetry;
+pub mod timer;
+pub mod wasm;
+pub mod watch;
+pub mod wire;
+pub mod worker;

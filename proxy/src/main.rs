@@ -1,0 +1,140 @@
+//! The `tamis` command: arguments, logging, exit status. Control plane.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tamis::address::Address;
+use tamis::admin;
+use tamis::{demo, server};
+use tracing_subscriber::EnvFilter;
+
+/// A reverse proxy that sifts every request and response through a chain of filters.
+///
+/// A filter is a sandboxed WebAssembly component, or one of the built-in ones. Configuration is one YAML file; a change
+/// of it, or of a component that it names, is taken over while traffic flows.
+#[derive(Parser)]
+#[command(version, propagate_version = true, after_help = "Start with `tamis demo`. The configuration's JSON Schema: `tamis schema`.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve a configuration until a signal ends it
+    ///
+    /// SIGTERM drains (readiness flips, connections are told to close, exchanges in flight finish) and exits with
+    /// status 0; a second one, or SIGINT, ends at once. SIGHUP reads the configuration again and reopens the access log.
+    Run {
+        #[command(flatten)]
+        file: File,
+        #[command(flatten)]
+        logging: Logging,
+    },
+    /// Check a configuration and load every filter that it names, without serving
+    ///
+    /// Exit status 0 when it would be served, 1 otherwise, with every error and its place on standard error.
+    Check {
+        #[command(flatten)]
+        file: File,
+    },
+    /// Serve a built-in configuration with an origin of its own, to try Tamis without any set-up
+    Demo {
+        /// Where the demo listens
+        #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+        listen: SocketAddr,
+        #[command(flatten)]
+        logging: Logging,
+    },
+    /// Print the JSON Schema of the configuration
+    Schema,
+    /// Have a running process read its configuration again, and say what came of it
+    Reload {
+        /// The process's admin endpoint: ADDRESS:PORT, or unix:/PATH
+        #[arg(long, default_value = "127.0.0.1:9901", value_name = "ADDRESS")]
+        admin: Address,
+    },
+}
+
+#[derive(Args)]
+struct File {
+    /// The configuration, a YAML file
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    path: PathBuf,
+}
+
+#[derive(Args)]
+struct Logging {
+    /// How log lines are written to standard error
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: LogFormat,
+    /// What is logged: a level, or levels by target, such as `info,tamis::guest=debug`
+    #[arg(long, default_value = "info,pingora_core=warn", env = "TAMIS_LOG", value_name = "FILTER")]
+    log: String,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+/// How long `tamis reload` waits: compiling large components takes seconds each.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Run { file, logging } => logging.start().and_then(|_guard| server::run(&file.path)),
+        Command::Check { file } => check(&file.path),
+        Command::Demo { listen, logging } => logging.start().and_then(|_guard| demo::run(listen)),
+        Command::Schema => {
+            println!("{:#}", tamis_config::schema());
+            Ok(())
+        }
+        Command::Reload { admin } => reload(&admin),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("tamis: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check(path: &std::path::Path) -> Result<(), String> {
+    for warning in server::check(path)? {
+        eprintln!("warning: {warning}");
+    }
+    println!("{}: ok", path.display());
+    Ok(())
+}
+
+fn reload(admin: &Address) -> Result<(), String> {
+    let unreachable = |error: std::io::Error| format!("the admin endpoint does not answer: {error}; is the process running, and is `--admin` its `admin.address`?");
+    let (status, body) = admin::post(admin, "/reload", RELOAD_TIMEOUT).map_err(unreachable)?;
+    if status == 200 {
+        println!("{}", body.trim_end());
+        return Ok(());
+    }
+    let errors: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
+    let lines: Vec<_> = errors["errors"].as_array().into_iter().flatten().filter_map(|error| error.as_str()).collect();
+    Err(format!("the reload was refused (status {status}); the running generation stays\n{}", lines.join("\n")))
+}
+
+impl Logging {
+    /// Lines are written by a thread of their own; when it falls behind they are dropped, and no worker waits.
+    fn start(&self) -> Result<tracing_appender::non_blocking::WorkerGuard, String> {
+        let filter = EnvFilter::try_new(&self.log).map_err(|error| format!("--log {}: {error}", self.log))?;
+        let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+        let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+        match self.log_format {
+            LogFormat::Text => subscriber.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+            LogFormat::Json => subscriber.json().init(),
+        }
+        Ok(guard)
+    }
+}

@@ -1,0 +1,223 @@
+//! What an operator can see and do, behind the admin endpoint.
+//!
+//! Control plane. Asks every worker for a report when somebody looks, and never otherwise; a worker that does not
+//! answer in time is left out and counted as missing.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, oneshot, watch};
+
+use crate::admin::{Operations, Readiness};
+use crate::chain::{Chain, StepKind};
+use crate::filter::Hook;
+use crate::reload::{History, Trigger};
+use crate::server::Workers;
+use crate::snapshot::{Action, Snapshot};
+use crate::telemetry::exposition::{self, ProcessFacts};
+use crate::telemetry::metrics::Report;
+use crate::worker::{Command, Live, WorkerReport};
+
+/// How long a worker may take to report: many times what it needs, and short enough for a scrape.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+pub struct Operator {
+    live: Arc<Live>,
+    workers: Workers,
+    trigger: Trigger,
+    history: Arc<History>,
+    begin_drain: watch::Sender<bool>,
+    draining: AtomicBool,
+    started: SystemTime,
+    /// The last counts of each worker, for one that is late: a counter never goes back.
+    last: Mutex<Vec<Report>>,
+}
+
+impl Operator {
+    pub fn new(
+        live: Arc<Live>,
+        workers: Workers,
+        trigger: Trigger,
+        history: Arc<History>,
+        begin_drain: watch::Sender<bool>,
+        started: SystemTime,
+    ) -> Self {
+        let last = Mutex::new(vec![Report::default(); workers.len()]);
+        Self { live, workers, trigger, history, begin_drain, draining: AtomicBool::new(false), started, last }
+    }
+
+    /// From now on the process says that it is not ready.
+    pub fn begin_drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Open connections of all workers; one that does not answer counts as busy.
+    pub async fn connections(&self) -> usize {
+        self.ask().await.iter().map(|report| report.as_ref().map_or(1, |report| report.connections)).sum()
+    }
+
+    async fn ask(&self) -> Vec<Option<WorkerReport>> {
+        let asked: Vec<_> = self
+            .workers
+            .iter()
+            .map(|worker| {
+                let (tell, told) = oneshot::channel();
+                worker.send(Command::Report(tell)).is_ok().then_some(told)
+            })
+            .collect();
+        let mut reports = Vec::with_capacity(asked.len());
+        for told in asked {
+            reports.push(match told {
+                Some(told) => tokio::time::timeout(PATIENCE, told).await.ok().and_then(Result::ok),
+                // Its thread has ended, and its connections with it.
+                None => Some(WorkerReport::default()),
+            });
+        }
+        reports
+    }
+
+    async fn reports(&self) -> Vec<WorkerReport> {
+        self.ask().await.into_iter().flatten().collect()
+    }
+}
+
+#[async_trait]
+impl Operations for Operator {
+    async fn ready(&self) -> Readiness {
+        if self.draining.load(Ordering::Relaxed) { Readiness::Draining } else { Readiness::Ready }
+    }
+
+    async fn metrics(&self) -> String {
+        let reports = self.ask().await;
+        let missing = reports.iter().filter(|report| report.is_none()).count();
+        let generations: HashSet<u64> = reports.iter().flatten().flat_map(|report| report.generations.iter().copied()).collect();
+        let mut last = self.last.lock().await;
+        for (last, report) in last.iter_mut().zip(reports) {
+            if let Some(report) = report {
+                *last = report.counts;
+            }
+        }
+        let snapshot = self.live.load();
+        let log = snapshot.access_log.as_ref().map(|log| &log.writer);
+        let facts = ProcessFacts {
+            version: env!("CARGO_PKG_VERSION"),
+            started: self.started,
+            generation: snapshot.generation,
+            generations: generations.len().max(1),
+            reloads: self.history.counts(),
+            access_log_dropped: log.map_or(0, |log| log.dropped()),
+            access_log_errors: log.map_or(0, |log| log.errors()),
+            ready: self.ready().await == Readiness::Ready,
+            workers: self.workers.len(),
+            workers_missing: missing,
+        };
+        exposition::encode(&last, &facts)
+    }
+
+    async fn config(&self) -> Value {
+        let snapshot = self.live.load();
+        json!({
+            "generation": snapshot.generation,
+            "last_reload": match self.history.refusal() {
+                Some(errors) => json!({ "refused": errors }),
+                None => json!("ok"),
+            },
+            "config": snapshot.description,
+        })
+    }
+
+    async fn routes(&self) -> Value {
+        let snapshot = self.live.load();
+        snapshot.routes.iter().map(|route| route_value(&snapshot, route)).collect()
+    }
+
+    async fn clusters(&self) -> Value {
+        let snapshot = self.live.load();
+        let mut usage: BTreeMap<(String, String), (usize, u32)> = BTreeMap::new();
+        for endpoint in self.reports().await.into_iter().flat_map(|report| report.endpoints) {
+            let (idle, in_flight) = usage.entry((endpoint.cluster, endpoint.endpoint)).or_default();
+            *idle += endpoint.idle;
+            *in_flight += endpoint.in_flight;
+        }
+        let cluster = |cluster: &Arc<crate::cluster::Cluster>| {
+            let endpoints: Vec<_> = cluster
+                .endpoints
+                .iter()
+                .map(|endpoint| {
+                    let key = (cluster.name.clone(), endpoint.label.clone());
+                    let (idle, in_flight) = usage.get(&key).copied().unwrap_or_default();
+                    json!({ "address": endpoint.label, "weight": endpoint.weight, "idle_connections": idle, "requests_in_flight": in_flight })
+                })
+                .collect();
+            json!({ "name": cluster.name, "endpoints": endpoints })
+        };
+        snapshot.clusters.iter().map(cluster).collect()
+    }
+
+    async fn filters(&self) -> Value {
+        let snapshot = self.live.load();
+        let reports = self.reports().await;
+        let natives = snapshot.filters.iter().filter(|name| !snapshot.guests.iter().any(|guest| guest.name() == *name));
+        let natives = natives.map(|name| json!({ "name": &**name, "kind": "native" }));
+        let mut shown = HashSet::new();
+        let guests = snapshot.guests.iter().filter(|guest| shown.insert(guest.id())).map(|guest| {
+            let usage = reports.iter().flat_map(|report| &report.guests).filter(|(name, ..)| name == guest.name());
+            let (live, memory) = usage.fold((0, 0), |(live, memory), (_, count, bytes)| (live + count, memory + bytes));
+            json!({
+                "name": &**guest.name(),
+                "kind": "component",
+                "sha256": guest.artifact().digest().to_string(),
+                "size_bytes": guest.artifact().size(),
+                "imports": guest.artifact().imports(),
+                "exports": guest.artifact().exports(),
+                "request_head": guest.has(Hook::RequestHead),
+                "response_head": guest.has(Hook::ResponseHead),
+                "on_failure": guest.on_failure().as_str(),
+                "instances": live,
+                "memory_bytes": memory,
+                "log_lines_dropped": guest.log_lines_dropped(),
+            })
+        });
+        natives.chain(guests).collect()
+    }
+
+    async fn reload(&self) -> Result<u64, Vec<String>> {
+        self.trigger.pull_and_wait("admin").await
+    }
+
+    async fn drain(&self) {
+        self.begin_drain.send_replace(true);
+    }
+}
+
+fn route_value(snapshot: &Snapshot, route: &crate::snapshot::Route) -> Value {
+    let action = match &route.action {
+        Action::Clusters { choices, .. } => {
+            let clusters: Vec<_> = choices
+                .iter()
+                .map(|choice| json!({ "name": snapshot.clusters[choice.cluster].name, "weight": choice.weight }))
+                .collect();
+            json!({ "clusters": clusters })
+        }
+        Action::Redirect(redirect) => json!({ "redirect": redirect.status.as_u16() }),
+        Action::Respond(respond) => json!({ "respond": respond.status.as_u16() }),
+    };
+    json!({
+        "name": &*route.name,
+        "filters": filters(&route.chain),
+        "action": action,
+        "timeout_ms": route.timeout.map(|timeout| timeout.as_millis()),
+    })
+}
+
+fn filters(chain: &Chain) -> Value {
+    let filter = |step: &crate::chain::Step| {
+        let kind = if matches!(step.kind, StepKind::Native(_)) { "native" } else { "component" };
+        json!({ "name": &*step.name, "kind": kind })
+    };
+    chain.steps.iter().map(filter).collect()
+}

@@ -1,0 +1,225 @@
+//! Reloading: the only writer of the pointer to the generation in use.
+//!
+//! Control plane, in a thread of its own. A trigger carries no content, only "read again". Read, parse, assemble, swap:
+//! whatever fails, the running generation stays, and whoever asked is told why. Triggers that come while one is being
+//! worked on are answered together by the next.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tamis_config::Config;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::assemble::{self, Assembler, Faults};
+use crate::telemetry::exposition::Reloads;
+use crate::watch::Watcher;
+use crate::worker::{Command, Live};
+
+/// What came of one reload.
+pub type Outcome = Result<u64, Vec<String>>;
+
+/// Asks for a reload; cheap to clone.
+#[derive(Clone)]
+pub struct Trigger {
+    requests: mpsc::UnboundedSender<Request>,
+}
+
+enum Request {
+    /// With whom to tell.
+    Reload(&'static str, Option<oneshot::Sender<Outcome>>),
+    ReopenLog,
+}
+
+impl Trigger {
+    /// Reads again, some time soon; `cause` is for the log.
+    pub fn pull(&self, cause: &'static str) {
+        // Nobody to ask means that the process is ending.
+        let _ = self.requests.send(Request::Reload(cause, None));
+    }
+
+    /// Reads again and says what came of it.
+    pub async fn pull_and_wait(&self, cause: &'static str) -> Outcome {
+        let (tell, told) = oneshot::channel();
+        let _ = self.requests.send(Request::Reload(cause, Some(tell)));
+        told.await.unwrap_or_else(|_| Err(vec!["the process is ending".into()]))
+    }
+
+    pub fn reopen_log(&self) {
+        let _ = self.requests.send(Request::ReopenLog);
+    }
+}
+
+/// What the admin endpoint shows of reloads.
+#[derive(Default)]
+pub struct History {
+    applied: AtomicU64,
+    unchanged: AtomicU64,
+    refused: AtomicU64,
+    /// Why the last one was refused; `None` once one succeeds.
+    refusal: Mutex<Option<Vec<String>>>,
+}
+
+impl History {
+    pub fn counts(&self) -> Reloads {
+        Reloads {
+            applied: self.applied.load(Ordering::Relaxed),
+            unchanged: self.unchanged.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
+    }
+
+    pub fn refusal(&self) -> Option<Vec<String>> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, count: &AtomicU64, refusal: Option<Vec<String>>) {
+        count.fetch_add(1, Ordering::Relaxed);
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = refusal;
+    }
+}
+
+/// Owns the parts of the running generation.
+pub struct Reloader {
+    file: PathBuf,
+    config: Config,
+    assembler: Assembler,
+    live: Arc<Live>,
+    history: Arc<History>,
+    workers: Vec<mpsc::UnboundedSender<Command>>,
+    watcher: Option<Watcher>,
+    requests: mpsc::UnboundedReceiver<Request>,
+}
+
+impl Reloader {
+    /// `config` is what `assembler` has assembled and accepted already.
+    pub fn new(
+        file: &Path,
+        config: Config,
+        assembler: Assembler,
+        live: Arc<Live>,
+        workers: Vec<mpsc::UnboundedSender<Command>>,
+    ) -> (Self, Trigger, Arc<History>) {
+        let (requests, received) = mpsc::unbounded_channel();
+        let trigger = Trigger { requests };
+        let history = Arc::new(History::default());
+        let reloader = Self {
+            file: file.to_owned(),
+            config,
+            assembler,
+            live,
+            history: Arc::clone(&history),
+            workers,
+            watcher: None,
+            requests: received,
+        };
+        (reloader, trigger, history)
+    }
+
+    /// Pulls `trigger` whenever a file changes that the configuration depends on.
+    pub fn watch_files(&mut self, trigger: Trigger) {
+        match Watcher::start(move || trigger.pull("file")) {
+            Ok(watcher) => {
+                watcher.set(assemble::watched(&self.file, &self.config));
+                self.watcher = Some(watcher);
+            }
+            Err(error) => tracing::warn!(%error, "files cannot be watched; reload by SIGHUP or POST /reload"),
+        }
+    }
+
+    /// Works off requests until nobody can ask any more.
+    pub async fn run(mut self) {
+        while let Some(request) = self.requests.recv().await {
+            let mut waiting = Vec::new();
+            let mut cause = None;
+            self.take(request, &mut cause, &mut waiting);
+            while let Ok(request) = self.requests.try_recv() {
+                self.take(request, &mut cause, &mut waiting);
+            }
+            if let Some(cause) = cause {
+                let outcome = self.reload(cause).await;
+                for tell in waiting {
+                    // Whoever asked may have gone.
+                    let _ = tell.send(outcome.clone());
+                }
+            }
+        }
+    }
+
+    fn take(&self, request: Request, cause: &mut Option<&'static str>, waiting: &mut Vec<oneshot::Sender<Outcome>>) {
+        match request {
+            Request::ReopenLog => self.assembler.reopen_log(),
+            Request::Reload(why, tell) => {
+                cause.get_or_insert(why);
+                waiting.extend(tell);
+            }
+        }
+    }
+
+    async fn reload(&mut self, cause: &'static str) -> Outcome {
+        match self.try_reload().await {
+            Ok(Some(generation)) => {
+                self.history.note(&self.history.applied, None);
+                tracing::info!(generation, cause, "generation live");
+                Ok(generation)
+            }
+            Ok(None) => {
+                self.history.note(&self.history.unchanged, None);
+                let generation = self.live.load().generation;
+                tracing::debug!(generation, cause, "nothing changed");
+                Ok(generation)
+            }
+            Err(Faults(faults)) => {
+                self.history.note(&self.history.refused, Some(faults.clone()));
+                tracing::error!(cause, errors = faults.join("; "), "reload refused");
+                Err(faults)
+            }
+        }
+    }
+
+    /// `None` when the files say what runs already.
+    async fn try_reload(&mut self) -> Result<Option<u64>, Faults> {
+        let config = tamis_config::load(&self.file).map_err(|errors| Faults(errors.iter().map(ToString::to_string).collect()))?;
+        if let Some(watcher) = &self.watcher {
+            watcher.set(assemble::watched(&self.file, &config));
+        }
+        self.check_fixed(&config)?;
+        let old = self.live.load();
+        let assembled = self.assembler.assemble(&config, old.generation + 1).await?;
+        let same_guests = assembled.snapshot.guests.iter().map(|guest| guest.id()).eq(old.guests.iter().map(|guest| guest.id()));
+        if config == self.config && same_guests {
+            return Ok(None);
+        }
+        let snapshot = Arc::new(self.assembler.accept(assembled));
+        self.config = config;
+        let generation = snapshot.generation;
+        announce(&old.listeners, &snapshot.listeners);
+        self.live.store(snapshot);
+        for worker in &self.workers {
+            // A worker that has ended takes no requests either.
+            let _ = worker.send(Command::Reconcile);
+        }
+        Ok(Some(generation))
+    }
+
+    /// What is laid out once, when the process starts.
+    fn check_fixed(&self, config: &Config) -> Result<(), Faults> {
+        let fixed = [
+            ("workers", config.workers == self.config.workers),
+            ("wasm", config.wasm == self.config.wasm),
+            ("admin", config.admin == self.config.admin),
+        ];
+        let changed = fixed.iter().filter(|(_, same)| !same);
+        let faults: Vec<_> = changed
+            .map(|(key, _)| format!("{}: {key}: cannot change while the process runs; restart it, or take the change back", self.file.display()))
+            .collect();
+        if faults.is_empty() { Ok(()) } else { Err(Faults(faults)) }
+    }
+}
+
+/// Says where listeners that are new listen.
+pub fn announce(old: &[crate::snapshot::Listener], new: &[crate::snapshot::Listener]) {
+    for listener in new.iter().filter(|listener| !old.iter().any(|old| old.sockets.id() == listener.sockets.id())) {
+        tracing::info!(listener = &*listener.name, address = %listener.sockets.bound, "listening");
+    }
+}

@@ -1,0 +1,144 @@
+//! The one table from error to HTTP response.
+//!
+//! Data plane. Whatever goes wrong in an exchange is an [`Error`]: at which stage, of which kind, and why. The client
+//! learns a status, the fixed text of that status and the request's id; the log learns everything. No text from an
+//! upstream, a filter or the configuration ever reaches a client from here.
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use crate::body::UploadFault;
+use crate::filter::{Failure, Reply};
+use crate::guard::Refusal;
+use crate::scan::Fault;
+
+/// Why an exchange could not be answered as asked.
+#[derive(Debug)]
+pub struct Error {
+    pub kind: Kind,
+    /// For the log only.
+    pub detail: Option<String>,
+}
+
+/// Every way to fail; the variants are grouped by whose fault it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    // The client's.
+    /// The head is not one that may be forwarded.
+    Refused(Refusal),
+    /// The head's bytes show what hyper's parser lets pass.
+    Ambiguous(Fault),
+    /// The request came through this process before.
+    Loop,
+    Upload(UploadFault),
+    // The operator's.
+    NoRoute,
+    NoEndpoint,
+    // A filter's.
+    Filter(Failure),
+    // The upstream's.
+    ConnectFailed,
+    ConnectTimeout,
+    /// The connection broke before there was a response.
+    Reset,
+    /// What came back is not a response (RFC 9112), or not one to this request.
+    Protocol,
+    /// No byte of the response for `read_timeout`.
+    UpstreamTimeout,
+    /// The route's `timeout` is over.
+    RouteTimeout,
+}
+
+impl Error {
+    pub fn new(kind: Kind, detail: impl fmt::Display) -> Self {
+        Self { kind, detail: Some(detail.to_string()) }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.kind.reason())
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Kind> for Error {
+    fn from(kind: Kind) -> Self {
+        Self { kind, detail: None }
+    }
+}
+
+impl Kind {
+    pub fn status(self) -> StatusCode {
+        match self {
+            Kind::Refused(refusal) => refusal.status(),
+            Kind::Ambiguous(fault) => fault.status(),
+            Kind::Upload(UploadFault::Malformed | UploadFault::Disconnected) => StatusCode::BAD_REQUEST,
+            Kind::Upload(UploadFault::TimedOut) => StatusCode::REQUEST_TIMEOUT,
+            Kind::Loop => StatusCode::LOOP_DETECTED,
+            Kind::NoRoute => StatusCode::NOT_FOUND,
+            Kind::NoEndpoint | Kind::Filter(Failure::NoInstance) => StatusCode::SERVICE_UNAVAILABLE,
+            Kind::Filter(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Kind::ConnectFailed | Kind::Reset | Kind::Protocol => StatusCode::BAD_GATEWAY,
+            Kind::ConnectTimeout | Kind::UpstreamTimeout | Kind::RouteTimeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// A word for the log and for metrics.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Kind::Refused(refusal) => refusal.reason(),
+            Kind::Ambiguous(fault) => fault.reason(),
+            Kind::Upload(UploadFault::Malformed) => "body_malformed",
+            Kind::Upload(UploadFault::TimedOut) => "body_timeout",
+            Kind::Upload(UploadFault::Disconnected) => "client_closed",
+            Kind::Loop => "loop",
+            Kind::NoRoute => "no_route",
+            Kind::NoEndpoint => "no_endpoint",
+            Kind::Filter(failure) => failure.as_str(),
+            Kind::ConnectFailed => "connect_failed",
+            Kind::ConnectTimeout => "connect_timeout",
+            Kind::Reset => "upstream_reset",
+            Kind::Protocol => "upstream_protocol",
+            Kind::UpstreamTimeout => "upstream_timeout",
+            Kind::RouteTimeout => "route_timeout",
+        }
+    }
+
+    /// Whether the client's connection can carry no further request, because what follows on it is not understood.
+    pub fn closes(self) -> bool {
+        matches!(self, Kind::Refused(_) | Kind::Ambiguous(_) | Kind::Upload(_))
+    }
+
+    /// Whether a log line at warning level is due; the rest is the daily noise of a public listener.
+    pub fn is_ours(self) -> bool {
+        !matches!(self, Kind::Refused(_) | Kind::Ambiguous(_) | Kind::Upload(_) | Kind::NoRoute)
+    }
+}
+
+/// What the client is told.
+pub fn reply(kind: Kind, request_id: &HeaderValue) -> Reply {
+    let status = kind.status();
+    let phrase = status.canonical_reason().unwrap_or("Error").to_ascii_lowercase();
+    let mut text = format!("{} {phrase}\nrequest id: ", status.as_u16()).into_bytes();
+    text.extend_from_slice(request_id.as_bytes());
+    text.push(b'\n');
+    let mut headers = HeaderMap::with_capacity(4);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    Reply { status, headers, body: Bytes::from(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_learns_status_text_and_id_only() {
+        let reply = reply(Kind::ConnectFailed, &HeaderValue::from_static("abc"));
+        assert_eq!(reply.status, 502);
+        assert_eq!(reply.body, "502 bad gateway\nrequest id: abc\n");
+    }
+}

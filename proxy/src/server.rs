@@ -1,0 +1,291 @@
+//! The process: start, signals, drain, end.
+//!
+//! Control plane. pingora-core owns the life cycle: our services (workers, admin, reload) run under its server, and
+//! its loop ends when [`Signals`] says so. Start-up is strict: everything that can fail fails here, in one paragraph,
+//! before anything listens.
+
+use std::fs::Permissions;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use async_trait::async_trait;
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::server::{ListenFds, RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
+use pingora_core::services::Service;
+use pingora_core::services::background::{BackgroundService, background_service};
+use tamis_config::Config;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::admin;
+use crate::assemble::{self, Assembler, Faults};
+use crate::address::Address;
+use crate::listener::Sockets;
+use crate::operations::Operator;
+use crate::reload::{self, Reloader, Trigger};
+use crate::telemetry::access_log::AccessLog;
+use crate::wasm::Engine;
+use crate::worker::{self, Command, Live};
+
+/// How often a drain looks whether everything has ended.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// For the last lines of the access log when the process ends.
+const LOG_CLOSE: Duration = Duration::from_secs(2);
+
+/// Commands to the workers, by index.
+pub type Workers = Vec<mpsc::UnboundedSender<Command>>;
+
+/// Loads `file` and serves until a signal ends the process. An error is for people, with the place and the fix.
+pub fn run(file: &Path) -> Result<(), String> {
+    run_then(file, |_| {})
+}
+
+/// The same, with something to do once the sockets are there; it is given the first TCP listener's address.
+pub fn run_then(file: &Path, listening: impl FnOnce(Option<SocketAddr>)) -> Result<(), String> {
+    let config = tamis_config::load(file).map_err(|errors| errors.to_string())?;
+    let process = Process::prepare(file, config)?;
+    let listeners = process.live.load();
+    listening(listeners.listeners.iter().find_map(|listener| match listener.sockets.bound {
+        Address::Tcp(address) => Some(address),
+        Address::Unix(_) => None,
+    }));
+    process.serve();
+    Ok(())
+}
+
+/// Loads `file` and everything that it names, and opens nothing. Warnings, or the errors as a text.
+pub fn check(file: &Path) -> Result<Vec<String>, String> {
+    let config = tamis_config::load(file).map_err(|errors| errors.to_string())?;
+    let engine = Engine::new(Assembler::reservation(&config))?;
+    let assembler = Assembler::new(engine, Assembler::workers(&config));
+    control_runtime()?.block_on(assembler.check(&config)).map_err(|faults| faults.to_string())
+}
+
+/// Everything that was made before the first connection.
+struct Process {
+    live: Arc<Live>,
+    reloader: Reloader,
+    trigger: Trigger,
+    operator: Arc<Operator>,
+    admin: Option<Sockets>,
+    workers: Vec<(mpsc::UnboundedSender<Command>, mpsc::UnboundedReceiver<Command>)>,
+    drain: watch::Receiver<bool>,
+    log: Option<AccessLog>,
+}
+
+impl Process {
+    fn prepare(file: &Path, config: Config) -> Result<Self, String> {
+        let count = Assembler::workers(&config);
+        let engine = Engine::new(Assembler::reservation(&config))?;
+        let mut assembler = Assembler::new(engine, count);
+        let assembled = control_runtime()?.block_on(assembler.assemble(&config, 1)).map_err(|Faults(faults)| faults.join("\n"))?;
+        let snapshot = Arc::new(assembler.accept(assembled));
+        let log = assembler.log().cloned();
+        let live = Arc::new(Live::new(Arc::clone(&snapshot)));
+        let workers: Vec<_> = (0..count).map(|_| mpsc::unbounded_channel()).collect();
+        let senders: Workers = workers.iter().map(|(sender, _)| sender.clone()).collect();
+        let admin = config.admin.as_ref().map(bind_admin).transpose()?;
+        let (reloader, trigger, history) = Reloader::new(file, config, assembler, Arc::clone(&live), senders.clone());
+        let (begin_drain, drain) = watch::channel(false);
+        let operator = Arc::new(Operator::new(Arc::clone(&live), senders, trigger.clone(), history, begin_drain, SystemTime::now()));
+        reload::announce(&[], &snapshot.listeners);
+        if let Some(sockets) = &admin {
+            tracing::info!(address = %sockets.bound, "admin listening");
+        }
+        Ok(Self { live, reloader, trigger, operator, admin, workers, drain, log })
+    }
+
+    /// Returns when the process may end.
+    fn serve(self) {
+        let settings = ServerConf { threads: 1, grace_period_seconds: Some(0), graceful_shutdown_timeout_seconds: Some(1), ..ServerConf::default() };
+        let mut server = Server::new_with_opt_and_conf(None, settings);
+        let senders: Workers = self.workers.iter().map(|(sender, _)| sender.clone()).collect();
+        server.add_service(WorkerThreads { live: Arc::clone(&self.live), commands: self.workers.into_iter().map(|(_, commands)| commands).collect() });
+        server.add_service(background_service("reload", Reloading { reloader: Mutex::new(Some(self.reloader)), trigger: self.trigger }));
+        if let Some(sockets) = self.admin {
+            let operations = Arc::clone(&self.operator);
+            server.add_service(background_service("admin", Admin { sockets, operations }));
+        }
+        tracing::info!(generation = 1, workers = senders.len(), version = env!("CARGO_PKG_VERSION"), "generation live");
+        let signals = Signals { operator: self.operator, live: self.live, workers: senders, drain: self.drain };
+        server.run(RunArgs { shutdown_signal: Box::new(signals) });
+        if let Some(log) = self.log {
+            // What could not be written in time is lost; the process ends all the same.
+            let _ = log.close(LOG_CLOSE);
+        }
+    }
+}
+
+/// Blocking work before the server runs; its own server has threads of its own.
+fn control_runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| format!("cannot start a runtime: {error}"))
+}
+
+/// The admin endpoint's socket; a Unix socket is the owner's alone.
+fn bind_admin(address: &tamis_config::Address) -> Result<Sockets, String> {
+    let address = assemble::address(address);
+    let bound = Sockets::bind(&address, 1).and_then(|sockets| {
+        if let Address::Unix(path) = &address {
+            std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
+        }
+        Ok(sockets)
+    });
+    bound.map_err(|error| format!("admin: address {address}: cannot listen: {error}; choose another, or `admin: off`"))
+}
+
+/// The data plane's threads, under pingora's life cycle.
+struct WorkerThreads {
+    live: Arc<Live>,
+    commands: Vec<mpsc::UnboundedReceiver<Command>>,
+}
+
+#[async_trait]
+impl Service for WorkerThreads {
+    /// The table of descriptors is for handing sockets to a successor; ours are made by `assemble`.
+    async fn start_service(&mut self, _fds: Option<ListenFds>, mut shutdown: ShutdownWatch, _listeners_per_fd: usize) {
+        let instance = instance();
+        for (index, commands) in self.commands.drain(..).enumerate() {
+            let (live, instance) = (Arc::clone(&self.live), instance.clone());
+            let thread = std::thread::Builder::new().name(format!("tamis-worker-{index}"));
+            let spawned = thread.spawn(move || worker::run(index, live, &instance, commands));
+            if let Err(error) = spawned {
+                tracing::error!(%error, "a worker cannot start");
+                std::process::exit(1);
+            }
+        }
+        // The threads end with their commands' senders or by command.
+        let _ = shutdown.wait_for(|down| *down).await;
+    }
+
+    fn name(&self) -> &str {
+        "workers"
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(1)
+    }
+}
+
+/// Tells two processes apart in `via`: 8 hex digits.
+fn instance() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    let hash = RandomState::new().hash_one((std::process::id(), SystemTime::now()));
+    format!("{:08x}", hash as u32)
+}
+
+struct Reloading {
+    reloader: Mutex<Option<Reloader>>,
+    trigger: Trigger,
+}
+
+#[async_trait]
+impl BackgroundService for Reloading {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let taken = self.reloader.lock().ok().and_then(|mut reloader| reloader.take());
+        let Some(mut reloader) = taken else { return };
+        reloader.watch_files(self.trigger.clone());
+        tokio::select! {
+            () = reloader.run() => {}
+            () = hangups(&self.trigger) => {}
+            _ = shutdown.wait_for(|down| *down) => {}
+        }
+    }
+}
+
+/// SIGHUP: read again, and open the access log anew.
+async fn hangups(trigger: &Trigger) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return std::future::pending().await };
+    while hangup.recv().await.is_some() {
+        trigger.reopen_log();
+        trigger.pull("SIGHUP");
+    }
+}
+
+struct Admin {
+    sockets: Sockets,
+    operations: Arc<Operator>,
+}
+
+impl Admin {
+    /// Within a runtime only.
+    fn listener(&self) -> std::io::Result<admin::Listener> {
+        let socket = self.sockets.socket(0)?;
+        Ok(match self.sockets.bound {
+            Address::Tcp(_) => admin::Listener::Tcp(TcpListener::from_std(socket.into())?),
+            Address::Unix(_) => admin::Listener::Unix(UnixListener::from_std(socket.into())?),
+        })
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Admin {
+    async fn start(&self, shutdown: ShutdownWatch) {
+        match self.listener() {
+            Ok(listener) => admin::serve(listener, self.operations.clone(), shutdown).await,
+            Err(error) => tracing::error!(%error, "the admin endpoint cannot be served"),
+        }
+    }
+}
+
+/// Ends the process: at SIGTERM, SIGQUIT or `POST /drain` after a drain, at SIGINT or a second signal at once.
+struct Signals {
+    operator: Arc<Operator>,
+    live: Arc<Live>,
+    workers: Workers,
+    drain: watch::Receiver<bool>,
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Signals {
+    async fn recv(&self) -> ShutdownSignal {
+        let (Ok(mut terminate), Ok(mut quit), Ok(mut interrupt)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::quit()), signal(SignalKind::interrupt()))
+        else {
+            tracing::error!("signals cannot be received");
+            return ShutdownSignal::FastShutdown;
+        };
+        let mut asked = self.drain.clone();
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = quit.recv() => {}
+            _ = asked.wait_for(|drain| *drain) => {}
+            _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
+        }
+        tokio::select! {
+            () = self.drain() => {}
+            _ = terminate.recv() => tracing::warn!("second signal: ending at once"),
+            _ = interrupt.recv() => tracing::warn!("second signal: ending at once"),
+        }
+        ShutdownSignal::FastShutdown
+    }
+}
+
+impl Signals {
+    /// Readiness flips first, then connections are told to close; the deadline always ends it.
+    async fn drain(&self) {
+        self.operator.begin_drain();
+        let timeout = self.live.load().drain_timeout;
+        tracing::info!(?timeout, "draining");
+        let deadline = Instant::now() + timeout;
+        for worker in &self.workers {
+            let _ = worker.send(Command::Drain);
+        }
+        loop {
+            let connections = self.operator.connections().await;
+            if connections == 0 {
+                tracing::info!("drained");
+                return;
+            }
+            if Instant::now() >= deadline {
+                tracing::warn!(connections, "drain timed out; what is still open is cut");
+                return;
+            }
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+    }
+}
+

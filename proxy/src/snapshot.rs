@@ -1,0 +1,194 @@
+//! One immutable generation: everything that a request needs to know, built whole and swapped whole.
+//!
+//! Made by the control plane (`build`), read by the data plane through one atomic pointer. Unchanged parts (clusters,
+//! loaded filters, sockets) are the same objects from one generation to the next, so that what workers keep for them
+//! survives. It does not know how it is made, nor who reads it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::chain::Chain;
+use crate::cluster::Cluster;
+use crate::filter::Reply;
+use crate::listener::Sockets;
+use crate::name::Name;
+use crate::route::Table;
+use crate::telemetry::access_log::AccessLog as Writer;
+use crate::telemetry::record::{Format, Record};
+use crate::wasm;
+
+/// A usual record; a longer one grows its buffer.
+const LINE_BYTES: usize = 512;
+
+pub struct Snapshot {
+    /// 1 for the first; never goes back.
+    pub generation: u64,
+    pub listeners: Vec<Listener>,
+    pub table: Table,
+    /// By the table's positions.
+    pub routes: Vec<Route>,
+    pub clusters: Vec<Arc<Cluster>>,
+    /// Every loaded component; a chain's wasm steps carry an index into this.
+    pub guests: Vec<Arc<wasm::Filter>>,
+    /// Names of the configured filters; [`Step::index`](crate::chain::Step::index) is an index into this.
+    pub filters: Vec<Arc<str>>,
+    pub access_log: Option<AccessLog>,
+    pub drain_timeout: Duration,
+    /// The configuration as `GET /config` shows it, without secrets.
+    pub description: serde_json::Value,
+}
+
+pub struct AccessLog {
+    pub writer: Writer,
+    pub format: Format,
+}
+
+/// A listener's settings in one generation.
+pub struct Listener {
+    pub name: Arc<str>,
+    pub short_name: Name,
+    pub sockets: Arc<Sockets>,
+    pub chain: Chain,
+    pub limits: Limits,
+}
+
+/// What a listener grants a connection and a request; defaults and reasons are the configuration's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    pub head_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub body_timeout: Duration,
+    pub write_timeout: Duration,
+    pub max_head_bytes: usize,
+    pub max_field_bytes: usize,
+    pub max_fields: usize,
+    pub max_target_bytes: usize,
+    pub connections_per_worker: usize,
+}
+
+pub struct Route {
+    pub name: Arc<str>,
+    pub short_name: Name,
+    pub chain: Chain,
+    pub action: Action,
+    pub timeout: Option<Duration>,
+}
+
+pub enum Action {
+    /// Never empty, total weight never zero.
+    Clusters { choices: Vec<Choice>, total: u64 },
+    Redirect(Redirect),
+    Respond(Respond),
+}
+
+#[derive(Clone, Copy)]
+pub struct Choice {
+    /// Index into [`Snapshot::clusters`].
+    pub cluster: usize,
+    pub weight: u32,
+}
+
+/// Parts not given are the request's.
+pub struct Redirect {
+    pub status: StatusCode,
+    pub scheme: Option<String>,
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    pub path: Option<String>,
+}
+
+pub struct Respond {
+    pub status: StatusCode,
+    pub headers: http::HeaderMap,
+    pub body: bytes::Bytes,
+}
+
+impl AccessLog {
+    pub fn write(&self, record: &Record<'_>) {
+        let mut line = String::with_capacity(LINE_BYTES);
+        self.format.render(record, &mut line);
+        self.writer.write(line);
+    }
+}
+
+impl Action {
+    /// The cluster that `draw`, a uniform number, falls on.
+    pub fn choose(choices: &[Choice], total: u64, draw: u64) -> usize {
+        let mut left = draw % total.max(1);
+        for choice in choices {
+            match left.checked_sub(u64::from(choice.weight)) {
+                Some(rest) => left = rest,
+                None => return choice.cluster,
+            }
+        }
+        choices[0].cluster
+    }
+}
+
+impl Respond {
+    pub fn reply(&self) -> Reply {
+        Reply { status: self.status, headers: self.headers.clone(), body: self.body.clone() }
+    }
+}
+
+impl Redirect {
+    /// `Location` (RFC 9110 10.2.2) for a request to `authority` and `target`.
+    pub fn location(&self, scheme: &str, authority: &str, target: &str) -> String {
+        let scheme = self.scheme.as_deref().unwrap_or(scheme);
+        let (host, port) = split_authority(authority);
+        let host = self.host.as_deref().unwrap_or(host);
+        // Another scheme has another port; the request's own would be wrong there.
+        let port = match (self.port, &self.scheme) {
+            (Some(port), _) => Some(port),
+            (None, None) if self.host.is_none() => port.and_then(|port| port.parse().ok()),
+            (None, _) => None,
+        };
+        let path = self.path.as_deref().unwrap_or(target);
+        match port {
+            Some(port) if !is_default(scheme, port) => format!("{scheme}://{host}:{port}{path}"),
+            _ => format!("{scheme}://{host}{path}"),
+        }
+    }
+}
+
+fn is_default(scheme: &str, port: u16) -> bool {
+    matches!((scheme, port), ("http", 80) | ("https", 443))
+}
+
+fn split_authority(authority: &str) -> (&str, Option<&str>) {
+    match authority.rsplit_once(':') {
+        // The colon of `[::1]` is not a port's.
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (authority, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn redirect() -> Redirect {
+        Redirect { status: StatusCode::FOUND, scheme: None, host: None, port: None, path: None }
+    }
+
+    #[test]
+    fn locations() {
+        let https = Redirect { scheme: Some("https".into()), ..redirect() };
+        assert_eq!(https.location("http", "a.example:8080", "/x?y=1"), "https://a.example/x?y=1");
+        let port = Redirect { port: Some(8443), ..redirect() };
+        assert_eq!(port.location("https", "a.example", "/"), "https://a.example:8443/");
+        let host = Redirect { host: Some("b.example".into()), ..redirect() };
+        assert_eq!(host.location("http", "[::1]:81", "/"), "http://b.example/");
+        let path = Redirect { path: Some("/new".into()), ..redirect() };
+        assert_eq!(path.location("http", "[::1]:81", "/old?q"), "http://[::1]:81/new");
+    }
+
+    #[test]
+    fn weights_decide() {
+        let choices = [Choice { cluster: 4, weight: 1 }, Choice { cluster: 5, weight: 0 }, Choice { cluster: 6, weight: 3 }];
+        let chosen: Vec<_> = (0..5).map(|draw| Action::choose(&choices, 4, draw)).collect();
+        assert_eq!(chosen, [4, 6, 6, 6, 4]);
+    }
+}

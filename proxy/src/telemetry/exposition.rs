@@ -1,0 +1,683 @@
+//! The text that a scrape gets: every worker's report added up, with the facts of the process.
+//!
+//! Control plane: runs once a scrape, away from the workers. Its invariant: the text is valid for Prometheus whatever
+//! labels, names and values went in, because one invalid line costs the operator the whole scrape.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::TextEncoder;
+use prometheus::proto::{self, Bucket, LabelPair, Metric, MetricFamily, MetricType};
+
+use super::counts::{Counts, OTHER_CODES};
+use super::custom::{Custom, CustomKind};
+use super::histogram::Histogram;
+use super::metrics::{Absorb, ClusterCounts, EndpointCounts, FilterCounts, Hook, ListenerCounts, Report, RouteCounts};
+use super::series::Labels;
+
+/// The content type of what [`encode`] returns.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Kinds of upstream failure that are shown from zero, so that the first failure is an increase.
+pub const UPSTREAM_FAILURES: [&str; 5] = ["connect_refused", "connect_timeout", "protocol", "reset", "timeout"];
+
+/// What is true of the process as a whole at the moment of a scrape.
+#[derive(Clone, Debug)]
+pub struct ProcessFacts<'a> {
+    pub version: &'a str,
+    pub started: SystemTime,
+    /// The generation that new exchanges take.
+    pub generation: u64,
+    /// Generations that are alive, because exchanges are still on them.
+    pub generations: usize,
+    pub reloads: Reloads,
+    pub access_log_dropped: u64,
+    pub access_log_errors: u64,
+    pub ready: bool,
+    pub workers: usize,
+    /// Workers that did not report in time. Pass the last report of each: without it, every counter would seem to start
+    /// again from a smaller value, and rates would leap.
+    pub workers_missing: usize,
+}
+
+/// Reloads since the start, by what came of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reloads {
+    pub applied: u64,
+    pub unchanged: u64,
+    pub refused: u64,
+}
+
+/// The text exposition format, version 0.0.4, in a stable order.
+pub fn encode(reports: &[Report], process: &ProcessFacts) -> String {
+    let mut text = Exposition::default();
+    text.process(process, reports.iter().map(|report| report.stale).sum());
+    text.listeners(&merge(reports.iter().map(|report| &report.listeners)));
+    text.routes(&merge(reports.iter().map(|report| &report.routes)));
+    text.endpoints(&merge(reports.iter().map(|report| &report.endpoints)));
+    text.clusters(&merge(reports.iter().map(|report| &report.clusters)));
+    let filters = merge(reports.iter().map(|report| &report.filters));
+    text.filters(&filters);
+    text.custom(&filters);
+    text.finish()
+}
+
+type Merged<const N: usize, V> = BTreeMap<Labels<N>, V>;
+
+fn merge<'a, const N: usize, V: Absorb + Clone + 'a>(
+    parts: impl Iterator<Item = &'a Vec<(Labels<N>, V)>>,
+) -> Merged<N, V> {
+    let mut merged: Merged<N, V> = BTreeMap::new();
+    for (labels, counts) in parts.flatten() {
+        match merged.get_mut(labels) {
+            Some(known) => known.absorb(counts),
+            None => drop(merged.insert(labels.clone(), counts.clone())),
+        }
+    }
+    merged
+}
+
+#[derive(Default)]
+struct Exposition {
+    families: Vec<MetricFamily>,
+}
+
+impl Exposition {
+    fn process(&mut self, process: &ProcessFacts, stale: u64) {
+        let started = process.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let reloads = [
+            ("applied", process.reloads.applied),
+            ("unchanged", process.reloads.unchanged),
+            ("refused", process.reloads.refused),
+        ];
+        self.gauges(
+            "tamis_build_info",
+            "Always 1; the version that runs.",
+            [gauge(&[("version", process.version)], 1.0)],
+        );
+        self.gauges("tamis_start_time_seconds", "When the process started, in Unix time.", [gauge(&[], started)]);
+        self.gauges("tamis_ready", "1 while the proxy takes new traffic.", [gauge(&[], f64::from(process.ready))]);
+        self.gauges("tamis_workers", "Worker threads.", [gauge(&[], process.workers as f64)]);
+        self.gauges(
+            "tamis_workers_missing",
+            "Workers that did not report to this scrape in time.",
+            [gauge(&[], process.workers_missing as f64)],
+        );
+        self.gauges(
+            "tamis_generation",
+            "The configuration generation that new exchanges take.",
+            [gauge(&[], process.generation as f64)],
+        );
+        self.gauges(
+            "tamis_generations",
+            "Generations alive, the newest included.",
+            [gauge(&[], process.generations as f64)],
+        );
+        self.counters(
+            "tamis_reloads_total",
+            "Reloads, by what came of them.",
+            reloads.map(|(outcome, count)| counter(&[("outcome", outcome)], count)),
+        );
+        self.counters(
+            "tamis_access_log_dropped_total",
+            "Access-log lines dropped, because the writer was behind or could not write.",
+            [counter(&[], process.access_log_dropped)],
+        );
+        self.counters(
+            "tamis_access_log_errors_total",
+            "Failed writes, flushes and openings of the access log.",
+            [counter(&[], process.access_log_errors)],
+        );
+        self.counters(
+            "tamis_stale_counts_total",
+            "Counts lost because their series was removed by a reload.",
+            [counter(&[], stale)],
+        );
+    }
+
+    fn listeners(&mut self, listeners: &Merged<1, ListenerCounts>) {
+        let each = || listeners.iter().map(|([name], counts)| ([("listener", &**name)], counts));
+        self.gauges(
+            "tamis_connections",
+            "Client connections open.",
+            each().map(|(labels, counts)| gauge(&labels, counts.open as f64)),
+        );
+        self.counters(
+            "tamis_connections_total",
+            "Client connections accepted.",
+            each().map(|(labels, counts)| counter(&labels, counts.accepted)),
+        );
+        self.counters(
+            "tamis_connections_refused_total",
+            "Client connections closed before their first request, by reason.",
+            each().flat_map(|(labels, counts)| by_name(&labels, "reason", &counts.refused)),
+        );
+        self.counters(
+            "tamis_received_bytes_total",
+            "Bytes received from clients.",
+            each().map(|(labels, counts)| counter(&labels, counts.received_bytes)),
+        );
+        self.counters(
+            "tamis_sent_bytes_total",
+            "Bytes sent to clients.",
+            each().map(|(labels, counts)| counter(&labels, counts.sent_bytes)),
+        );
+    }
+
+    fn routes(&mut self, routes: &Merged<2, RouteCounts>) {
+        let each = || {
+            let labels = |[listener, route]: &'_ Labels<2>| [("listener", listener.clone()), ("route", route.clone())];
+            routes.iter().map(move |(names, counts)| (labels(names), counts))
+        };
+        self.counters(
+            "tamis_requests_total",
+            "Requests answered, by status code.",
+            each().flat_map(|(labels, counts)| by_code(&borrow(&labels), &counts.codes)),
+        );
+        self.histograms(
+            "tamis_request_duration_seconds",
+            "From the first byte of a request to the last of its response.",
+            each().map(|(labels, counts)| histogram(&borrow(&labels), &counts.seconds)),
+        );
+    }
+
+    fn endpoints(&mut self, endpoints: &Merged<2, EndpointCounts>) {
+        let each = || {
+            let labels =
+                |[cluster, endpoint]: &'_ Labels<2>| [("cluster", cluster.clone()), ("endpoint", endpoint.clone())];
+            endpoints.iter().map(move |(names, counts)| (labels(names), counts))
+        };
+        self.counters(
+            "tamis_upstream_requests_total",
+            "Responses from upstreams, by status code.",
+            each().flat_map(|(labels, counts)| by_code(&borrow(&labels), &counts.codes)),
+        );
+        self.counters(
+            "tamis_upstream_failures_total",
+            "Requests to upstreams that got no response, by kind.",
+            each().flat_map(|(labels, counts)| {
+                let mut failures = Counts::default();
+                UPSTREAM_FAILURES.iter().for_each(|kind| failures.add(*kind, 0));
+                failures.absorb(&counts.failures);
+                by_name(&borrow(&labels), "kind", &failures)
+            }),
+        );
+        self.gauges(
+            "tamis_upstream_connections",
+            "Connections to upstreams open.",
+            each().map(|(labels, counts)| gauge(&borrow(&labels), counts.open as f64)),
+        );
+        self.counters(
+            "tamis_upstream_connections_opened_total",
+            "Connections to upstreams opened.",
+            each().map(|(labels, counts)| counter(&borrow(&labels), counts.opened)),
+        );
+        self.counters(
+            "tamis_upstream_connections_reused_total",
+            "Requests that took a connection which was open already.",
+            each().map(|(labels, counts)| counter(&borrow(&labels), counts.reused)),
+        );
+    }
+
+    fn clusters(&mut self, clusters: &Merged<1, ClusterCounts>) {
+        self.histograms(
+            "tamis_upstream_duration_seconds",
+            "From the first byte of a request to an upstream to the end of the response's head.",
+            clusters.iter().map(|([name], counts)| histogram(&[("cluster", name)], &counts.seconds)),
+        );
+    }
+
+    fn filters(&mut self, filters: &Merged<1, FilterCounts>) {
+        self.filter_calls(filters);
+        let each = || filters.iter().map(|([name], counts)| ([("filter", &**name)], counts));
+        self.gauges(
+            "tamis_filter_instances",
+            "Instances of the filter alive.",
+            each().map(|(labels, counts)| gauge(&labels, counts.instances as f64)),
+        );
+        self.gauges(
+            "tamis_filter_memory_bytes",
+            "Linear memory of the filter's instances.",
+            each().map(|(labels, counts)| gauge(&labels, counts.memory_bytes as f64)),
+        );
+        self.counters(
+            "tamis_filter_replies_total",
+            "Exchanges that the filter answered in the upstream's place.",
+            each().map(|(labels, counts)| counter(&labels, counts.replies)),
+        );
+        self.counters(
+            "tamis_filter_log_dropped_total",
+            "Log lines of the filter dropped over its rate.",
+            each().map(|(labels, counts)| counter(&labels, counts.log_dropped)),
+        );
+        self.counters(
+            "tamis_filter_metrics_dropped_total",
+            "Uses of the filter's own metrics dropped: bad name, too many names, another kind, or not finite.",
+            each().map(|(labels, counts)| counter(&labels, counts.custom.dropped())),
+        );
+    }
+
+    /// Only hooks that were called: which ones a filter exports is not known here.
+    fn filter_calls(&mut self, filters: &Merged<1, FilterCounts>) {
+        let called = || {
+            filters.iter().flat_map(|([name], counts)| {
+                let hooks = Hook::ALL.into_iter().zip(&counts.calls).filter(|(_, calls)| calls.count() > 0);
+                hooks.map(move |(hook, calls)| ([("filter", &**name), ("hook", hook.name())], calls))
+            })
+        };
+        self.counters(
+            "tamis_filter_calls_total",
+            "Calls of the filter, by hook.",
+            called().map(|(labels, calls)| counter(&labels, calls.count())),
+        );
+        self.histograms(
+            "tamis_filter_duration_seconds",
+            "Duration of one call of the filter.",
+            called().map(|(labels, calls)| histogram(&labels, calls)),
+        );
+        self.counters(
+            "tamis_filter_failures_total",
+            "Calls of the filter that failed, by kind, and whether the exchange failed with it (closed) or not (open).",
+            filters.iter().flat_map(|([name], counts)| {
+                counts.failures.iter().map(|(failure, count)| {
+                    let (hook, kind, policy) = (failure.hook.name(), failure.kind, failure.policy);
+                    counter(&[("filter", &**name), ("hook", hook), ("kind", kind), ("policy", policy)], count)
+                })
+            }),
+        );
+    }
+
+    /// Filters share the names of their own metrics. Where two of them mean different things by one name, the filter
+    /// that sorts first has it, and the other's metric is left out and counted: a text that says both is not valid.
+    fn custom(&mut self, filters: &Merged<1, FilterCounts>) {
+        let mut claims = Claims::default();
+        let mut families: BTreeMap<&str, (CustomKind, Vec<Metric>)> = BTreeMap::new();
+        let mut conflicts = Vec::new();
+        for ([filter], counts) in filters {
+            let mut left_out = 0;
+            for (name, custom) in counts.custom.iter() {
+                if claims.claim(name, custom.kind()) {
+                    let family = families.entry(name).or_insert_with(|| (custom.kind(), Vec::new()));
+                    family.1.push(custom_metric(&[("filter", filter)], custom));
+                } else {
+                    left_out += 1;
+                }
+            }
+            conflicts.push(gauge(&[("filter", filter)], f64::from(left_out)));
+        }
+        self.gauges(
+            "tamis_filter_metrics_conflicts",
+            "Metrics of the filter left out, because another filter uses the name for something else.",
+            conflicts,
+        );
+        for (name, (kind, metrics)) in families {
+            let kind = match kind {
+                CustomKind::Counter => MetricType::COUNTER,
+                CustomKind::Gauge => MetricType::GAUGE,
+                CustomKind::Histogram => MetricType::HISTOGRAM,
+            };
+            self.family(&format!("tamis_filter_custom_{name}"), "Made by a filter.", kind, metrics);
+        }
+    }
+
+    fn counters(&mut self, name: &str, help: &str, metrics: impl IntoIterator<Item = Metric>) {
+        self.family(name, help, MetricType::COUNTER, metrics);
+    }
+
+    fn gauges(&mut self, name: &str, help: &str, metrics: impl IntoIterator<Item = Metric>) {
+        self.family(name, help, MetricType::GAUGE, metrics);
+    }
+
+    fn histograms(&mut self, name: &str, help: &str, metrics: impl IntoIterator<Item = Metric>) {
+        self.family(name, help, MetricType::HISTOGRAM, metrics);
+    }
+
+    fn family(&mut self, name: &str, help: &str, kind: MetricType, metrics: impl IntoIterator<Item = Metric>) {
+        let metrics: Vec<Metric> = metrics.into_iter().collect();
+        // The encoder refuses families without series.
+        if metrics.is_empty() {
+            return;
+        }
+        let mut family = MetricFamily::default();
+        family.set_name(name.to_owned());
+        family.set_help(help.to_owned());
+        family.set_field_type(kind);
+        family.set_metric(metrics);
+        self.families.push(family);
+    }
+
+    fn finish(self) -> String {
+        let mut text = String::new();
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.families, &mut text) {
+            tracing::error!(%error, "metrics are incomplete");
+        }
+        text
+    }
+}
+
+/// Which sample names are taken, and by what. A histogram named `x` takes `x_bucket`, `x_sum` and `x_count` as well.
+#[derive(Default)]
+struct Claims {
+    by_sample: HashMap<String, (String, CustomKind)>,
+}
+
+impl Claims {
+    /// Whether all sample names of this metric are free, or already belong to the same name and kind.
+    fn claim(&mut self, name: &str, kind: CustomKind) -> bool {
+        let suffixes: &[&str] = match kind {
+            CustomKind::Counter | CustomKind::Gauge => &[""],
+            CustomKind::Histogram => &["", "_bucket", "_sum", "_count"],
+        };
+        let samples: Vec<String> = suffixes.iter().map(|suffix| format!("{name}{suffix}")).collect();
+        let owner = (name.to_owned(), kind);
+        let free = samples.iter().all(|sample| self.by_sample.get(sample).is_none_or(|taken| *taken == owner));
+        if free {
+            self.by_sample.extend(samples.into_iter().map(|sample| (sample, owner.clone())));
+        }
+        free
+    }
+}
+
+fn borrow<'a>(labels: &'a [(&'a str, std::sync::Arc<str>); 2]) -> [(&'a str, &'a str); 2] {
+    labels.each_ref().map(|(name, value)| (*name, &**value))
+}
+
+fn by_code(labels: &[(&str, &str)], codes: &Counts<u16>) -> Vec<Metric> {
+    let mut codes: Vec<_> = codes.iter().collect();
+    codes.sort_unstable();
+    let label = |code: u16| if code == OTHER_CODES { "<other>".to_owned() } else { code.to_string() };
+    codes.into_iter().map(|(code, count)| counter(&[labels, &[("code", &label(code))]].concat(), count)).collect()
+}
+
+fn by_name(labels: &[(&str, &str)], name: &str, counts: &Counts<&'static str>) -> Vec<Metric> {
+    counts.iter().map(|(value, count)| counter(&[labels, &[(name, value)]].concat(), count)).collect()
+}
+
+fn custom_metric(labels: &[(&str, &str)], custom: &Custom) -> Metric {
+    match custom {
+        Custom::Counter(count) => counter(labels, *count),
+        Custom::Gauge { value, .. } => gauge(labels, *value),
+        Custom::Histogram(values) => histogram(labels, values),
+    }
+}
+
+/// Beyond 2^53 a count is rounded: the format's numbers are floats.
+fn counter(labels: &[(&str, &str)], count: u64) -> Metric {
+    let mut value = proto::Counter::default();
+    value.set_value(count as f64);
+    let mut metric = labelled(labels);
+    metric.set_counter(value);
+    metric
+}
+
+fn gauge(labels: &[(&str, &str)], value: f64) -> Metric {
+    let mut metric = Metric::from_gauge({
+        let mut gauge = proto::Gauge::default();
+        gauge.set_value(value);
+        gauge
+    });
+    metric.set_label(pairs(labels));
+    metric
+}
+
+fn histogram(labels: &[(&str, &str)], values: &Histogram) -> Metric {
+    let buckets = values.cumulative().map(|(bound, count)| {
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(bound);
+        bucket.set_cumulative_count(count);
+        bucket
+    });
+    let mut value = proto::Histogram::default();
+    value.set_bucket(buckets.collect());
+    value.set_sample_count(values.count());
+    value.set_sample_sum(values.sum());
+    let mut metric = labelled(labels);
+    metric.set_histogram(value);
+    metric
+}
+
+fn labelled(labels: &[(&str, &str)]) -> Metric {
+    Metric::from_label(pairs(labels))
+}
+
+fn pairs(labels: &[(&str, &str)]) -> Vec<LabelPair> {
+    labels.iter().map(|(name, value)| pair(name, value)).collect()
+}
+
+fn pair(name: &str, value: &str) -> LabelPair {
+    let mut pair = LabelPair::default();
+    pair.set_name(name.to_owned());
+    pair.set_value(value.to_owned());
+    pair
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::metrics::{Tally, UNMATCHED};
+    use super::*;
+
+    fn facts() -> ProcessFacts<'static> {
+        ProcessFacts {
+            version: "1.2.3",
+            started: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+            generation: 7,
+            generations: 2,
+            reloads: Reloads::default(),
+            access_log_dropped: 3,
+            access_log_errors: 0,
+            ready: true,
+            workers: 2,
+            workers_missing: 1,
+        }
+    }
+
+    /// Reads the text as Prometheus does: every line a comment or a sample, one block a family, no sample twice.
+    /// Samples by name with labels.
+    fn parse(text: &str) -> BTreeMap<String, f64> {
+        let mut samples = BTreeMap::new();
+        let mut types: HashMap<&str, &str> = HashMap::new();
+        let mut family = ("", "");
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                family = rest.split_once(' ').expect("a name and a type");
+                assert!(types.insert(family.0, family.1).is_none(), "two families: {line}");
+            } else if !line.starts_with("# HELP ") {
+                let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no sample: {line:?}"));
+                let name = series.split('{').next().unwrap_or_default();
+                let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+                assert!(name.starts_with("tamis_") && name.chars().all(plain), "{line:?}");
+                let suffix = name.strip_prefix(family.0).unwrap_or_else(|| panic!("outside its family: {line:?}"));
+                let suffixes: &[&str] = if family.1 == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+                assert!(suffixes.contains(&suffix), "{line:?}");
+                check_labels(&series[name.len()..]);
+                let value = value.parse().unwrap_or_else(|_| panic!("no number: {line:?}"));
+                assert!(samples.insert(series.to_owned(), value).is_none(), "twice: {line:?}");
+            }
+        }
+        samples
+    }
+
+    /// `{a="b",c="d"}`, where a value has a backslash only before `\`, `"` or `n`, and a quote only behind one.
+    fn check_labels(labels: &str) {
+        if labels.is_empty() {
+            return;
+        }
+        let mut rest = labels.strip_prefix('{').expect(labels);
+        loop {
+            rest = rest.split_once("=\"").expect(labels).1;
+            loop {
+                let at = rest.find(['"', '\\']).expect(labels);
+                if rest.as_bytes()[at] == b'"' {
+                    rest = &rest[at + 1..];
+                    break;
+                }
+                assert!(matches!(rest.as_bytes()[at + 1], b'\\' | b'"' | b'n'), "{labels:?}");
+                rest = &rest[at + 2..];
+            }
+            match rest.strip_prefix(',') {
+                Some(more) => rest = more,
+                None => break assert_eq!(rest, "}", "{labels:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_process_without_workers_shows_its_facts_from_zero() {
+        let samples = parse(&encode(&[], &facts()));
+        for (name, value) in [
+            ("tamis_build_info{version=\"1.2.3\"}", 1.0),
+            ("tamis_start_time_seconds", 1_700_000_000.0),
+            ("tamis_ready", 1.0),
+            ("tamis_workers", 2.0),
+            ("tamis_workers_missing", 1.0),
+            ("tamis_generation", 7.0),
+            ("tamis_generations", 2.0),
+            ("tamis_reloads_total{outcome=\"applied\"}", 0.0),
+            ("tamis_reloads_total{outcome=\"unchanged\"}", 0.0),
+            ("tamis_reloads_total{outcome=\"refused\"}", 0.0),
+            ("tamis_access_log_dropped_total", 3.0),
+            ("tamis_access_log_errors_total", 0.0),
+            ("tamis_stale_counts_total", 0.0),
+        ] {
+            assert_eq!(samples.get(name), Some(&value), "{name}");
+        }
+        assert_eq!(samples.len(), 13);
+    }
+
+    #[test]
+    fn a_named_series_shows_before_it_counts() {
+        let mut tally = Tally::new();
+        tally.listener("web");
+        tally.route("web", "api");
+        tally.endpoint("app", "127.0.0.1:9000");
+        tally.filter("tenant");
+        let samples = parse(&encode(&[tally.report()], &facts()));
+        for name in [
+            "tamis_connections{listener=\"web\"}",
+            "tamis_connections_total{listener=\"web\"}",
+            "tamis_received_bytes_total{listener=\"web\"}",
+            "tamis_sent_bytes_total{listener=\"web\"}",
+            "tamis_request_duration_seconds_count{listener=\"web\",route=\"api\"}",
+            "tamis_upstream_failures_total{cluster=\"app\",endpoint=\"127.0.0.1:9000\",kind=\"connect_refused\"}",
+            "tamis_upstream_failures_total{cluster=\"app\",endpoint=\"127.0.0.1:9000\",kind=\"timeout\"}",
+            "tamis_upstream_connections{cluster=\"app\",endpoint=\"127.0.0.1:9000\"}",
+            "tamis_upstream_duration_seconds_count{cluster=\"app\"}",
+            "tamis_filter_instances{filter=\"tenant\"}",
+            "tamis_filter_memory_bytes{filter=\"tenant\"}",
+            "tamis_filter_replies_total{filter=\"tenant\"}",
+            "tamis_filter_metrics_dropped_total{filter=\"tenant\"}",
+        ] {
+            assert_eq!(samples.get(name), Some(&0.0), "{name}");
+        }
+    }
+
+    fn busy_worker() -> Report {
+        let mut tally = Tally::new();
+        let (listener, route) = (tally.listener("web"), tally.route("web", UNMATCHED));
+        tally.connection(listener, 1);
+        tally.connection(listener, 1);
+        tally.connection(listener, -1);
+        tally.connection_refused(listener, "limit");
+        tally.bytes(listener, 10, 20);
+        tally.request(route, 404, 0.002);
+        tally.request(route, 200, 20.0);
+        let endpoint = tally.endpoint("app", "a:1");
+        tally.upstream_connections(endpoint, 1);
+        tally.upstream_reused(endpoint);
+        tally.upstream_response(endpoint, 200, 0.0001);
+        tally.upstream_failure(endpoint, "reset");
+        let filter = tally.filter("tenant");
+        tally.filter_call(filter, Hook::RequestHead, 0.000_000_4);
+        tally.filter_failure(filter, Hook::ResponseHead, "trap", "closed");
+        tally.filter_instances(filter, 1);
+        tally.filter_memory(filter, 65_536);
+        tally.filter_reply(filter);
+        tally.filter_log_dropped(filter);
+        tally.filter_counter(filter, "orders_total", 5);
+        tally.filter_histogram(filter, "size", 7.0);
+        tally.report()
+    }
+
+    #[test]
+    fn two_workers_add_up() {
+        let samples = parse(&encode(&[busy_worker(), busy_worker()], &facts()));
+        for (name, value) in [
+            ("tamis_connections{listener=\"web\"}", 2.0),
+            ("tamis_connections_total{listener=\"web\"}", 4.0),
+            ("tamis_connections_refused_total{listener=\"web\",reason=\"limit\"}", 2.0),
+            ("tamis_received_bytes_total{listener=\"web\"}", 20.0),
+            ("tamis_sent_bytes_total{listener=\"web\"}", 40.0),
+            ("tamis_requests_total{listener=\"web\",route=\"<unmatched>\",code=\"200\"}", 2.0),
+            ("tamis_requests_total{listener=\"web\",route=\"<unmatched>\",code=\"404\"}", 2.0),
+            ("tamis_request_duration_seconds_bucket{listener=\"web\",route=\"<unmatched>\",le=\"0.001\"}", 0.0),
+            ("tamis_request_duration_seconds_bucket{listener=\"web\",route=\"<unmatched>\",le=\"0.0025\"}", 2.0),
+            ("tamis_request_duration_seconds_bucket{listener=\"web\",route=\"<unmatched>\",le=\"10\"}", 2.0),
+            ("tamis_request_duration_seconds_bucket{listener=\"web\",route=\"<unmatched>\",le=\"+Inf\"}", 4.0),
+            ("tamis_request_duration_seconds_count{listener=\"web\",route=\"<unmatched>\"}", 4.0),
+            ("tamis_upstream_requests_total{cluster=\"app\",endpoint=\"a:1\",code=\"200\"}", 2.0),
+            ("tamis_upstream_failures_total{cluster=\"app\",endpoint=\"a:1\",kind=\"reset\"}", 2.0),
+            ("tamis_upstream_connections{cluster=\"app\",endpoint=\"a:1\"}", 2.0),
+            ("tamis_upstream_connections_opened_total{cluster=\"app\",endpoint=\"a:1\"}", 2.0),
+            ("tamis_upstream_connections_reused_total{cluster=\"app\",endpoint=\"a:1\"}", 2.0),
+            ("tamis_upstream_duration_seconds_bucket{cluster=\"app\",le=\"0.0005\"}", 2.0),
+            ("tamis_filter_calls_total{filter=\"tenant\",hook=\"request_head\"}", 2.0),
+            ("tamis_filter_duration_seconds_bucket{filter=\"tenant\",hook=\"request_head\",le=\"0.000001\"}", 2.0),
+            (
+                "tamis_filter_failures_total{filter=\"tenant\",hook=\"response_head\",kind=\"trap\",policy=\"closed\"}",
+                2.0,
+            ),
+            ("tamis_filter_instances{filter=\"tenant\"}", 2.0),
+            ("tamis_filter_memory_bytes{filter=\"tenant\"}", 131_072.0),
+            ("tamis_filter_replies_total{filter=\"tenant\"}", 2.0),
+            ("tamis_filter_log_dropped_total{filter=\"tenant\"}", 2.0),
+            ("tamis_filter_custom_orders_total{filter=\"tenant\"}", 10.0),
+            ("tamis_filter_custom_size_sum{filter=\"tenant\"}", 14.0),
+        ] {
+            assert_eq!(samples.get(name), Some(&value), "{name}");
+        }
+        assert!(!samples.contains_key("tamis_filter_calls_total{filter=\"tenant\",hook=\"trailers\"}"));
+    }
+
+    #[test]
+    fn hostile_labels_stay_inside_their_quotes() {
+        let mut tally = Tally::new();
+        for name in ["\"} 1\ntamis_ready 0\n", "\\", "\\\"", "a,b=\"c\"", "\r", "é\u{202e}", "\0", ""] {
+            let (route, endpoint, filter) = (tally.route(name, name), tally.endpoint(name, name), tally.filter(name));
+            tally.listener(name);
+            tally.request(route, 200, 0.1);
+            tally.upstream_response(endpoint, 200, 0.1);
+            tally.filter_counter(filter, "x", 1);
+        }
+        let samples = parse(&encode(&[tally.report()], &facts()));
+        assert_eq!(samples["tamis_ready"], 1.0);
+        assert_eq!(samples.keys().filter(|name| name.starts_with("tamis_requests_total")).count(), 8);
+        assert!(samples.contains_key("tamis_filter_custom_x{filter=\"\\\"} 1\\ntamis_ready 0\\n\"}"));
+    }
+
+    #[test]
+    fn filters_that_disagree_about_a_name_do_not_spoil_the_text() {
+        let mut tally = Tally::new();
+        let (a, b, c) = (tally.filter("a"), tally.filter("b"), tally.filter("c"));
+        tally.filter_counter(a, "x", 1);
+        tally.filter_gauge(b, "x", 2.0); // another kind
+        tally.filter_counter(c, "x", 3); // agrees
+        tally.filter_histogram(a, "y", 1.0);
+        tally.filter_counter(b, "y_count", 1); // a sample of the histogram
+        tally.filter_counter(a, "z_sum", 1);
+        tally.filter_histogram(b, "z", 1.0); // would write over the counter
+        let samples = parse(&encode(&[tally.report()], &facts()));
+        for (name, value) in [
+            ("tamis_filter_custom_x{filter=\"a\"}", 1.0),
+            ("tamis_filter_custom_x{filter=\"c\"}", 3.0),
+            ("tamis_filter_custom_y_count{filter=\"a\"}", 1.0),
+            ("tamis_filter_custom_z_sum{filter=\"a\"}", 1.0),
+            ("tamis_filter_metrics_conflicts{filter=\"a\"}", 0.0),
+            ("tamis_filter_metrics_conflicts{filter=\"b\"}", 3.0),
+        ] {
+            assert_eq!(samples.get(name), Some(&value), "{name}");
+        }
+        assert!(!samples.keys().any(|name| name.contains("custom") && name.contains("\"b\"")));
+    }
+}

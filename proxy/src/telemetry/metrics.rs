@@ -1,0 +1,521 @@
+//! One worker's counts of everything that it does.
+//!
+//! Data plane. Plain memory of one thread: no lock, no atomic, no line of cache that another worker writes. Who wants to
+//! see the counts asks the worker for a [`Report`]. A series is named once (cold) and counted by its id (hot); an id whose
+//! series was forgotten counts nothing and harms nothing.
+
+use std::collections::{HashMap, HashSet};
+
+use super::counts::Counts;
+use super::custom::CustomMetrics;
+use super::histogram::{EXCHANGE_SECONDS, HOOK_SECONDS, Histogram};
+use super::series::{Labels, OVERFLOW, SeriesId, Table};
+
+/// The route label of a request that no route took. Never the path: that is the client's to choose.
+pub const UNMATCHED: &str = "<unmatched>";
+
+/// Lives as long as its worker.
+#[derive(Default)]
+pub struct Tally {
+    listeners: Table<1, ListenerCounts>,
+    routes: Table<2, RouteCounts>,
+    endpoints: Table<2, EndpointCounts>,
+    clusters: Table<1, ClusterCounts>,
+    filters: Table<1, FilterCounts>,
+    stale: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerSeries(SeriesId<ListenerCounts>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteSeries(SeriesId<RouteCounts>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointSeries {
+    endpoint: SeriesId<EndpointCounts>,
+    cluster: SeriesId<ClusterCounts>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FilterSeries(SeriesId<FilterCounts>);
+
+/// Which of a filter's functions was called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    Configure,
+    Connection,
+    RequestHead,
+    RequestBody,
+    ResponseHead,
+    ResponseBody,
+    Trailers,
+    Completion,
+}
+
+/// The names that a generation has; all others are forgotten by [`Tally::retain`].
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    pub listeners: HashSet<String>,
+    pub routes: HashSet<String>,
+    /// Endpoints by cluster.
+    pub clusters: HashMap<String, HashSet<String>>,
+    pub filters: HashSet<String>,
+}
+
+/// A copy of one worker's counts, to be sent to whoever writes them out.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    pub(super) listeners: Vec<(Labels<1>, ListenerCounts)>,
+    pub(super) routes: Vec<(Labels<2>, RouteCounts)>,
+    pub(super) endpoints: Vec<(Labels<2>, EndpointCounts)>,
+    pub(super) clusters: Vec<(Labels<1>, ClusterCounts)>,
+    pub(super) filters: Vec<(Labels<1>, FilterCounts)>,
+    pub(super) stale: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct ListenerCounts {
+    pub(super) open: i64,
+    pub(super) accepted: u64,
+    pub(super) refused: Counts<&'static str>,
+    pub(super) received_bytes: u64,
+    pub(super) sent_bytes: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct RouteCounts {
+    pub(super) codes: Counts<u16>,
+    pub(super) seconds: Histogram,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct EndpointCounts {
+    pub(super) codes: Counts<u16>,
+    pub(super) failures: Counts<&'static str>,
+    pub(super) open: i64,
+    pub(super) opened: u64,
+    pub(super) reused: u64,
+}
+
+/// Apart from its endpoints, so that the histogram does not shrink when an endpoint goes.
+#[derive(Clone, Debug)]
+pub struct ClusterCounts {
+    pub(super) seconds: Histogram,
+}
+
+#[derive(Clone, Debug)]
+pub struct FilterCounts {
+    /// In the order of [`Hook::ALL`].
+    pub(super) calls: [Histogram; Hook::ALL.len()],
+    pub(super) failures: Counts<FilterFailure>,
+    pub(super) instances: i64,
+    pub(super) memory_bytes: i64,
+    pub(super) replies: u64,
+    pub(super) log_dropped: u64,
+    pub(super) custom: CustomMetrics,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FilterFailure {
+    pub hook: Hook,
+    pub kind: &'static str,
+    pub policy: &'static str,
+}
+
+impl Tally {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn listener(&mut self, name: &str) -> ListenerSeries {
+        ListenerSeries(self.listeners.intern([name]))
+    }
+
+    /// `route` is a configured name or [`UNMATCHED`].
+    pub fn route(&mut self, listener: &str, route: &str) -> RouteSeries {
+        RouteSeries(self.routes.intern([listener, route]))
+    }
+
+    pub fn endpoint(&mut self, cluster: &str, endpoint: &str) -> EndpointSeries {
+        EndpointSeries {
+            endpoint: self.endpoints.intern([cluster, endpoint]),
+            cluster: self.clusters.intern([cluster]),
+        }
+    }
+
+    pub fn filter(&mut self, name: &str) -> FilterSeries {
+        FilterSeries(self.filters.intern([name]))
+    }
+
+    /// Forgets what `live` does not name. A series that still counts something open (connections, instances) is kept
+    /// until a later call finds it closed, so that what closes is taken off where it was put on.
+    pub fn retain(&mut self, live: &Live) {
+        self.listeners.retain(|[name], counts| live.listeners.contains(name) || name == OVERFLOW || counts.open != 0);
+        self.routes.retain(|[listener, route], _| {
+            let known = live.routes.contains(route) || route == UNMATCHED;
+            known && live.listeners.contains(listener) || route == OVERFLOW
+        });
+        self.endpoints.retain(|[cluster, endpoint], counts| {
+            let known = live.clusters.get(cluster).is_some_and(|endpoints| endpoints.contains(endpoint));
+            known || endpoint == OVERFLOW || counts.open != 0
+        });
+        self.clusters.retain(|[name], _| live.clusters.contains_key(name) || name == OVERFLOW);
+        self.filters.retain(|[name], counts| {
+            let open = counts.instances != 0 || counts.memory_bytes != 0;
+            live.filters.contains(name) || name == OVERFLOW || open
+        });
+    }
+
+    pub fn report(&self) -> Report {
+        Report {
+            listeners: copy(&self.listeners),
+            routes: copy(&self.routes),
+            endpoints: copy(&self.endpoints),
+            clusters: copy(&self.clusters),
+            filters: copy(&self.filters),
+            stale: self.stale,
+        }
+    }
+}
+
+fn copy<const N: usize, V: Clone>(table: &Table<N, V>) -> Vec<(Labels<N>, V)> {
+    table.iter().map(|(labels, counts)| (labels.clone(), counts.clone())).collect()
+}
+
+/// Connections of clients.
+impl Tally {
+    /// A connection came (`1`) or went (`-1`).
+    pub fn connection(&mut self, series: ListenerSeries, delta: i64) {
+        let Some(counts) = found(self.listeners.at(series.0), &mut self.stale) else { return };
+        counts.open += delta;
+        counts.accepted += u64::try_from(delta).unwrap_or(0);
+    }
+
+    /// `reason`: what bound or rule the connection met before it could ask for anything.
+    pub fn connection_refused(&mut self, series: ListenerSeries, reason: &'static str) {
+        let Some(counts) = found(self.listeners.at(series.0), &mut self.stale) else { return };
+        counts.refused.add(reason, 1);
+    }
+
+    pub fn bytes(&mut self, series: ListenerSeries, received: u64, sent: u64) {
+        let Some(counts) = found(self.listeners.at(series.0), &mut self.stale) else { return };
+        counts.received_bytes += received;
+        counts.sent_bytes += sent;
+    }
+}
+
+/// Exchanges.
+impl Tally {
+    /// `seconds` from the first byte of the head to the last of the response.
+    #[inline]
+    pub fn request(&mut self, series: RouteSeries, status: u16, seconds: f64) {
+        let Some(counts) = found(self.routes.at(series.0), &mut self.stale) else { return };
+        counts.codes.add_code(status);
+        counts.seconds.observe(seconds);
+    }
+}
+
+/// Upstreams.
+impl Tally {
+    /// `seconds` from the request's first byte upstream to the end of the response's head.
+    #[inline]
+    pub fn upstream_response(&mut self, series: EndpointSeries, status: u16, seconds: f64) {
+        if let Some(counts) = found(self.endpoints.at(series.endpoint), &mut self.stale) {
+            counts.codes.add_code(status);
+        }
+        if let Some(counts) = self.clusters.at(series.cluster) {
+            counts.seconds.observe(seconds);
+        }
+    }
+
+    /// `kind`: one of [`UPSTREAM_FAILURES`](super::UPSTREAM_FAILURES), which are shown from zero, or another.
+    pub fn upstream_failure(&mut self, series: EndpointSeries, kind: &'static str) {
+        let Some(counts) = found(self.endpoints.at(series.endpoint), &mut self.stale) else { return };
+        counts.failures.add(kind, 1);
+    }
+
+    /// A connection was opened (`1`) or closed (`-1`).
+    pub fn upstream_connections(&mut self, series: EndpointSeries, delta: i64) {
+        let Some(counts) = found(self.endpoints.at(series.endpoint), &mut self.stale) else { return };
+        counts.open += delta;
+        counts.opened += u64::try_from(delta).unwrap_or(0);
+    }
+
+    /// An exchange took a connection that was open already.
+    #[inline]
+    pub fn upstream_reused(&mut self, series: EndpointSeries) {
+        let Some(counts) = found(self.endpoints.at(series.endpoint), &mut self.stale) else { return };
+        counts.reused += 1;
+    }
+}
+
+/// Filters.
+impl Tally {
+    #[inline]
+    pub fn filter_call(&mut self, series: FilterSeries, hook: Hook, seconds: f64) {
+        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else { return };
+        if let Some(calls) = counts.calls.get_mut(hook as usize) {
+            calls.observe(seconds);
+        }
+    }
+
+    /// `kind`: `trap`, `cpu`, `wall`, `memory`, `no_instance`, ..; `policy`: what became of the exchange, `closed` or
+    /// `open`.
+    pub fn filter_failure(&mut self, series: FilterSeries, hook: Hook, kind: &'static str, policy: &'static str) {
+        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else { return };
+        counts.failures.add(FilterFailure { hook, kind, policy }, 1);
+    }
+
+    /// Instances were made or dropped on this worker.
+    pub fn filter_instances(&mut self, series: FilterSeries, delta: i64) {
+        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else { return };
+        counts.instances += delta;
+    }
+
+    /// Linear memory of the filter's instances grew, or went with an instance.
+    pub fn filter_memory(&mut self, series: FilterSeries, delta_bytes: i64) {
+        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else { return };
+        counts.memory_bytes += delta_bytes;
+    }
+
+    /// The filter answered in the upstream's place.
+    pub fn filter_reply(&mut self, series: FilterSeries) {
+        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else { return };
+        counts.replies += 1;
+    }
+
+    /// A log line of the filter was over its rate.
+    pub fn filter_log_dropped(&mut self, series: FilterSeries) {
+        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else { return };
+        counts.log_dropped += 1;
+    }
+
+    /// The guest's `counter-add`. `name` and `by` are taken as they come and dropped when they break a rule.
+    pub fn filter_counter(&mut self, series: FilterSeries, name: &str, by: u64) {
+        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else { return };
+        counts.custom.add(name, by);
+    }
+
+    /// The guest's `gauge-set`.
+    pub fn filter_gauge(&mut self, series: FilterSeries, name: &str, value: f64) {
+        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else { return };
+        counts.custom.set(name, value);
+    }
+
+    /// The guest's `histogram-observe`.
+    pub fn filter_histogram(&mut self, series: FilterSeries, name: &str, value: f64) {
+        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else { return };
+        counts.custom.observe(name, value);
+    }
+}
+
+/// Passes on what an id led to, and counts the ids that led nowhere.
+#[inline]
+fn found<'a, V>(counts: Option<&'a mut V>, stale: &mut u64) -> Option<&'a mut V> {
+    if counts.is_none() {
+        *stale += 1;
+    }
+    counts
+}
+
+impl Hook {
+    /// In the order of their numbers.
+    pub const ALL: [Self; 8] = [
+        Self::Configure,
+        Self::Connection,
+        Self::RequestHead,
+        Self::RequestBody,
+        Self::ResponseHead,
+        Self::ResponseBody,
+        Self::Trailers,
+        Self::Completion,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Configure => "configure",
+            Self::Connection => "connection",
+            Self::RequestHead => "request_head",
+            Self::RequestBody => "request_body",
+            Self::ResponseHead => "response_head",
+            Self::ResponseBody => "response_body",
+            Self::Trailers => "trailers",
+            Self::Completion => "completion",
+        }
+    }
+}
+
+impl Default for RouteCounts {
+    fn default() -> Self {
+        Self { codes: Counts::default(), seconds: Histogram::new(&EXCHANGE_SECONDS) }
+    }
+}
+
+impl Default for ClusterCounts {
+    fn default() -> Self {
+        Self { seconds: Histogram::new(&EXCHANGE_SECONDS) }
+    }
+}
+
+impl Default for FilterCounts {
+    fn default() -> Self {
+        Self {
+            calls: [const { Histogram::new(&HOOK_SECONDS) }; Hook::ALL.len()],
+            failures: Counts::default(),
+            instances: 0,
+            memory_bytes: 0,
+            replies: 0,
+            log_dropped: 0,
+            custom: CustomMetrics::default(),
+        }
+    }
+}
+
+/// Adds what another worker counted under the same labels.
+pub(super) trait Absorb {
+    fn absorb(&mut self, other: &Self);
+}
+
+impl Absorb for ListenerCounts {
+    fn absorb(&mut self, other: &Self) {
+        self.open += other.open;
+        self.accepted += other.accepted;
+        self.refused.absorb(&other.refused);
+        self.received_bytes += other.received_bytes;
+        self.sent_bytes += other.sent_bytes;
+    }
+}
+
+impl Absorb for RouteCounts {
+    fn absorb(&mut self, other: &Self) {
+        self.codes.absorb(&other.codes);
+        self.seconds.absorb(&other.seconds);
+    }
+}
+
+impl Absorb for EndpointCounts {
+    fn absorb(&mut self, other: &Self) {
+        self.codes.absorb(&other.codes);
+        self.failures.absorb(&other.failures);
+        self.open += other.open;
+        self.opened += other.opened;
+        self.reused += other.reused;
+    }
+}
+
+impl Absorb for ClusterCounts {
+    fn absorb(&mut self, other: &Self) {
+        self.seconds.absorb(&other.seconds);
+    }
+}
+
+impl Absorb for FilterCounts {
+    fn absorb(&mut self, other: &Self) {
+        for (calls, more) in self.calls.iter_mut().zip(&other.calls) {
+            calls.absorb(more);
+        }
+        self.failures.absorb(&other.failures);
+        self.instances += other.instances;
+        self.memory_bytes += other.memory_bytes;
+        self.replies += other.replies;
+        self.log_dropped += other.log_dropped;
+        self.custom.absorb(&other.custom);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn live(names: &[&str]) -> Live {
+        let names: HashSet<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let clusters = names.iter().map(|name| (name.clone(), names.clone())).collect();
+        Live { listeners: names.clone(), routes: names.clone(), clusters, filters: names }
+    }
+
+    /// Label values of every series, tables in the order of the fields.
+    fn names(report: &Report) -> Vec<String> {
+        let one = |labels: &Labels<1>| labels[0].to_string();
+        let two = |labels: &Labels<2>| labels.join("/");
+        let mut names: Vec<String> = report.listeners.iter().map(|(labels, _)| one(labels)).collect();
+        names.extend(report.routes.iter().map(|(labels, _)| two(labels)));
+        names.extend(report.endpoints.iter().map(|(labels, _)| two(labels)));
+        names.extend(report.clusters.iter().map(|(labels, _)| one(labels)));
+        names.extend(report.filters.iter().map(|(labels, _)| one(labels)));
+        names
+    }
+
+    #[test]
+    fn a_report_goes_to_another_thread() {
+        fn sendable<T: Send + Clone + 'static>() {}
+        sendable::<Report>();
+    }
+
+    #[test]
+    fn hooks_are_numbered_in_their_order() {
+        for (number, hook) in Hook::ALL.into_iter().enumerate() {
+            assert_eq!(hook as usize, number);
+        }
+    }
+
+    #[test]
+    fn names_that_are_gone_are_forgotten_and_their_ids_do_no_harm() {
+        let mut tally = Tally::new();
+        let (listener, route) = (tally.listener("old"), tally.route("old", "old"));
+        let (endpoint, filter) = (tally.endpoint("old", "old"), tally.filter("old"));
+        tally.route("new", UNMATCHED);
+        tally.retain(&live(&["new"]));
+        let (new_route, new_filter) = (tally.route("new", "new"), tally.filter("new"));
+
+        tally.connection(listener, -1);
+        tally.request(route, 200, 0.1);
+        tally.upstream_response(endpoint, 200, 0.1);
+        tally.upstream_connections(endpoint, -1);
+        tally.filter_call(filter, Hook::RequestHead, 0.1);
+        tally.filter_counter(filter, "x", 1);
+
+        let report = tally.report();
+        assert_eq!(names(&report), ["new/new", "new/<unmatched>", "new"]);
+        assert!(report.routes.iter().all(|(_, counts)| counts.seconds.count() == 0));
+        assert_eq!(report.stale, 6);
+        assert!(new_route != route && new_filter != filter);
+    }
+
+    #[test]
+    fn what_is_still_open_is_not_forgotten() {
+        let mut tally = Tally::new();
+        let (listener, endpoint, filter) = (tally.listener("old"), tally.endpoint("old", "old"), tally.filter("old"));
+        tally.connection(listener, 1);
+        tally.upstream_connections(endpoint, 1);
+        tally.filter_instances(filter, 1);
+        tally.retain(&live(&[]));
+        assert_eq!(names(&tally.report()), ["old", "old/old", "old"]);
+
+        tally.connection(listener, -1);
+        tally.upstream_connections(endpoint, -1);
+        tally.filter_instances(filter, -1);
+        tally.retain(&live(&[]));
+        assert_eq!(names(&tally.report()), [""; 0]);
+        assert_eq!(tally.report().stale, 0);
+    }
+
+    #[test]
+    fn a_name_that_stays_keeps_its_counts_and_its_id() {
+        let mut tally = Tally::new();
+        let route = tally.route("web", "api");
+        tally.request(route, 200, 0.1);
+        tally.retain(&live(&["web", "api"]));
+        assert_eq!(tally.route("web", "api"), route);
+        assert_eq!(tally.report().routes[0].1.seconds.count(), 1);
+    }
+
+    #[test]
+    fn the_overflow_series_outlives_every_generation() {
+        let mut tally = Tally::new();
+        tally.route(OVERFLOW, OVERFLOW);
+        tally.filter(OVERFLOW);
+        tally.retain(&Live::default());
+        assert_eq!(names(&tally.report()), ["<overflow>/<overflow>", "<overflow>"]);
+    }
+}

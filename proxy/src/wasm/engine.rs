@@ -1,0 +1,123 @@
+//! The wasm engine of the process: compiler settings, the pooling allocator, and the clock that bounds guests.
+//!
+//! Control plane makes it, once; the data plane only instantiates through it. Guests run on fibers and are interrupted
+//! by epochs: a thread of its own advances the epoch each millisecond, whatever the workers do.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+/// The unit of a guest's processor time.
+pub const TICK: Duration = Duration::from_millis(1);
+
+/// Core instances for one component: its own module, and the shims that `wit-component` puts around it (two), with
+/// room for a component made of two languages.
+const CORE_INSTANCES_PER_COMPONENT: u32 = 8;
+/// A component's own memory, and one for an adapter.
+const MEMORIES_PER_COMPONENT: u32 = 2;
+const TABLES_PER_COMPONENT: u32 = 8;
+/// Entries of one table; the largest guests seen (interpreters) have some 10,000.
+const TABLE_ELEMENTS: usize = 32_768;
+/// A guest's own stack. wasmtime's default; deep recursion traps at it.
+const GUEST_STACK_BYTES: usize = 512 << 10;
+/// Guest stack and the host functions that run on top of it.
+const FIBER_STACK_BYTES: usize = 1 << 20;
+/// Pages of a slot that stay resident between guests, so that a fresh instance costs no page fault for the first of
+/// them: 64 KiB covers the data and stack of a small guest.
+const KEEP_RESIDENT_BYTES: usize = 64 << 10;
+
+/// What the allocator sets aside at start-up. Address space, not memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    pub instances: u32,
+    pub memory_bytes: u64,
+}
+
+/// Cheap to clone; the ticker stops with the last clone.
+#[derive(Clone)]
+pub struct Engine {
+    inner: wasmtime::Engine,
+    _ticker: Arc<Ticker>,
+}
+
+impl Engine {
+    /// Fails when the address space cannot be had, with what to change.
+    pub fn new(reservation: Reservation) -> Result<Self, String> {
+        let inner = wasmtime::Engine::new(&settings(reservation)).map_err(|error| {
+            format!(
+                "wasm: cannot reserve room for {} instances of {} bytes ({error:#}); lower `wasm.max_instances` or raise the limit on address space (`ulimit -v`)",
+                reservation.instances, reservation.memory_bytes
+            )
+        })?;
+        let ticker = Ticker::start(inner.clone()).map_err(|error| format!("wasm: cannot start the epoch thread: {error}"))?;
+        Ok(Self { inner, _ticker: Arc::new(ticker) })
+    }
+
+    pub(super) fn inner(&self) -> &wasmtime::Engine {
+        &self.inner
+    }
+}
+
+fn settings(reservation: Reservation) -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .max_wasm_stack(GUEST_STACK_BYTES)
+        .async_stack_size(FIBER_STACK_BYTES)
+        // Async component features add a task table to every store and three times the cost to every call.
+        .concurrency_support(false)
+        .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(16))
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(reservation)));
+    config
+}
+
+fn pool(reservation: Reservation) -> PoolingAllocationConfig {
+    let instances = reservation.instances;
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        .total_core_instances(instances.saturating_mul(4))
+        .total_memories(instances)
+        .total_tables(instances.saturating_mul(4))
+        .total_stacks(instances)
+        .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT)
+        .max_memories_per_component(MEMORIES_PER_COMPONENT)
+        .max_tables_per_component(TABLES_PER_COMPONENT)
+        .table_elements(TABLE_ELEMENTS)
+        .max_memory_size(usize::try_from(reservation.memory_bytes).unwrap_or(usize::MAX))
+        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+        .table_keep_resident(KEEP_RESIDENT_BYTES);
+    pool
+}
+
+/// The thread that advances the epoch.
+struct Ticker {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ticker {
+    fn start(engine: wasmtime::Engine) -> std::io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::Builder::new().name("tamis-epoch".into()).spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                std::thread::sleep(TICK);
+                engine.increment_epoch();
+            }
+        })?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A panic of the ticker has been reported by its own thread.
+            let _ = thread.join();
+        }
+    }
+}

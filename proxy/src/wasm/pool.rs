@@ -1,0 +1,208 @@
+//! A worker's guests at rest, filed under their filters.
+//!
+//! Data plane; one thread only. The guest that was used last is used next, while its memory is in the cache. A guest
+//! that failed, that served its `instance_reuse`, or whose filter is gone is dropped instead of being put back.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::filter::Filter;
+use super::instance::{GuestMetric, Instance};
+use crate::filter::{Failure, Hook, Verdict};
+use crate::head::Message;
+
+/// A guest at rest for so long is dropped, so that a burst's memory is given back.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// All pools of one worker.
+#[derive(Default)]
+pub struct Pools {
+    pools: RefCell<HashMap<u64, Rc<Pool>>>,
+}
+
+impl Pools {
+    /// The filter's pool, made at its first use.
+    pub fn of(&self, filter: &Arc<Filter>) -> Rc<Pool> {
+        let mut pools = self.pools.borrow_mut();
+        Rc::clone(pools.entry(filter.id()).or_insert_with(|| Rc::new(Pool::new(Arc::clone(filter)))))
+    }
+
+    /// Drops the guests at rest of filters that are no longer wanted; those at work are dropped when they are done.
+    pub fn retain(&self, wanted: impl Fn(u64) -> bool) {
+        self.pools.borrow_mut().retain(|id, pool| {
+            let keep = wanted(*id);
+            if !keep {
+                pool.retire();
+            }
+            keep
+        });
+    }
+
+    /// Drops guests that have been at rest for a minute.
+    pub fn sweep(&self, now: Instant) {
+        for pool in self.pools.borrow().values() {
+            pool.release(|rested| now.duration_since(rested.since) >= IDLE);
+        }
+    }
+
+    /// Each filter with its live guests and their linear memory.
+    pub fn usage(&self) -> Vec<(Arc<str>, u32, usize)> {
+        let pools = self.pools.borrow();
+        pools.values().map(|pool| (Arc::clone(pool.filter.name()), pool.live.get(), pool.memory.get())).collect()
+    }
+}
+
+/// One filter's guests in one worker.
+pub struct Pool {
+    filter: Arc<Filter>,
+    idle: RefCell<Vec<Rested>>,
+    /// Guests alive, at rest and at work.
+    live: Cell<u32>,
+    /// Linear memory of all of them, as of the last time that each was put back.
+    memory: Cell<usize>,
+    freed: Notify,
+    retired: Cell<bool>,
+}
+
+struct Rested {
+    instance: Box<Instance>,
+    since: Instant,
+}
+
+impl Pool {
+    fn new(filter: Arc<Filter>) -> Self {
+        Self { filter, idle: RefCell::default(), live: Cell::new(0), memory: Cell::new(0), freed: Notify::new(), retired: Cell::new(false) }
+    }
+
+    /// A guest for one exchange: one at rest, a new one, or, when there are as many as allowed, the next that is free
+    /// within `limits.wall`.
+    pub async fn lease(self: &Rc<Self>) -> Result<Lease, (Failure, String)> {
+        match self.rested() {
+            Some(lease) => Ok(lease),
+            None => self.lease_slowly().await,
+        }
+    }
+
+    fn rested(self: &Rc<Self>) -> Option<Lease> {
+        let Rested { instance, .. } = self.idle.borrow_mut().pop()?;
+        let memory = instance.memory_bytes();
+        Some(Lease { held: Some(Held { instance: Some(instance), memory }), pool: Rc::clone(self) })
+    }
+
+    async fn lease_slowly(self: &Rc<Self>) -> Result<Lease, (Failure, String)> {
+        let wall = self.filter.limits.wall;
+        let waited = tokio::time::timeout(wall, async {
+            while self.live.get() >= self.filter.limits.instances_per_worker {
+                self.freed.notified().await;
+                if let Some(lease) = self.rested() {
+                    return Some(lease);
+                }
+            }
+            None
+        });
+        match waited.await {
+            Ok(Some(lease)) => Ok(lease),
+            Ok(None) => self.start().await,
+            Err(_) => Err((Failure::NoInstance, format!("all {} instances were busy for {wall:?}", self.live.get()))),
+        }
+    }
+
+    async fn start(self: &Rc<Self>) -> Result<Lease, (Failure, String)> {
+        self.live.set(self.live.get() + 1);
+        // Made first, so that the count is right again if starting fails or is given up.
+        let mut lease = Lease { held: Some(Held { instance: None, memory: 0 }), pool: Rc::clone(self) };
+        let instance = Instance::start(&self.filter).await.map_err(|error| (error.failure, error.to_string()))?;
+        if let Some(held) = &mut lease.held {
+            held.instance = Some(instance);
+            held.weigh(self);
+        }
+        Ok(lease)
+    }
+
+    /// One guest fewer.
+    fn forget(&self) {
+        self.live.set(self.live.get() - 1);
+        self.freed.notify_one();
+    }
+
+    fn retire(&self) {
+        self.retired.set(true);
+        self.release(|_| true);
+    }
+
+    /// Drops the guests at rest that are `unwanted`.
+    fn release(&self, unwanted: impl Fn(&Rested) -> bool) {
+        for rested in self.idle.borrow_mut().extract_if(.., |rested| unwanted(rested)) {
+            self.memory.set(self.memory.get() - rested.instance.memory_bytes());
+            self.forget();
+        }
+    }
+}
+
+/// A guest at work for one exchange. Dropped without [`Lease::put_back`], the guest goes with it.
+pub struct Lease {
+    held: Option<Held>,
+    pool: Rc<Pool>,
+}
+
+struct Held {
+    /// `None` only while it starts.
+    instance: Option<Box<Instance>>,
+    /// What the pool's total counts for this guest.
+    memory: usize,
+}
+
+impl Lease {
+    /// Runs one hook. After an error the lease must be dropped; whoever drops the future half-way drops the lease too.
+    pub async fn call(&mut self, hook: Hook, message: &mut Option<Box<Message>>) -> Result<Verdict, (Failure, String)> {
+        match self.held.as_mut().and_then(|held| held.instance.as_deref_mut()) {
+            Some(instance) => instance.call(hook, message, &self.pool.filter).await,
+            None => Err((Failure::Trap, "no guest is held".into())),
+        }
+    }
+
+    /// What the guest counted in its last hook.
+    pub fn take_metrics(&mut self) -> Vec<GuestMetric> {
+        let instance = self.held.as_mut().and_then(|held| held.instance.as_deref_mut());
+        instance.map(Instance::take_metrics).unwrap_or_default()
+    }
+
+    /// Ends the exchange of a guest that did nothing wrong.
+    pub fn put_back(mut self) {
+        let pool = Rc::clone(&self.pool);
+        let reuse = pool.filter.limits.reuse;
+        let Some(held) = &mut self.held else { return };
+        held.weigh(&pool);
+        let again = held.instance.as_mut().is_some_and(|instance| instance.served_one(reuse));
+        if !again || pool.retired.get() {
+            return;
+        }
+        if let Some(instance) = self.held.take().and_then(|held| held.instance) {
+            pool.idle.borrow_mut().push(Rested { instance, since: Instant::now() });
+            pool.freed.notify_one();
+        }
+    }
+}
+
+impl Held {
+    fn weigh(&mut self, pool: &Pool) {
+        let bytes = self.instance.as_ref().map_or(0, |instance| instance.memory_bytes());
+        pool.memory.set(pool.memory.get() - self.memory + bytes);
+        self.memory = bytes;
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.pool.memory.set(self.pool.memory.get() - held.memory);
+            self.pool.forget();
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! A client's connection as hyper reads and writes it, with what hyper leaves to a proxy.
+//!
+//! Data plane. Three things happen on the way through: request heads are looked at before hyper parses them (`scan`),
+//! reads and writes are held to their deadlines, and bytes are counted. It frames nothing itself.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::rt::ReadBufCursor;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::Instant;
+
+use crate::scan::{Fault, HeadScanner, Position};
+use crate::stream::Stream;
+use crate::timer::Watchdog;
+
+/// What one read takes from the socket; shared by all connections of a worker, so that an idle one holds no buffer.
+const SCRATCH: usize = 64 << 10;
+/// How much of an unread request is thrown away after the last response, so that the client reads the response before
+/// it meets a reset.
+const LINGER_BYTES: u64 = 1 << 20;
+/// For how long.
+const LINGER: Duration = Duration::from_secs(2);
+
+thread_local! {
+    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+}
+
+/// The deadlines of one connection; see [`Limits`](crate::snapshot::Limits).
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    pub head: Duration,
+    pub idle: Duration,
+    pub write: Duration,
+}
+
+/// Which deadline ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expired {
+    Idle,
+    Head,
+    Write,
+}
+
+/// Shared by hyper's end of the connection and ours.
+pub struct Wire {
+    /// Taken out for the last words of the connection, when hyper is done with its end.
+    stream: RefCell<Option<Stream>>,
+    scanner: RefCell<HeadScanner>,
+    deadlines: Cell<Deadlines>,
+    /// Since when the connection waits for a head, or is in the middle of one.
+    waiting_since: Cell<Instant>,
+    /// An exchange is under way; its own deadlines hold, not the connection's.
+    busy: Cell<bool>,
+    blocked_since: Cell<Option<Instant>>,
+    expired: Cell<Option<Expired>>,
+    reading: Watchdog,
+    writing: Watchdog,
+    pub bytes_in: Cell<u64>,
+    pub bytes_out: Cell<u64>,
+}
+
+impl Wire {
+    pub fn new(stream: Stream, max_head_bytes: usize, deadlines: Deadlines) -> Rc<Self> {
+        Rc::new(Self {
+            stream: RefCell::new(Some(stream)),
+            scanner: RefCell::new(HeadScanner::new(max_head_bytes)),
+            deadlines: Cell::new(deadlines),
+            waiting_since: Cell::new(Instant::now()),
+            busy: Cell::new(false),
+            blocked_since: Cell::new(None),
+            expired: Cell::new(None),
+            reading: Watchdog::default(),
+            writing: Watchdog::default(),
+            bytes_in: Cell::new(0),
+            bytes_out: Cell::new(0),
+        })
+    }
+
+    pub fn end(self: &Rc<Self>) -> WireEnd {
+        WireEnd(Rc::clone(self))
+    }
+
+    /// hyper has parsed a head.
+    pub fn begin_exchange(&self) {
+        self.busy.set(true);
+    }
+
+    pub fn end_exchange(&self, now: Instant) {
+        self.busy.set(false);
+        self.waiting_since.set(now);
+    }
+
+    pub fn is_busy(&self) -> bool {
+        self.busy.get()
+    }
+
+    /// What hyper does not show of the head with this number, counted from 1.
+    pub fn fault(&self, head: u64) -> Option<Fault> {
+        self.scanner.borrow().fault().filter(|(at, _)| *at <= head).map(|(_, fault)| fault)
+    }
+
+    pub fn expired(&self) -> Option<Expired> {
+        self.expired.get()
+    }
+
+    /// Sends `farewell`, closes our half, and throws away what still comes, within bounds.
+    pub async fn linger(&self, farewell: &[u8]) {
+        let Some(mut stream) = self.stream.take() else { return };
+        let drained = tokio::time::timeout(LINGER, async {
+            stream.write_all(farewell).await?;
+            stream.shutdown().await?;
+            let mut unread = (&mut stream).take(LINGER_BYTES);
+            tokio::io::copy(&mut unread, &mut tokio::io::sink()).await
+        });
+        // Bounded on purpose; the connection closes either way.
+        let _ = drained.await;
+    }
+
+    fn poll_read(&self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        match self.with_stream(|stream| stream.poll_read(context, &mut buffer)) {
+            Poll::Ready(Ok(())) => {
+                self.look_at(buffer.filled());
+                Poll::Ready(Ok(buffer.filled().len()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => self.poll_waiting(context),
+        }
+    }
+
+    fn with_stream<T>(&self, poll: impl FnOnce(Pin<&mut Stream>) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match self.stream.borrow_mut().as_mut() {
+            Some(stream) => poll(Pin::new(stream)),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    fn look_at(&self, bytes: &[u8]) {
+        let mut scanner = self.scanner.borrow_mut();
+        let was_idle = scanner.position() == Position::Idle;
+        scanner.feed(bytes);
+        if was_idle && scanner.position() == Position::Head {
+            self.waiting_since.set(Instant::now());
+        }
+        self.bytes_in.set(self.bytes_in.get() + bytes.len() as u64);
+    }
+
+    fn poll_waiting(&self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.busy.get() {
+            return Poll::Pending;
+        }
+        let Deadlines { head, idle, .. } = self.deadlines.get();
+        let (wait, expired) = match self.scanner.borrow().position() {
+            // A connection that never says anything is given no longer than one that says it slowly.
+            Position::Idle if self.bytes_in.get() == 0 => (head, Expired::Idle),
+            Position::Idle => (idle, Expired::Idle),
+            Position::Head => (head, Expired::Head),
+            Position::Body => return Poll::Pending,
+        };
+        if self.reading.expired(context, self.waiting_since.get() + wait) {
+            self.expired.set(Some(expired));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Poll::Pending
+    }
+
+    fn written(&self, context: &mut Context<'_>, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match polled {
+            Poll::Ready(Ok(bytes)) => {
+                self.blocked_since.set(None);
+                self.bytes_out.set(self.bytes_out.get() + bytes as u64);
+                Poll::Ready(Ok(bytes))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                let since = self.blocked_since.get().unwrap_or_else(Instant::now);
+                self.blocked_since.set(Some(since));
+                if self.writing.expired(context, since + self.deadlines.get().write) {
+                    self.expired.set(Some(Expired::Write));
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// hyper's end of a [`Wire`].
+pub struct WireEnd(Rc<Wire>);
+
+impl hyper::rt::Read for WireEnd {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, mut cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            let room = cursor.remaining().min(buffer.len());
+            self.0.poll_read(context, &mut buffer[..room]).map_ok(|read| cursor.put_slice(&buffer[..read]))
+        })
+    }
+}
+
+impl hyper::rt::Write for WireEnd {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = self.0.with_stream(|stream| stream.poll_write(context, bytes));
+        self.0.written(context, polled)
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let polled = self.0.with_stream(|stream| stream.poll_write_vectored(context, slices));
+        self.0.written(context, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.with_stream(|stream| stream.poll_flush(context))
+    }
+
+    /// Left to [`Wire::linger`] and to the drop of the stream: a shutdown here would be the end of the answer for a
+    /// client that is still sending.
+    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

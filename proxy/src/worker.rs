@@ -1,0 +1,455 @@
+//! A worker: one thread, one runtime, and everything that its exchanges share.
+//!
+//! Data plane. Workers share nothing that is written per request: each has its own connections to upstreams, its own
+//! guests, its own counts. They learn of a new generation by one atomic number, and of everything else by commands.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use http::{HeaderValue, StatusCode};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+use crate::chain::{Floor, Step};
+use crate::filter::{self, Failure, OnFailure};
+use crate::hop::Via;
+use crate::listener;
+use crate::pool::{self, ClusterPool, EndpointUsage};
+use crate::snapshot::Snapshot;
+use crate::telemetry::metrics::{EndpointSeries, FilterSeries, Hook, Live as LiveNames, Report, RouteSeries, Tally, UNMATCHED};
+use crate::wasm;
+
+/// How often idle connections and guests are looked through.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// The generation that new exchanges take. Written by `reload` only.
+pub struct Live {
+    snapshot: ArcSwap<Snapshot>,
+    /// The snapshot's number, beside it, so that a request that finds nothing new touches no reference count.
+    generation: AtomicU64,
+}
+
+impl Live {
+    pub fn new(snapshot: Arc<Snapshot>) -> Self {
+        Self { generation: AtomicU64::new(snapshot.generation), snapshot: ArcSwap::new(snapshot) }
+    }
+
+    pub fn load(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    pub fn store(&self, snapshot: Arc<Snapshot>) {
+        let generation = snapshot.generation;
+        self.snapshot.store(snapshot);
+        self.generation.store(generation, Ordering::Release);
+    }
+}
+
+/// What the control plane asks of a worker.
+pub enum Command {
+    /// There is a new generation: listen where it says, let go of what it dropped.
+    Reconcile,
+    Report(oneshot::Sender<WorkerReport>),
+    /// Accept nothing more, end what is under way.
+    Drain,
+    /// Drop what is still under way and end.
+    Stop,
+}
+
+/// A worker's answer to [`Command::Report`].
+#[derive(Default)]
+pub struct WorkerReport {
+    pub counts: Report,
+    pub endpoints: Vec<EndpointUsage>,
+    /// Each filter's live guests and their linear memory.
+    pub guests: Vec<(Arc<str>, u32, usize)>,
+    pub connections: usize,
+    /// Generations that exchanges or idle connections of this worker are still on.
+    pub generations: HashSet<u64>,
+}
+
+/// One thread's world. Lives as long as the process.
+pub struct Worker {
+    pub index: usize,
+    pub via: Via,
+    pub tally: RefCell<Tally>,
+    live: Arc<Live>,
+    upstreams: pool::Pools,
+    guests: wasm::Pools,
+    pinned: RefCell<Rc<Pinned>>,
+    /// Generations that something still holds, the current one included.
+    past: RefCell<Vec<std::rc::Weak<Pinned>>>,
+    random: Cell<u64>,
+    draining: Cell<bool>,
+    connections: RefCell<slab::Slab<Entry>>,
+    /// Open connections by the id of their sockets.
+    open: RefCell<HashMap<u64, usize>>,
+    /// What the gauges of guests were last set to, by filter.
+    weighed: RefCell<HashMap<Arc<str>, Weight>>,
+}
+
+/// One open connection.
+struct Entry {
+    sockets: u64,
+    waker: Option<Waker>,
+}
+
+/// Accept loops by the id of their sockets.
+type Listening = HashMap<u64, JoinHandle<()>>;
+
+/// One filter's guests in one worker.
+#[derive(Clone, Copy, Default)]
+struct Weight {
+    guests: i64,
+    memory_bytes: i64,
+}
+
+/// One generation as one worker sees it, with what the worker looked up for it once.
+pub struct Pinned {
+    pub snapshot: Arc<Snapshot>,
+    upstreams: Vec<OnceCell<Rc<ClusterPool>>>,
+    guests: Vec<OnceCell<Rc<wasm::Pool>>>,
+    filters: Vec<Cell<Option<FilterSeries>>>,
+    /// By listener, then route; the last of a row is for requests without a route.
+    routes: Vec<Cell<Option<RouteSeries>>>,
+}
+
+/// Runs a worker until it is drained or stopped.
+pub fn run(index: usize, live: Arc<Live>, instance: &str, commands: mpsc::UnboundedReceiver<Command>) -> std::io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let worker = Rc::new(Worker::new(index, live, instance));
+    runtime.block_on(worker.obey(commands));
+    Ok(())
+}
+
+impl Worker {
+    fn new(index: usize, live: Arc<Live>, instance: &str) -> Self {
+        let pinned = Rc::new(Pinned::new(live.load()));
+        Self {
+            index,
+            via: Via::new(instance),
+            tally: RefCell::default(),
+            live,
+            upstreams: pool::Pools::default(),
+            guests: wasm::Pools::default(),
+            past: RefCell::new(vec![Rc::downgrade(&pinned)]),
+            pinned: RefCell::new(pinned),
+            random: Cell::new(seed(index)),
+            draining: Cell::new(false),
+            connections: RefCell::default(),
+            open: RefCell::default(),
+            weighed: RefCell::default(),
+        }
+    }
+
+    async fn obey(self: Rc<Self>, mut commands: mpsc::UnboundedReceiver<Command>) {
+        let mut listening = Listening::new();
+        self.listen(&mut listening);
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Reconcile) => self.reconcile(&mut listening),
+                    Some(Command::Report(to)) => {
+                        // Whoever asked may have given up.
+                        let _ = to.send(self.report());
+                    }
+                    Some(Command::Drain) => self.drain(&mut listening),
+                    Some(Command::Stop) | None => return,
+                },
+                now = sweep.tick() => {
+                    self.upstreams.sweep(now);
+                    self.guests.sweep(now);
+                }
+            }
+        }
+    }
+
+    /// The generation for a new exchange.
+    pub fn pin(&self) -> Rc<Pinned> {
+        let pinned = self.pinned.borrow();
+        if pinned.snapshot.generation == self.live.generation.load(Ordering::Acquire) {
+            return Rc::clone(&pinned);
+        }
+        drop(pinned);
+        self.renew()
+    }
+
+    fn renew(&self) -> Rc<Pinned> {
+        let pinned = Rc::new(Pinned::new(self.live.load()));
+        let mut past = self.past.borrow_mut();
+        past.retain(|past| past.strong_count() > 0);
+        past.push(Rc::downgrade(&pinned));
+        *self.pinned.borrow_mut() = Rc::clone(&pinned);
+        pinned
+    }
+
+    fn reconcile(self: &Rc<Self>, listening: &mut Listening) {
+        let pinned = self.pin();
+        let snapshot = &pinned.snapshot;
+        if !self.draining.get() {
+            self.listen(listening);
+        }
+        let clusters: HashSet<u64> = snapshot.clusters.iter().map(|cluster| cluster.id()).collect();
+        self.upstreams.retain(|id| clusters.contains(&id));
+        let guests: HashSet<u64> = snapshot.guests.iter().map(|filter| filter.id()).collect();
+        self.guests.retain(|id| guests.contains(&id));
+        self.tally.borrow_mut().retain(&names(snapshot));
+        // Connections of a listener that is gone, and those that hold an old generation while they wait, look again.
+        self.wake_connections();
+    }
+
+    /// Accepts on the sockets of the current generation, and on no others.
+    fn listen(self: &Rc<Self>, listening: &mut Listening) {
+        let pinned = self.pin();
+        let wanted: HashSet<u64> = pinned.snapshot.listeners.iter().map(|listener| listener.sockets.id()).collect();
+        listening.retain(|id, task| {
+            let keep = wanted.contains(id);
+            if !keep {
+                task.abort();
+            }
+            keep
+        });
+        for listener in &pinned.snapshot.listeners {
+            listening.entry(listener.sockets.id()).or_insert_with(|| {
+                let (worker, sockets) = (Rc::clone(self), Arc::clone(&listener.sockets));
+                tokio::task::spawn_local(async move {
+                    if let Err(error) = listener::accept(worker, sockets).await {
+                        tracing::error!(%error, "a worker cannot accept");
+                    }
+                })
+            });
+        }
+    }
+
+    fn drain(&self, listening: &mut Listening) {
+        self.draining.set(true);
+        for (_, task) in listening.drain() {
+            task.abort();
+        }
+        self.wake_connections();
+    }
+
+    fn wake_connections(&self) {
+        for (_, entry) in self.connections.borrow().iter() {
+            if let Some(waker) = &entry.waker {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Open connections on the sockets with this id.
+    pub fn connections_of(&self, sockets: u64) -> usize {
+        self.open.borrow().get(&sockets).copied().unwrap_or(0)
+    }
+
+    /// Counts a connection in; the key is for [`Worker::leave`].
+    pub fn enter(&self, sockets: u64) -> usize {
+        *self.open.borrow_mut().entry(sockets).or_default() += 1;
+        self.connections.borrow_mut().insert(Entry { sockets, waker: None })
+    }
+
+    /// Who is to be woken when this connection has to look at the worker again.
+    pub fn watch(&self, connection: usize, waker: &Waker) {
+        if let Some(entry) = self.connections.borrow_mut().get_mut(connection) {
+            entry.waker.get_or_insert_with(|| waker.clone()).clone_from(waker);
+        }
+    }
+
+    pub fn leave(&self, connection: usize) {
+        let Some(Entry { sockets, .. }) = self.connections.borrow_mut().try_remove(connection) else { return };
+        let mut open = self.open.borrow_mut();
+        if let Some(count) = open.get_mut(&sockets) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&sockets);
+            }
+        }
+    }
+
+    /// Uniform, fast, not for secrets (xorshift64*).
+    pub fn random(&self) -> u64 {
+        let mut state = self.random.get();
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        self.random.set(state);
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// 32 hex digits. Unique, not secret.
+    pub fn new_request_id(&self) -> HeaderValue {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let number = (u128::from(self.random()) << 64) | u128::from(self.random());
+        let text: [u8; 32] = std::array::from_fn(|digit| DIGITS[(number >> (124 - 4 * digit)) as usize & 15]);
+        HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(""))
+    }
+
+    pub fn upstream_answered(&self, pool: &ClusterPool, endpoint: usize, status: StatusCode, took: Duration) {
+        let series = self.endpoint(pool, endpoint);
+        self.tally.borrow_mut().upstream_response(series, status.as_u16(), took.as_secs_f64());
+    }
+
+    pub fn upstream_failed(&self, pool: &ClusterPool, endpoint: usize, kind: &'static str) {
+        let series = self.endpoint(pool, endpoint);
+        self.tally.borrow_mut().upstream_failure(series, kind);
+    }
+
+    pub fn upstream_reused(&self, pool: &ClusterPool, endpoint: usize) {
+        let series = self.endpoint(pool, endpoint);
+        self.tally.borrow_mut().upstream_reused(series);
+    }
+
+    fn endpoint(&self, pool: &ClusterPool, endpoint: usize) -> EndpointSeries {
+        pool.series(endpoint, || {
+            let cluster = &pool.cluster;
+            self.tally.borrow_mut().endpoint(&cluster.name, &cluster.endpoints[endpoint].label)
+        })
+    }
+
+    fn report(&self) -> WorkerReport {
+        let guests = self.guests.usage();
+        self.weigh(&guests);
+        let mut generations: HashSet<u64> = HashSet::new();
+        for past in self.past.borrow().iter().filter_map(std::rc::Weak::upgrade) {
+            generations.insert(past.snapshot.generation);
+        }
+        WorkerReport {
+            counts: self.tally.borrow().report(),
+            endpoints: self.upstreams.usage(),
+            guests,
+            connections: self.connections.borrow().len(),
+            generations,
+        }
+    }
+
+    /// Brings the gauges of guests up to date.
+    fn weigh(&self, guests: &[(Arc<str>, u32, usize)]) {
+        let mut now: HashMap<Arc<str>, Weight> = HashMap::new();
+        for (filter, live, memory) in guests {
+            let weight = now.entry(Arc::clone(filter)).or_default();
+            weight.guests += i64::from(*live);
+            weight.memory_bytes += i64::try_from(*memory).unwrap_or(i64::MAX);
+        }
+        let mut before = self.weighed.borrow_mut();
+        let names: HashSet<Arc<str>> = before.keys().chain(now.keys()).cloned().collect();
+        let mut tally = self.tally.borrow_mut();
+        for name in names {
+            let (old, new) = (before.get(&name).copied().unwrap_or_default(), now.get(&name).copied().unwrap_or_default());
+            let series = tally.filter(&name);
+            tally.filter_instances(series, new.guests - old.guests);
+            tally.filter_memory(series, new.memory_bytes - old.memory_bytes);
+        }
+        *before = now;
+    }
+}
+
+impl Pinned {
+    fn new(snapshot: Arc<Snapshot>) -> Self {
+        let cells = |count| (0..count).map(|_| Cell::new(None)).collect();
+        Self {
+            upstreams: snapshot.clusters.iter().map(|_| OnceCell::new()).collect(),
+            guests: snapshot.guests.iter().map(|_| OnceCell::new()).collect(),
+            filters: (0..snapshot.filters.len()).map(|_| Cell::new(None)).collect(),
+            routes: cells(snapshot.listeners.len() * (snapshot.routes.len() + 1)),
+            snapshot,
+        }
+    }
+
+    /// The worker's connections to the cluster with this number.
+    pub fn upstreams(&self, worker: &Worker, cluster: usize) -> Rc<ClusterPool> {
+        Rc::clone(self.upstreams[cluster].get_or_init(|| worker.upstreams.of(&self.snapshot.clusters[cluster])))
+    }
+
+    /// What requests of this listener and route are counted under.
+    pub fn series(&self, worker: &Worker, listener: usize, route: Option<usize>) -> RouteSeries {
+        let routes = self.snapshot.routes.len();
+        let cell = &self.routes[listener * (routes + 1) + route.unwrap_or(routes)];
+        cell.get().unwrap_or_else(|| {
+            let route = route.map_or(UNMATCHED, |route| &self.snapshot.routes[route].name);
+            let series = worker.tally.borrow_mut().route(&self.snapshot.listeners[listener].name, route);
+            cell.set(Some(series));
+            series
+        })
+    }
+
+    fn filter(&self, worker: &Worker, index: usize) -> FilterSeries {
+        let cell = &self.filters[index];
+        cell.get().unwrap_or_else(|| {
+            let series = worker.tally.borrow_mut().filter(&self.snapshot.filters[index]);
+            cell.set(Some(series));
+            series
+        })
+    }
+}
+
+/// Where a chain is walked: one worker, one generation.
+pub struct Scene<'a> {
+    pub worker: &'a Worker,
+    pub pinned: &'a Pinned,
+}
+
+impl Floor for Scene<'_> {
+    fn guests(&self, filter: &Arc<wasm::Filter>, slot: usize) -> Rc<wasm::Pool> {
+        Rc::clone(self.pinned.guests[slot].get_or_init(|| self.worker.guests.of(filter)))
+    }
+
+    fn called(&self, step: &Step, hook: filter::Hook, took: Duration) {
+        let series = self.pinned.filter(self.worker, step.index);
+        self.worker.tally.borrow_mut().filter_call(series, label(hook), took.as_secs_f64());
+    }
+
+    fn failed(&self, step: &Step, hook: filter::Hook, policy: OnFailure, failure: Failure, detail: &str) {
+        let series = self.pinned.filter(self.worker, step.index);
+        self.worker.tally.borrow_mut().filter_failure(series, label(hook), failure.as_str(), policy.as_str());
+        tracing::warn!(filter = &*step.name, hook = hook.as_str(), failure = failure.as_str(), policy = policy.as_str(), detail, "filter failed");
+    }
+
+    fn counted(&self, step: &Step, metrics: Vec<wasm::GuestMetric>) {
+        let series = self.pinned.filter(self.worker, step.index);
+        let mut tally = self.worker.tally.borrow_mut();
+        for metric in metrics {
+            match metric {
+                wasm::GuestMetric::CounterAdd(name, by) => tally.filter_counter(series, &name, by),
+                wasm::GuestMetric::GaugeSet(name, value) => tally.filter_gauge(series, &name, value),
+                wasm::GuestMetric::HistogramObserve(name, value) => tally.filter_histogram(series, &name, value),
+            }
+        }
+    }
+}
+
+fn label(hook: filter::Hook) -> Hook {
+    match hook {
+        filter::Hook::RequestHead => Hook::RequestHead,
+        filter::Hook::ResponseHead => Hook::ResponseHead,
+    }
+}
+
+fn names(snapshot: &Snapshot) -> LiveNames {
+    let endpoints = |cluster: &crate::cluster::Cluster| cluster.endpoints.iter().map(|endpoint| endpoint.label.clone()).collect();
+    LiveNames {
+        listeners: snapshot.listeners.iter().map(|listener| listener.name.to_string()).collect(),
+        routes: snapshot.routes.iter().map(|route| route.name.to_string()).collect(),
+        clusters: snapshot.clusters.iter().map(|cluster| (cluster.name.clone(), endpoints(cluster))).collect(),
+        filters: snapshot.filters.iter().map(|name| name.to_string()).collect(),
+    }
+}
+
+/// Another one for each worker and each start; never zero, which xorshift cannot leave.
+fn seed(index: usize) -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one((index, SystemTime::now())) | 1
+}
