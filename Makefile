@@ -23,7 +23,7 @@ test: filters ## every test: the filters', the crates', the whole proxy's
 
 lint: filters ## formatting and clippy, both workspaces
 	cargo fmt --all --check
-	cargo fmt --all --check --manifest-path filters/Cargo.toml
+	cd filters && cargo fmt --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --manifest-path filters/Cargo.toml --target-dir target --all-targets -- -D warnings
 

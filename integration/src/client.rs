@@ -26,14 +26,22 @@ pub struct Ending {
 
 impl Client {
     pub fn connect(address: &Address) -> Self {
-        let socket = address.connect(DEADLINE).unwrap_or_else(|error| panic!("{address}: {error}"));
+        let socket = address
+            .connect(DEADLINE)
+            .unwrap_or_else(|error| panic!("{address}: {error}"));
         socket.set_write_timeout(DEADLINE).expect("a write deadline can be set");
-        Self { socket, reader: Reader::default(), interim: Vec::new() }
+        Self {
+            socket,
+            reader: Reader::default(),
+            interim: Vec::new(),
+        }
     }
 
     /// Sends all of it; panics when the peer does not take it.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
-        self.socket.write_all(bytes.as_ref()).expect("the proxy takes the bytes");
+        self.socket
+            .write_all(bytes.as_ref())
+            .expect("the proxy takes the bytes");
         self
     }
 
@@ -44,7 +52,9 @@ impl Client {
 
     /// Says that no more bytes will come.
     pub fn finish(&mut self) -> &mut Self {
-        self.socket.shutdown(Shutdown::Write).expect("the connection is still there");
+        self.socket
+            .shutdown(Shutdown::Write)
+            .expect("the connection is still there");
         self
     }
 
@@ -55,12 +65,14 @@ impl Client {
 
     /// The next final response to any method but HEAD.
     pub fn response(&mut self) -> Message {
-        self.final_response(Kind::Response).unwrap_or_else(|broken| panic!("no whole response: {broken}"))
+        self.final_response(Kind::Response)
+            .unwrap_or_else(|broken| panic!("no whole response: {broken}"))
     }
 
     /// The next final response to a HEAD request.
     pub fn response_to_head(&mut self) -> Message {
-        self.final_response(Kind::ResponseToHead).unwrap_or_else(|broken| panic!("no whole response: {broken}"))
+        self.final_response(Kind::ResponseToHead)
+            .unwrap_or_else(|broken| panic!("no whole response: {broken}"))
     }
 
     /// The next final response, or what came instead of a whole one.
@@ -70,7 +82,8 @@ impl Client {
 
     /// The next response, also a 1xx, within `wait`.
     pub fn next_response(&mut self, wait: Duration) -> Result<Message, Broken> {
-        self.reader.read(&mut self.socket, Kind::Response, Instant::now() + wait)
+        self.reader
+            .read(&mut self.socket, Kind::Response, Instant::now() + wait)
     }
 
     /// Sends a request and reads its response.
@@ -133,7 +146,11 @@ impl Client {
     /// Panics when a byte comes within `wait`; the end may.
     pub fn assert_silent_or_closed(&mut self, wait: Duration) {
         let found = self.socket.read_some(&mut self.reader.buffer, Instant::now() + wait);
-        assert!(!matches!(found, Found::Bytes(_)), "{}", self.reader.buffer.escape_ascii());
+        assert!(
+            !matches!(found, Found::Bytes(_)),
+            "{}",
+            self.reader.buffer.escape_ascii()
+        );
     }
 
     fn final_response(&mut self, kind: Kind) -> Result<Message, Broken> {
@@ -142,7 +159,10 @@ impl Client {
             let message = self.reader.read(&mut self.socket, kind, deadline)?;
             let Some(code) = message.start.split(' ').nth(1) else {
                 let bytes = message.start.into_bytes();
-                return Err(Broken { cause: Cause::Malformed("no status line".into()), bytes });
+                return Err(Broken {
+                    cause: Cause::Malformed("no status line".into()),
+                    bytes,
+                });
             };
             if !code.starts_with('1') || code == "101" {
                 return Ok(message);

@@ -20,7 +20,9 @@ pub struct Folder {
 impl Folder {
     pub fn new() -> Self {
         let shared = TempDir::with_prefix("tamis-").expect("a temporary folder can be made");
-        Self { shared: Arc::new(shared) }
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -64,7 +66,11 @@ impl Folder {
             if lines.len() >= count {
                 return lines;
             }
-            assert!(Instant::now() < deadline, "{name}: {} of {count} lines:\n{text}", lines.len());
+            assert!(
+                Instant::now() < deadline,
+                "{name}: {} of {count} lines:\n{text}",
+                lines.len()
+            );
             thread::sleep(Duration::from_millis(5));
         }
     }

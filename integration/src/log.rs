@@ -65,7 +65,9 @@ impl Log {
             let mut source = BufReader::new(source);
             let mut bytes = Vec::new();
             while source.read_until(b'\n', &mut bytes).is_ok_and(|count| count > 0) {
-                writer.push(Line::new(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned()));
+                writer.push(Line::new(
+                    String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned(),
+                ));
                 bytes.clear();
             }
             writer.end();
@@ -74,11 +76,21 @@ impl Log {
     }
 
     pub fn lines(&self) -> Vec<Line> {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).lines.clone()
+        self.shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .lines
+            .clone()
     }
 
     pub fn len(&self) -> usize {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).lines.len()
+        self.shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .lines
+            .len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -97,7 +109,12 @@ impl Log {
             .unwrap_or_else(PoisonError::into_inner);
         let (found, ended) = (find(&state), state.ended);
         drop(state);
-        found.unwrap_or_else(|| panic!("the log never said: {what}{}", if ended { " (the process is gone)" } else { "" }))
+        found.unwrap_or_else(|| {
+            panic!(
+                "the log never said: {what}{}",
+                if ended { " (the process is gone)" } else { "" }
+            )
+        })
     }
 
     /// The first line with this message, from the start.
@@ -108,11 +125,20 @@ impl Log {
     /// Waits until the source has ended, so that its last words are there too.
     pub fn wait_end(&self) {
         let state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.shared.changed.wait_timeout_while(state, DEADLINE, |state| !state.ended));
+        drop(
+            self.shared
+                .changed
+                .wait_timeout_while(state, DEADLINE, |state| !state.ended),
+        );
     }
 
     fn push(&self, line: Line) {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).lines.push(line);
+        self.shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .lines
+            .push(line);
         self.shared.changed.notify_all();
     }
 

@@ -63,13 +63,19 @@ impl Message {
 
     /// The status code of a response.
     pub fn status(&self) -> u16 {
-        self.start_part(1).parse().unwrap_or_else(|_| panic!("no status in `{}`", self.start))
+        self.start_part(1)
+            .parse()
+            .unwrap_or_else(|_| panic!("no status in `{}`", self.start))
     }
 
     /// All values of that name, in order.
     pub fn values(&self, name: &str) -> Vec<&str> {
         let same = |field: &&Field| field.name.eq_ignore_ascii_case(name);
-        self.fields.iter().filter(same).map(|field| field.value.as_str()).collect()
+        self.fields
+            .iter()
+            .filter(same)
+            .map(|field| field.value.as_str())
+            .collect()
     }
 
     /// The value of a field that occurs at most once; panics when there are more.
@@ -82,7 +88,11 @@ impl Message {
     /// The comma-separated members of all fields of that name.
     pub fn list(&self, name: &str) -> Vec<String> {
         let values = self.values(name).join(",");
-        values.split(',').map(|member| member.trim().to_owned()).filter(|member| !member.is_empty()).collect()
+        values
+            .split(',')
+            .map(|member| member.trim().to_owned())
+            .filter(|member| !member.is_empty())
+            .collect()
     }
 
     pub fn text(&self) -> String {
@@ -91,7 +101,9 @@ impl Message {
 
     /// Whether the sender said that this is the connection's last message.
     pub fn closes(&self) -> bool {
-        self.list("connection").iter().any(|option| option.eq_ignore_ascii_case("close"))
+        self.list("connection")
+            .iter()
+            .any(|option| option.eq_ignore_ascii_case("close"))
     }
 
     /// Start line, sorted fields with lower-case names, an empty line and the body if there is one. Two messages with
@@ -111,7 +123,10 @@ impl Message {
     }
 
     fn start_part(&self, index: usize) -> &str {
-        self.start.split(' ').nth(index).unwrap_or_else(|| panic!("no part {index} in `{}`", self.start))
+        self.start
+            .split(' ')
+            .nth(index)
+            .unwrap_or_else(|| panic!("no part {index} in `{}`", self.start))
     }
 }
 
@@ -128,7 +143,10 @@ pub struct Reader {
 impl Reader {
     /// A reader that also appends all that it reads to `tap`.
     pub fn tapped(tap: Arc<Mutex<Vec<u8>>>) -> Self {
-        Self { tap: Some(tap), ..Self::default() }
+        Self {
+            tap: Some(tap),
+            ..Self::default()
+        }
     }
 
     /// Reads one whole message; bytes behind it stay in the buffer.
@@ -196,7 +214,9 @@ impl Reader {
         loop {
             match next_chunk(&self.buffer[at..]) {
                 Ok(Chunk::Data { start, size, end }) => {
-                    message.body.extend_from_slice(&self.buffer[at + start..at + start + size]);
+                    message
+                        .body
+                        .extend_from_slice(&self.buffer[at + start..at + start + size]);
                     at += end;
                 }
                 Ok(Chunk::Last { trailers, end }) => {
@@ -220,7 +240,10 @@ impl Reader {
         loop {
             match self.more(socket, deadline) {
                 Ok(()) => (),
-                Err(Broken { cause: Cause::Fin, bytes }) => {
+                Err(Broken {
+                    cause: Cause::Fin,
+                    bytes,
+                }) => {
                     message.body = bytes[head..].to_vec();
                     return Ok(());
                 }
@@ -234,7 +257,9 @@ impl Reader {
             Found::Bytes(count) => {
                 if let Some(tap) = &self.tap {
                     let fresh = &self.buffer[self.buffer.len() - count..];
-                    tap.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(fresh);
+                    tap.lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .extend_from_slice(fresh);
                 }
                 Ok(())
             }
@@ -245,7 +270,10 @@ impl Reader {
     }
 
     fn broken(&mut self, cause: Cause) -> Broken {
-        Broken { cause, bytes: std::mem::take(&mut self.buffer) }
+        Broken {
+            cause,
+            bytes: std::mem::take(&mut self.buffer),
+        }
     }
 }
 
@@ -276,7 +304,12 @@ fn parse_head(head: &[u8]) -> Result<Message, String> {
         return Err(format!("control character in `{}`", start.escape_debug()));
     }
     let fields = lines.map(parse_field).collect::<Result<_, _>>()?;
-    Ok(Message { start, fields, body: Vec::new(), trailers: Vec::new() })
+    Ok(Message {
+        start,
+        fields,
+        body: Vec::new(),
+        trailers: Vec::new(),
+    })
 }
 
 fn parse_field(line: &str) -> Result<Field, String> {
@@ -290,7 +323,10 @@ fn parse_field(line: &str) -> Result<Field, String> {
     if value.contains(|byte: char| byte.is_ascii_control() && byte != '\t') {
         return Err(format!("control character in {}", shown()));
     }
-    Ok(Field { name: name.to_owned(), value: value.trim_matches([' ', '\t']).to_owned() })
+    Ok(Field {
+        name: name.to_owned(),
+        value: value.trim_matches([' ', '\t']).to_owned(),
+    })
 }
 
 fn framing(message: &Message, kind: Kind) -> Result<Framing, String> {
@@ -322,7 +358,11 @@ fn is_number(text: &str) -> bool {
 
 fn next_chunk(bytes: &[u8]) -> Result<Chunk, String> {
     let Some(line) = find(bytes, b"\r\n") else {
-        return if bytes.len() > 64 { Err("a chunk-size line without end".into()) } else { Ok(Chunk::Unfinished) };
+        return if bytes.len() > 64 {
+            Err("a chunk-size line without end".into())
+        } else {
+            Ok(Chunk::Unfinished)
+        };
     };
     let digits = latin1(&bytes[..line]);
     if digits.is_empty() || digits.len() > 15 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
@@ -361,7 +401,13 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
 impl fmt::Display for Broken {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = &self.bytes[..self.bytes.len().min(2048)];
-        write!(formatter, "{:?} after {} bytes: {}", self.cause, self.bytes.len(), shown.escape_ascii())
+        write!(
+            formatter,
+            "{:?} after {} bytes: {}",
+            self.cause,
+            self.bytes.len(),
+            shown.escape_ascii()
+        )
     }
 }
 
@@ -385,12 +431,27 @@ mod tests {
     #[test]
     fn chunks_byte_by_byte() {
         let whole = b"5\r\nhello\r\n0\r\nx-sum: 1\r\n\r\n";
-        assert!(matches!(next_chunk(whole), Ok(Chunk::Data { start: 3, size: 5, end: 10 })));
+        assert!(matches!(
+            next_chunk(whole),
+            Ok(Chunk::Data {
+                start: 3,
+                size: 5,
+                end: 10
+            })
+        ));
         for end in 0..10 {
             assert!(matches!(next_chunk(&whole[..end]), Ok(Chunk::Unfinished)), "{end}");
         }
-        let Ok(Chunk::Last { trailers, end: 15 }) = next_chunk(&whole[10..]) else { panic!("no last chunk") };
-        assert_eq!(trailers, [Field { name: "x-sum".into(), value: "1".into() }]);
+        let Ok(Chunk::Last { trailers, end: 15 }) = next_chunk(&whole[10..]) else {
+            panic!("no last chunk")
+        };
+        assert_eq!(
+            trailers,
+            [Field {
+                name: "x-sum".into(),
+                value: "1".into()
+            }]
+        );
         assert!(next_chunk(b"5\r\nhelloX").is_ok(), "one byte more is not yet a fault");
         assert!(next_chunk(b"5\r\nhelloXY").is_err());
         assert!(next_chunk(b"+5\r\nhello\r\n").is_err());

@@ -19,15 +19,22 @@ impl Metrics {
     /// Panics on a line that is neither comment nor sample.
     pub fn parse(text: &str) -> Self {
         let samples = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-        Self { samples: samples.map(Sample::parse).collect() }
+        Self {
+            samples: samples.map(Sample::parse).collect(),
+        }
     }
 
     /// The samples of `name` that carry at least `labels`.
     pub fn matching(&self, name: &str, labels: &[(&str, &str)]) -> Vec<&Sample> {
         let has = |sample: &Sample| {
-            labels.iter().all(|(label, value)| sample.labels.get(*label).is_some_and(|found| found == value))
+            labels
+                .iter()
+                .all(|(label, value)| sample.labels.get(*label).is_some_and(|found| found == value))
         };
-        self.samples.iter().filter(|sample| sample.name == name && has(sample)).collect()
+        self.samples
+            .iter()
+            .filter(|sample| sample.name == name && has(sample))
+            .collect()
     }
 
     /// Their sum; zero when there is none.
@@ -41,7 +48,11 @@ impl Sample {
         let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no sample: {line}"));
         let value = value.parse().unwrap_or_else(|_| panic!("no number: {line}"));
         let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
-        Self { name: name.to_owned(), labels: parse_labels(labels.trim_end_matches('}')), value }
+        Self {
+            name: name.to_owned(),
+            labels: parse_labels(labels.trim_end_matches('}')),
+            value,
+        }
     }
 }
 

@@ -36,7 +36,11 @@ impl Nginx {
             .stdout(Stdio::null())
             .spawn()
             .expect("nginx is installed");
-        Self { child, address: Address::Tcp(address), folder }
+        Self {
+            child,
+            address: Address::Tcp(address),
+            folder,
+        }
     }
 
     pub fn address(&self) -> &Address {
@@ -53,14 +57,21 @@ impl Drop for Nginx {
         self.child.kill().ok();
         self.child.wait().ok();
         if std::thread::panicking() {
-            eprintln!("--- log of nginx ---\n{}\n---", std::fs::read_to_string(self.folder.path("error.log")).unwrap_or_default());
+            eprintln!(
+                "--- log of nginx ---\n{}\n---",
+                std::fs::read_to_string(self.folder.path("error.log")).unwrap_or_default()
+            );
         }
     }
 }
 
 fn configuration(folder: &Folder, address: &str) -> String {
     let root = folder.root().display();
-    let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
+    let user = if rustix::process::geteuid().is_root() {
+        "user root;"
+    } else {
+        ""
+    };
     let scratch: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .iter()
         .map(|kind| format!("{kind}_temp_path {root}/{kind};\n"))

@@ -39,9 +39,16 @@ pub fn binary() -> PathBuf {
         return PathBuf::from(path);
     }
     let test = env::current_exe().expect("the test has a path");
-    let profile = test.parent().and_then(|deps| deps.parent()).expect("target/<profile>/deps/<test>");
+    let profile = test
+        .parent()
+        .and_then(|deps| deps.parent())
+        .expect("target/<profile>/deps/<test>");
     let path = profile.join("tamis");
-    assert!(path.exists(), "{}: run `make test`, or cargo build -p tamis first", path.display());
+    assert!(
+        path.exists(),
+        "{}: run `make test`, or cargo build -p tamis first",
+        path.display()
+    );
     path
 }
 
@@ -62,7 +69,10 @@ pub fn run_to_end(folder: &Folder, arguments: &[&str]) -> Output {
         kill_process(pid, Signal::KILL).ok();
         panic!("tamis {arguments:?} did not end");
     });
-    waiter.join().expect("the waiter does not panic").expect("the channel is still open");
+    waiter
+        .join()
+        .expect("the waiter does not panic")
+        .expect("the channel is still open");
     output.expect("the output can be read")
 }
 
@@ -95,7 +105,12 @@ impl Proxy {
             .spawn()
             .expect("the proxy's binary can be started");
         let log = Log::follow(child.stderr.take().expect("stderr is a pipe"));
-        let proxy = Self { child, folder: folder.clone(), log, ended: None };
+        let proxy = Self {
+            child,
+            folder: folder.clone(),
+            log,
+            ended: None,
+        };
         proxy.wait_generation(1);
         let names = yaml_listeners(yaml);
         names.iter().for_each(|name| drop(proxy.address(name)));
@@ -136,7 +151,9 @@ impl Proxy {
     pub fn admin(&self, method: &str, path: &str) -> Message {
         let mut client = Client::connect(&self.admin_address());
         let length = if method == "POST" { "Content-Length: 0\r\n" } else { "" };
-        client.exchange(format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{length}Connection: close\r\n\r\n"))
+        client.exchange(format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{length}Connection: close\r\n\r\n"
+        ))
     }
 
     pub fn metrics(&self) -> Metrics {
@@ -155,9 +172,11 @@ impl Proxy {
 
     /// Waits until that generation, or a later one, is live.
     pub fn wait_generation(&self, generation: u64) -> Line {
-        self.log.wait_from(0, &format!("generation live, generation {generation}"), |line| {
-            line.message() == "generation live" && line.field("generation").parse().is_ok_and(|n: u64| n >= generation)
-        })
+        self.log
+            .wait_from(0, &format!("generation live, generation {generation}"), |line| {
+                line.message() == "generation live"
+                    && line.field("generation").parse().is_ok_and(|n: u64| n >= generation)
+            })
     }
 
     /// The generation that went live last.
@@ -195,7 +214,9 @@ impl Proxy {
 
     /// Open file descriptors.
     pub fn descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the process has descriptors").count()
+        fs::read_dir(format!("/proc/{}/fd", self.child.id()))
+            .expect("the process has descriptors")
+            .count()
     }
 
     fn pid(&self) -> Pid {
@@ -204,14 +225,24 @@ impl Proxy {
 
     fn status_value(&self, key: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process has a status");
-        let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("the status has the key");
-        line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("the key has a number")
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(key))
+            .expect("the status has the key");
+        line.split_whitespace()
+            .next()
+            .and_then(|number| number.parse().ok())
+            .expect("the key has a number")
     }
 
     /// What is wrong with the process although the test has passed.
     fn fault(&mut self) -> Option<String> {
         let gone = self.child.try_wait().ok().flatten().filter(|_| self.ended.is_none());
-        let panicked = self.log.lines().into_iter().find(|line| line.text.contains("panicked at"));
+        let panicked = self
+            .log
+            .lines()
+            .into_iter()
+            .find(|line| line.text.contains("panicked at"));
         gone.map(|status| format!("the proxy ended by itself: {status}"))
             .or_else(|| panicked.map(|line| format!("the proxy panicked: {}", line.text)))
     }
@@ -225,7 +256,11 @@ impl Drop for Proxy {
         self.log.wait_end();
         if fault.is_some() || thread::panicking() {
             let lines: Vec<_> = self.log.lines().into_iter().map(|line| line.text).collect();
-            eprintln!("--- log of the proxy in {} ---\n{}\n---", self.folder.root().display(), lines.join("\n"));
+            eprintln!(
+                "--- log of the proxy in {} ---\n{}\n---",
+                self.folder.root().display(),
+                lines.join("\n")
+            );
         }
         if !thread::panicking() {
             assert_eq!(fault, None);
@@ -237,6 +272,13 @@ impl Drop for Proxy {
 fn yaml_listeners(yaml: &str) -> Vec<String> {
     let lines = yaml.lines().skip_while(|line| !line.starts_with("listeners:")).skip(1);
     let block = lines.take_while(|line| line.is_empty() || line.starts_with(' '));
-    let name = |line: &str| line.strip_prefix("  ").filter(|rest| !rest.starts_with([' ', '#'])).map(str::to_owned);
-    block.filter_map(name).filter_map(|line| line.split_once(':').map(|(name, _)| name.to_owned())).collect()
+    let name = |line: &str| {
+        line.strip_prefix("  ")
+            .filter(|rest| !rest.starts_with([' ', '#']))
+            .map(str::to_owned)
+    };
+    block
+        .filter_map(name)
+        .filter_map(|line| line.split_once(':').map(|(name, _)| name.to_owned()))
+        .collect()
 }

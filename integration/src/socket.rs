@@ -21,7 +21,10 @@ impl Address {
     pub fn parse(text: &str) -> Self {
         match text.strip_prefix("unix:") {
             Some(path) => Self::Unix(PathBuf::from(path)),
-            None => Self::Tcp(text.parse().unwrap_or_else(|error| panic!("`{text}` is no address: {error}"))),
+            None => Self::Tcp(
+                text.parse()
+                    .unwrap_or_else(|error| panic!("`{text}` is no address: {error}")),
+            ),
         }
     }
 

@@ -149,8 +149,15 @@ impl Upstream {
     /// The bytes that connection number `index` has received so far.
     pub fn received(&self, index: usize) -> Vec<u8> {
         let state = self.state();
-        let connection = state.connections.get(index).unwrap_or_else(|| panic!("there was no connection {index}"));
-        connection.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let connection = state
+            .connections
+            .get(index)
+            .unwrap_or_else(|| panic!("there was no connection {index}"));
+        connection
+            .received
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The bytes of all connections, one behind the other.
@@ -180,13 +187,25 @@ impl Upstream {
     }
 
     pub fn wait_connections(&self, count: usize) {
-        self.wait(|state| state.connections.len() >= count, &format!("{count} connections"));
+        self.wait(
+            |state| state.connections.len() >= count,
+            &format!("{count} connections"),
+        );
     }
 
     /// Waits until the peer has ended connection `index`, and says how. A script must be reading then.
     pub fn wait_ended(&self, index: usize) -> String {
-        let ended = |state: &State| state.connections.get(index).and_then(|it| it.ended.as_ref()).map(|it| format!("{it:?}"));
-        self.wait(|state| ended(state).is_some(), &format!("the end of connection {index}"));
+        let ended = |state: &State| {
+            state
+                .connections
+                .get(index)
+                .and_then(|it| it.ended.as_ref())
+                .map(|it| format!("{it:?}"))
+        };
+        self.wait(
+            |state| ended(state).is_some(),
+            &format!("the end of connection {index}"),
+        );
         ended(&self.state()).expect("it was just there")
     }
 
@@ -197,7 +216,10 @@ impl Upstream {
 
     /// Sends bytes that nobody asked for on connection `index`.
     pub fn send_unasked(&self, index: usize, bytes: &[u8]) {
-        let mut socket = self.state().connections[index].socket.try_clone().expect("a socket can be cloned");
+        let mut socket = self.state().connections[index]
+            .socket
+            .try_clone()
+            .expect("a socket can be cloned");
         socket.write_all(bytes).expect("the proxy takes the bytes");
     }
 
@@ -208,14 +230,24 @@ impl Upstream {
 
     fn serve(address: Address, accept: impl Fn() -> Option<Socket> + Send + 'static, script: Script) -> Self {
         let shared = Arc::new(Shared::default());
-        let upstream = Self { address, shared: shared.clone() };
+        let upstream = Self {
+            address,
+            shared: shared.clone(),
+        };
         thread::spawn(move || {
             while let Some(socket) = accept() {
                 if shared.stopped.load(Ordering::SeqCst) {
                     return;
                 }
-                let Some((index, reader)) = shared.admit(&socket) else { continue };
-                let peer = Peer { socket, reader, index, shared: shared.clone() };
+                let Some((index, reader)) = shared.admit(&socket) else {
+                    continue;
+                };
+                let peer = Peer {
+                    socket,
+                    reader,
+                    index,
+                    shared: shared.clone(),
+                };
                 let script = script.clone();
                 thread::spawn(move || peer.play(&script));
             }
@@ -235,7 +267,10 @@ impl Upstream {
             .unwrap_or_else(PoisonError::into_inner);
         let (connections, requests) = (state.connections.len(), state.requests.len());
         drop(state);
-        assert!(!waited.timed_out(), "no {what} at the upstream: {connections} connections, {requests} requests");
+        assert!(
+            !waited.timed_out(),
+            "no {what} at the upstream: {connections} connections, {requests} requests"
+        );
     }
 }
 
@@ -256,8 +291,12 @@ impl Shared {
 
     fn admit(&self, socket: &Socket) -> Option<(usize, Reader)> {
         let received = Arc::new(Mutex::new(Vec::new()));
-        let connection =
-            Connection { received: received.clone(), socket: socket.try_clone().ok()?, ended: None, poured: 0 };
+        let connection = Connection {
+            received: received.clone(),
+            socket: socket.try_clone().ok()?,
+            ended: None,
+            poured: 0,
+        };
         let mut state = self.state();
         state.connections.push(connection);
         self.changed.notify_all();
@@ -280,12 +319,17 @@ impl Peer {
     fn play(mut self, script: &Script) {
         self.socket.set_write_timeout(PATIENCE).ok();
         let played = match script {
-            Script::Each(lists) => lists.get(self.index).or(lists.last()).map_or(Ok(()), |list| self.play_list(list)),
+            Script::Each(lists) => lists
+                .get(self.index)
+                .or(lists.last())
+                .map_or(Ok(()), |list| self.play_list(list)),
             Script::Answer(answer) => self.answer(answer.as_ref()),
         };
         if played.is_ok() {
             self.step(&Step::Hold).ok();
         }
+        // The handle that is kept for the test would hold the connection open.
+        self.socket.shutdown(Shutdown::Both).ok();
     }
 
     fn play_list(&mut self, list: &[Step]) -> Result<(), Over> {
@@ -343,7 +387,9 @@ impl Peer {
 
     fn message(&mut self) -> Result<Message, Over> {
         let deadline = Instant::now() + PATIENCE;
-        self.reader.read(&mut self.socket, Kind::Request, deadline).map_err(|broken| self.over(broken))
+        self.reader
+            .read(&mut self.socket, Kind::Request, deadline)
+            .map_err(|broken| self.over(broken))
     }
 
     fn record(&self, request: Message) {
@@ -380,7 +426,9 @@ impl Peer {
     fn hold(&mut self, deadline: Instant) -> Result<(), Over> {
         loop {
             let length = self.reader.buffer.len();
-            self.reader.fill(&mut self.socket, length + 1, deadline).map_err(|broken| self.over(broken))?;
+            self.reader
+                .fill(&mut self.socket, length + 1, deadline)
+                .map_err(|broken| self.over(broken))?;
             self.reader.buffer.clear();
         }
     }
@@ -391,7 +439,10 @@ impl Peer {
             Cause::Reset => self.ended(Found::Reset),
             Cause::Late => self.ended(Found::Nothing),
             Cause::Malformed(fault) => {
-                eprintln!("the upstream was sent what no origin should accept: {fault}: {}", broken.bytes.escape_ascii());
+                eprintln!(
+                    "the upstream was sent what no origin should accept: {fault}: {}",
+                    broken.bytes.escape_ascii()
+                );
                 self.ended(Found::Reset);
             }
         }
@@ -414,7 +465,10 @@ pub struct Refusing {
 impl Refusing {
     pub fn new() -> Self {
         let (bound, address) = bound_socket();
-        Self { address: Address::Tcp(address), _bound: bound }
+        Self {
+            address: Address::Tcp(address),
+            _bound: bound,
+        }
     }
 
     pub fn address(&self) -> &Address {
@@ -443,7 +497,11 @@ impl BlackHole {
         let connect = |_| TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok();
         let queued: Vec<_> = (0..16).map_while(connect).collect();
         assert!(queued.len() < 16, "the accept queue never fills");
-        Self { address: Address::Tcp(address), _bound: bound, _queued: queued }
+        Self {
+            address: Address::Tcp(address),
+            _bound: bound,
+            _queued: queued,
+        }
     }
 
     pub fn address(&self) -> &Address {

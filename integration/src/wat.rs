@@ -107,17 +107,28 @@ impl Guest {
             ("response-head", "(result i32)", &self.response_head),
         ];
         let mut functions = String::new();
-        for (hook, signature, acts) in hooks.into_iter().filter_map(|(hook, signature, acts)| Some((hook, signature, acts.as_ref()?))) {
+        for (hook, signature, acts) in hooks
+            .into_iter()
+            .filter_map(|(hook, signature, acts)| Some((hook, signature, acts.as_ref()?)))
+        {
             let body: String = acts.iter().map(|act| act.core(&mut memory)).collect();
             let start = format!("(global.set $outcome (i32.const {OUTCOMES}))");
-            writeln!(functions, "(func (export \"{hook}\") {signature} {start} {body} (i32.const {ZEROES}))").ok();
+            writeln!(
+                functions,
+                "(func (export \"{hook}\") {signature} {start} {body} (i32.const {ZEROES}))"
+            )
+            .ok();
         }
         let imports = self.imports();
         let mut text = String::from("(component\n");
         text.push_str(TYPES);
         imports.iter().for_each(|interface| text.push_str(&interface.text()));
         if let Some((interface, function)) = self.foreign {
-            writeln!(text, "(import \"{interface}\" (instance (export \"{function}\" (func))))").ok();
+            writeln!(
+                text,
+                "(import \"{interface}\" (instance (export \"{function}\" (func))))"
+            )
+            .ok();
         }
         text.push_str(&memory.module());
         text.push_str(&lowered(&imports));
@@ -129,13 +140,21 @@ impl Guest {
 
     /// The interfaces that the acts need, each once.
     fn imports(&self) -> Vec<Interface> {
-        let acts = [&self.configure, &self.request_head, &self.response_head].into_iter().flatten().flatten();
+        let acts = [&self.configure, &self.request_head, &self.response_head]
+            .into_iter()
+            .flatten()
+            .flatten();
         let needed: Vec<&Function> = acts.flat_map(Act::needs).map(|name| function(name)).collect();
         let mut interfaces: Vec<Interface> = Vec::new();
         for function in needed {
-            let position = interfaces.iter().position(|interface| interface.name == function.interface);
+            let position = interfaces
+                .iter()
+                .position(|interface| interface.name == function.interface);
             let position = position.unwrap_or_else(|| {
-                interfaces.push(Interface { name: function.interface, functions: Vec::new() });
+                interfaces.push(Interface {
+                    name: function.interface,
+                    functions: Vec::new(),
+                });
                 interfaces.len() - 1
             });
             let functions = &mut interfaces[position].functions;
@@ -149,14 +168,24 @@ impl Guest {
     fn exports(&self) -> String {
         let mut text = String::new();
         if self.configure.is_some() {
-            text.push_str(&export("configure", "configure", "(param \"config\" string) (result (result (error string)))", ""));
+            text.push_str(&export(
+                "configure",
+                "configure",
+                "(param \"config\" string) (result (result (error string)))",
+                "",
+            ));
         }
         let verdict = "(export \"verdict\" (type $verdict))";
         if self.request_head.is_some() {
             text.push_str(&export("request-head", "on-request-head", "(result $verdict)", verdict));
         }
         if self.response_head.is_some() {
-            text.push_str(&export("response-head", "on-response-head", "(result $verdict)", verdict));
+            text.push_str(&export(
+                "response-head",
+                "on-response-head",
+                "(result $verdict)",
+                verdict,
+            ));
         }
         text
     }
@@ -187,14 +216,11 @@ impl Act {
 
     /// The act as core instructions that leave the stack as it was, or return from the hook.
     fn core(&self, memory: &mut Memory) -> String {
-        let edit = |name: &str, arguments: String| {
-            format!("(call ${name} {arguments} (i32.const {RESULT})) (call $note)\n")
-        };
+        let edit =
+            |name: &str, arguments: String| format!("(call ${name} {arguments} (i32.const {RESULT})) (call $note)\n");
         let outcomes = format!("(i32.const {OUTCOMES}) (i32.sub (global.get $outcome) (i32.const {OUTCOMES}))");
         match self {
-            SetRequestHeader(name, value) => {
-                edit("request.set-header", memory.string(name) + &memory.bytes(value))
-            }
+            SetRequestHeader(name, value) => edit("request.set-header", memory.string(name) + &memory.bytes(value)),
             AppendRequestHeader(name, value) => {
                 edit("request.append-header", memory.string(name) + &memory.bytes(value))
             }
@@ -203,16 +229,19 @@ impl Act {
             SetAuthority(text) => edit("request.set-authority", memory.string(text)),
             SetPath(text) => edit("request.set-path", memory.string(text)),
             SetQuery(text) => edit("request.set-query", format!("(i32.const 1) {}", memory.string(text))),
-            SetResponseHeader(name, value) => {
-                edit("response.set-header", memory.string(name) + &memory.bytes(value))
-            }
+            SetResponseHeader(name, value) => edit("response.set-header", memory.string(name) + &memory.bytes(value)),
             SetStatus(status) => edit("response.set-status", format!("(i32.const {status})")),
             SetAttribute(name, value) => edit("exchange.set-attribute", memory.string(name) + &memory.string(value)),
             TellUpstream => edit("request.set-header", memory.string("x-outcomes") + &outcomes),
             TellClient => edit("response.set-header", memory.string("x-outcomes") + &outcomes),
             Log(message) => format!("(call $log.write (i32.const 1) {})\n", memory.string(message)),
             Count(names) => (0..*names)
-                .map(|n| format!("(call $metrics.counter-add {} (i64.const 1))\n", memory.string(&format!("m{n}"))))
+                .map(|n| {
+                    format!(
+                        "(call $metrics.counter-add {} (i64.const 1))\n",
+                        memory.string(&format!("m{n}"))
+                    )
+                })
                 .collect(),
             Clock => "(drop (call $clock.now-ms))\n".to_owned(),
             Loop => "(loop $again (br $again))\n".to_owned(),
@@ -240,7 +269,12 @@ const EDIT: &str = "(result (result (error $edit-error)))";
 
 const FUNCTIONS: [(&str, Function); 14] = {
     const fn host(interface: &'static str, name: &'static str, kind: &'static str, core: &'static str) -> Function {
-        Function { interface, name, kind, core }
+        Function {
+            interface,
+            name,
+            kind,
+            core,
+        }
     }
     const PAIR: &str = "(param \"name\" string) (param \"value\" (list u8)) (result (result (error $edit-error)))";
     const ONE: &str = "(param i32 i32 i32)";
@@ -248,24 +282,81 @@ const FUNCTIONS: [(&str, Function); 14] = {
     [
         ("request.set-header", host("request", "set-header", PAIR, TWO)),
         ("request.append-header", host("request", "append-header", PAIR, TWO)),
-        ("request.remove-header", host("request", "remove-header", "(param \"name\" string) EDIT", ONE)),
-        ("request.set-method", host("request", "set-method", "(param \"method\" string) EDIT", ONE)),
-        ("request.set-authority", host("request", "set-authority", "(param \"authority\" string) EDIT", ONE)),
-        ("request.set-path", host("request", "set-path", "(param \"path\" string) EDIT", ONE)),
-        ("request.set-query", host("request", "set-query", "(param \"query\" (option string)) EDIT", "(param i32 i32 i32 i32)")),
+        (
+            "request.remove-header",
+            host("request", "remove-header", "(param \"name\" string) EDIT", ONE),
+        ),
+        (
+            "request.set-method",
+            host("request", "set-method", "(param \"method\" string) EDIT", ONE),
+        ),
+        (
+            "request.set-authority",
+            host("request", "set-authority", "(param \"authority\" string) EDIT", ONE),
+        ),
+        (
+            "request.set-path",
+            host("request", "set-path", "(param \"path\" string) EDIT", ONE),
+        ),
+        (
+            "request.set-query",
+            host(
+                "request",
+                "set-query",
+                "(param \"query\" (option string)) EDIT",
+                "(param i32 i32 i32 i32)",
+            ),
+        ),
         ("response.set-header", host("response", "set-header", PAIR, TWO)),
-        ("response.set-status", host("response", "set-status", "(param \"status\" u16) EDIT", "(param i32 i32)")),
-        ("exchange.set-attribute", host("exchange", "set-attribute", "(param \"name\" string) (param \"value\" string) EDIT", TWO)),
-        ("log.write", host("log", "write", "(param \"level\" $level) (param \"message\" string)", "(param i32 i32 i32)")),
-        ("metrics.counter-add", host("metrics", "counter-add", "(param \"name\" string) (param \"by\" u64)", "(param i32 i32 i64)")),
+        (
+            "response.set-status",
+            host(
+                "response",
+                "set-status",
+                "(param \"status\" u16) EDIT",
+                "(param i32 i32)",
+            ),
+        ),
+        (
+            "exchange.set-attribute",
+            host(
+                "exchange",
+                "set-attribute",
+                "(param \"name\" string) (param \"value\" string) EDIT",
+                TWO,
+            ),
+        ),
+        (
+            "log.write",
+            host(
+                "log",
+                "write",
+                "(param \"level\" $level) (param \"message\" string)",
+                "(param i32 i32 i32)",
+            ),
+        ),
+        (
+            "metrics.counter-add",
+            host(
+                "metrics",
+                "counter-add",
+                "(param \"name\" string) (param \"by\" u64)",
+                "(param i32 i32 i64)",
+            ),
+        ),
         ("clock.now-ms", host("clock", "now-ms", "(result u64)", "(result i64)")),
-        ("clock.monotonic-ms", host("clock", "monotonic-ms", "(result u64)", "(result i64)")),
+        (
+            "clock.monotonic-ms",
+            host("clock", "monotonic-ms", "(result u64)", "(result i64)"),
+        ),
     ]
 };
 
 fn function(name: &str) -> &'static Function {
     let found = FUNCTIONS.iter().find(|(known, _)| *known == name);
-    found.map(|(_, function)| function).unwrap_or_else(|| panic!("no host function {name}"))
+    found
+        .map(|(_, function)| function)
+        .unwrap_or_else(|| panic!("no host function {name}"))
 }
 
 impl Function {
@@ -283,8 +374,15 @@ struct Interface {
 
 impl Interface {
     fn text(&self) -> String {
-        let mut text = format!("(import \"tamis:filter/{}@{VERSION}\" (instance ${}\n", self.name, self.name);
-        if self.functions.iter().any(|function| function.kind.contains("EDIT") || function.kind.contains("$edit-error")) {
+        let mut text = format!(
+            "(import \"tamis:filter/{}@{VERSION}\" (instance ${}\n",
+            self.name, self.name
+        );
+        if self
+            .functions
+            .iter()
+            .any(|function| function.kind.contains("EDIT") || function.kind.contains("$edit-error"))
+        {
             text.push_str("  (alias outer 1 $edit-error (type $outer-edit-error))\n");
             text.push_str("  (export \"edit-error\" (type $edit-error (eq $outer-edit-error)))\n");
         }
@@ -293,7 +391,13 @@ impl Interface {
             text.push_str("  (export \"level\" (type $level (eq $level-kind)))\n");
         }
         for function in &self.functions {
-            writeln!(text, "  (export \"{}\" (func {}))", function.name, function.kind.replace("EDIT", EDIT)).ok();
+            writeln!(
+                text,
+                "  (export \"{}\" (func {}))",
+                function.name,
+                function.kind.replace("EDIT", EDIT)
+            )
+            .ok();
         }
         text.push_str("))\n");
         text
@@ -321,7 +425,11 @@ fn lowered(imports: &[Interface]) -> String {
     for function in imports.iter().flat_map(|interface| &interface.functions) {
         let (symbol, interface, name) = (function.symbol(), function.interface, function.name);
         let options = "(memory $memory) (realloc $realloc)";
-        writeln!(text, "(core func ${symbol} (canon lower (func ${interface} \"{name}\") {options}))").ok();
+        writeln!(
+            text,
+            "(core func ${symbol} (canon lower (func ${interface} \"{name}\") {options}))"
+        )
+        .ok();
     }
     text
 }
@@ -332,11 +440,22 @@ fn guest_module(imports: &[Interface], functions: &str) -> String {
     let used: Vec<_> = imports.iter().flat_map(|interface| &interface.functions).collect();
     for function in &used {
         let symbol = function.symbol();
-        writeln!(text, "(import \"host\" \"{symbol}\" (func ${symbol} {}))", function.core).ok();
+        writeln!(
+            text,
+            "(import \"host\" \"{symbol}\" (func ${symbol} {}))",
+            function.core
+        )
+        .ok();
     }
-    text.push_str(&HELPERS.replace("OUTCOMES", &OUTCOMES.to_string()).replace("RESULT", &RESULT.to_string()));
+    text.push_str(
+        &HELPERS
+            .replace("OUTCOMES", &OUTCOMES.to_string())
+            .replace("RESULT", &RESULT.to_string()),
+    );
     text.push_str(functions);
-    text.push_str(")\n(core instance $guest (instantiate $Guest (with \"store\" (instance $store)) (with \"host\" (instance\n");
+    text.push_str(
+        ")\n(core instance $guest (instantiate $Guest (with \"store\" (instance $store)) (with \"host\" (instance\n",
+    );
     for function in &used {
         let symbol = function.symbol();
         writeln!(text, "  (export \"{symbol}\" (func ${symbol}))").ok();

@@ -12,7 +12,8 @@ const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a.example\r\n\r\n";
 const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 /// A route that answers by itself, and never reads a body.
-const STATIC: &str = "  - { name: static, match: { path: { prefix: /static } }, respond: { status: 200, body: hello } }";
+const STATIC: &str =
+    "  - { name: static, match: { path: { prefix: /static } }, respond: { status: 200, body: hello } }";
 
 fn sized(target: &str, fields: &str, body: &str) -> String {
     let length = body.len();
@@ -51,7 +52,11 @@ fn rule_7_a_malformed_chunked_body_is_the_clients_fault() {
             assert_eq!(response.status(), 400, "{name}: {response:?}");
             assert!(response.closes(), "{name}: {response:?}");
             client.assert_closed(name);
-            assert_eq!(upstream.take_requests(), [], "{name}: a whole request reached the upstream");
+            assert_eq!(
+                upstream.take_requests(),
+                [],
+                "{name}: a whole request reached the upstream"
+            );
         },
     );
     assert_eq!(proxy.get("/after").status(), 200);
@@ -97,7 +102,13 @@ fn odd_chunks_are_refused_or_written_anew() {
 fn trailers_stay_trailers() {
     let upstream = Upstream::saying("ok");
     let proxy = Proxy::start(&plain(&upstream));
-    for field in ["X-Sum: 1", "Content-Length: 3", "Transfer-Encoding: chunked", "Host: evil.example", "Authorization: evil"] {
+    for field in [
+        "X-Sum: 1",
+        "Content-Length: 3",
+        "Transfer-Encoding: chunked",
+        "Host: evil.example",
+        "Authorization: evil",
+    ] {
         upstream.take_requests();
         let mut client = proxy.client();
         let response = client.exchange(format!(
@@ -110,8 +121,15 @@ fn trailers_stay_trailers() {
         let request = upstream.take_request(field);
         assert_eq!(request.text(), "hello", "{field}");
         assert_eq!(request.values("host"), ["a.example"], "{field}");
-        assert_eq!((request.values("x-sum"), request.values("authorization")), (vec![], vec![]), "{field}");
-        let foreign = request.trailers.iter().find(|trailer| trailer.name.to_ascii_lowercase() != "x-sum");
+        assert_eq!(
+            (request.values("x-sum"), request.values("authorization")),
+            (vec![], vec![]),
+            "{field}"
+        );
+        let foreign = request
+            .trailers
+            .iter()
+            .find(|trailer| trailer.name.to_ascii_lowercase() != "x-sum");
         assert_eq!(foreign, None, "{field}");
         assert_eq!(client.get("/next").status(), 200, "{field}");
     }
@@ -122,7 +140,10 @@ fn endless_trailers_are_refused() {
     let upstream = Upstream::saying("ok");
     let proxy = Proxy::start(&plain(&upstream));
     let mut client = proxy.client();
-    client.try_send(format!("{CHUNKED}5\r\nhello\r\n0\r\n{}\r\n", "a: b\r\n".repeat(200_000)));
+    client.try_send(format!(
+        "{CHUNKED}5\r\nhello\r\n0\r\n{}\r\n",
+        "a: b\r\n".repeat(200_000)
+    ));
     let status = client.response().status();
     assert!([400, 431].contains(&status), "{status}");
     assert_eq!(upstream.take_requests(), []);
@@ -132,7 +153,10 @@ fn endless_trailers_are_refused() {
 #[test]
 fn a_body_that_breaks_off_never_ends_upstream() {
     for (name, request) in [
-        ("sized", "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 10\r\n\r\nhello".to_owned()),
+        (
+            "sized",
+            "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 10\r\n\r\nhello".to_owned(),
+        ),
         ("chunked", format!("{CHUNKED}5\r\nhello\r\n")),
         ("in a chunk", format!("{CHUNKED}a\r\nhello")),
         ("before the last line", format!("{CHUNKED}5\r\nhello\r\n0\r\n")),
@@ -154,7 +178,11 @@ fn a_body_that_breaks_off_never_ends_upstream() {
             upstream.wait_ended(0);
             assert_eq!(upstream.take_requests(), [], "{name}, reset {reset}");
             let received = upstream.received(0);
-            assert!(!received.ends_with(b"0\r\n\r\n"), "{name}, reset {reset}: {}", received.escape_ascii());
+            assert!(
+                !received.ends_with(b"0\r\n\r\n"),
+                "{name}, reset {reset}: {}",
+                received.escape_ascii()
+            );
         }
     }
 }
@@ -209,7 +237,14 @@ fn no_continue_when_nobody_reads_the_body() {
     let nobody = Refusing::new();
     let clusters = format!("  gone: {{ endpoints: [\"{}\"] }}", nobody.address());
     let routes = format!("{STATIC}\n  - {{ name: gone, match: {{ path: {{ prefix: /gone }} }}, cluster: gone }}");
-    let proxy = Proxy::start(&Configuration { clusters: &clusters, routes: &routes, ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start(
+        &Configuration {
+            clusters: &clusters,
+            routes: &routes,
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     for (target, status) in [("/static", 200), ("/gone", 502)] {
         let mut client = proxy.client();
         let response = client.exchange(format!(
@@ -253,15 +288,30 @@ fn responses_without_a_body() {
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
             "HTTP/1.1 200 OK\ntransfer-encoding: chunked",
         ),
-        ("204", "GET", "HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 204 No Content"),
-        ("204 with length", "GET", "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 204 No Content"),
+        (
+            "204",
+            "GET",
+            "HTTP/1.1 204 No Content\r\n\r\n",
+            "HTTP/1.1 204 No Content",
+        ),
+        (
+            "204 with length",
+            "GET",
+            "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 204 No Content",
+        ),
         (
             "304 with length",
             "GET",
             "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nETag: \"a\"\r\n\r\n",
             "HTTP/1.1 304 Not Modified\ncontent-length: 5\netag: \"a\"",
         ),
-        ("200 of nothing", "GET", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 200 OK\ncontent-length: 0"),
+        (
+            "200 of nothing",
+            "GET",
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\ncontent-length: 0",
+        ),
     ];
     each(
         cases,
@@ -272,7 +322,11 @@ fn responses_without_a_body() {
             let mut client = proxy.client();
             for _ in 0..2 {
                 client.send(format!("{method} / HTTP/1.1\r\nHost: a.example\r\n\r\n"));
-                let response = if *method == "HEAD" { client.response_to_head() } else { client.response() };
+                let response = if *method == "HEAD" {
+                    client.response_to_head()
+                } else {
+                    client.response()
+                };
                 let mut got = relayed(&response);
                 if *name == "HEAD, chunked" {
                     // RFC 9110 9.3.2: a HEAD response may leave framing fields out.
@@ -289,7 +343,13 @@ fn responses_without_a_body() {
 #[test]
 fn own_replies_to_head_have_no_body() {
     let upstream = Upstream::saying("ok");
-    let proxy = Proxy::start(&Configuration { routes: STATIC, ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start(
+        &Configuration {
+            routes: STATIC,
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let mut client = proxy.client();
     client.send("HEAD /static HTTP/1.1\r\nHost: a.example\r\n\r\n");
     let response = client.response_to_head();
@@ -304,11 +364,19 @@ fn http_1_0_clients() {
     for request in ["GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.0\r\nHost: a.example\r\n\r\n"] {
         let mut client = proxy.client();
         let response = client.exchange(request);
-        assert_eq!((response.status(), response.text().as_str()), (200, "hello"), "{request}");
+        assert_eq!(
+            (response.status(), response.text().as_str()),
+            (200, "hello"),
+            "{request}"
+        );
         assert_eq!(response.values("transfer-encoding"), Vec::<&str>::new(), "{request}");
         client.assert_closed(request);
         let sent = upstream.take_request(request);
-        assert!(sent.start.ends_with("HTTP/1.1"), "a proxy speaks its own version: {}", sent.start);
+        assert!(
+            sent.start.ends_with("HTTP/1.1"),
+            "a proxy speaks its own version: {}",
+            sent.start
+        );
         assert_eq!(sent.values("host").len(), 1, "RFC 9112 3.2: {sent:?}");
     }
     let mut client = proxy.client();
@@ -324,9 +392,15 @@ fn http_1_0_keep_alive_is_all_or_nothing() {
     let mut client = proxy.client();
     let request = "GET / HTTP/1.0\r\nHost: a.example\r\nConnection: keep-alive\r\n\r\n";
     let response = client.exchange(request);
-    let keeps = response.list("connection").iter().any(|option| option.eq_ignore_ascii_case("keep-alive"));
+    let keeps = response
+        .list("connection")
+        .iter()
+        .any(|option| option.eq_ignore_ascii_case("keep-alive"));
     if keeps {
-        assert!(response.value("content-length").is_some(), "kept alive without an end: {response:?}");
+        assert!(
+            response.value("content-length").is_some(),
+            "kept alive without an end: {response:?}"
+        );
         assert_eq!(client.exchange(request).status(), 200);
     } else {
         client.assert_closed("no keep-alive was promised");
@@ -335,13 +409,25 @@ fn http_1_0_keep_alive_is_all_or_nothing() {
 
 #[test]
 fn an_upstream_that_ends_its_body_by_closing() {
-    let upstream = Upstream::each([vec![Step::Message, Step::send("HTTP/1.0 200 OK\r\nX-A: 1\r\n\r\nhello"), Step::Close]]);
+    let upstream = Upstream::each([vec![
+        Step::Message,
+        Step::send("HTTP/1.0 200 OK\r\nX-A: 1\r\n\r\nhello"),
+        Step::Close,
+    ]]);
     let proxy = Proxy::start(&plain(&upstream));
     let mut client = proxy.client();
     let response = client.get("/");
     assert_eq!(response.text(), "hello");
-    assert!(response.start.starts_with("HTTP/1.1"), "a proxy speaks its own version: {}", response.start);
-    assert_eq!(response.values("transfer-encoding"), ["chunked"], "the client can tell the end");
+    assert!(
+        response.start.starts_with("HTTP/1.1"),
+        "a proxy speaks its own version: {}",
+        response.start
+    );
+    assert_eq!(
+        response.values("transfer-encoding"),
+        ["chunked"],
+        "the client can tell the end"
+    );
     assert_eq!(client.get("/").text(), "hello", "and its connection lives on");
     assert_eq!(upstream.connections(), 2);
     let mut old = proxy.client();
@@ -355,7 +441,9 @@ fn close_is_honoured() {
     let proxy = Proxy::start(&plain(&upstream));
     for option in ["close", "Close", "foo, close"] {
         let mut client = proxy.client();
-        client.send(format!("GET / HTTP/1.1\r\nHost: a.example\r\nConnection: {option}\r\n\r\n{SMUGGLED}"));
+        client.send(format!(
+            "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: {option}\r\n\r\n{SMUGGLED}"
+        ));
         assert!(client.response().closes(), "{option}");
         client.assert_closed(option);
         assert_eq!(upstream.take_request(option).target(), "/", "{option}");
@@ -370,12 +458,18 @@ fn a_thousand_pipelined_requests_are_answered_in_order() {
     let proxy = Proxy::start(&plain(&upstream));
     let mut client = proxy.client();
     let target = |n: usize| format!("/{n}");
-    let requests: String = (0..1000).map(|n| format!("GET {} HTTP/1.1\r\nHost: a.example\r\n\r\n", target(n))).collect();
+    let requests: String = (0..1000)
+        .map(|n| format!("GET {} HTTP/1.1\r\nHost: a.example\r\n\r\n", target(n)))
+        .collect();
     client.send(requests);
     for n in 0..1000 {
         assert_eq!(client.response().text(), target(n));
     }
-    let targets: Vec<_> = upstream.requests().iter().map(|request| request.target().to_owned()).collect();
+    let targets: Vec<_> = upstream
+        .requests()
+        .iter()
+        .map(|request| request.target().to_owned())
+        .collect();
     assert_eq!(targets, (0..1000).map(target).collect::<Vec<_>>());
 }
 
@@ -385,8 +479,14 @@ fn a_pipeline_ends_at_its_first_error() {
     let proxy = Proxy::start(&plain(&upstream));
     for (name, broken) in [
         ("no host", "GET /2 HTTP/1.1\r\n\r\n".to_owned()),
-        ("two lengths", "POST /2 HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na".to_owned()),
-        ("malformed head", "GET /2 HTTP/1.1\r\nHost: a.example\r\nX A: 1\r\n\r\n".to_owned()),
+        (
+            "two lengths",
+            "POST /2 HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na".to_owned(),
+        ),
+        (
+            "malformed head",
+            "GET /2 HTTP/1.1\r\nHost: a.example\r\nX A: 1\r\n\r\n".to_owned(),
+        ),
         ("malformed chunk", format!("{CHUNKED}zz\r\n")),
     ] {
         upstream.take_requests();
@@ -395,7 +495,11 @@ fn a_pipeline_ends_at_its_first_error() {
         assert_eq!(client.response().text(), "/1", "{name}");
         assert_eq!(client.response().status(), 400, "{name}");
         client.assert_closed(name);
-        let targets: Vec<_> = upstream.take_requests().iter().map(|request| request.target().to_owned()).collect();
+        let targets: Vec<_> = upstream
+            .take_requests()
+            .iter()
+            .map(|request| request.target().to_owned())
+            .collect();
         assert_eq!(targets, ["/1"], "{name}");
     }
 }
@@ -404,7 +508,13 @@ fn a_pipeline_ends_at_its_first_error() {
 #[test]
 fn rule_11_unread_bodies_are_never_requests() {
     let upstream = Upstream::saying("ok");
-    let proxy = Proxy::start(&Configuration { routes: STATIC, ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start(
+        &Configuration {
+            routes: STATIC,
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let small = SMUGGLED.repeat(3);
     let large = SMUGGLED.repeat(20_000);
     for (name, body) in [("small", &small), ("large", &large)] {
@@ -417,7 +527,11 @@ fn rule_11_unread_bodies_are_never_requests() {
         ] {
             let mut client = proxy.client();
             let sent = client.try_send(&request);
-            assert_eq!(client.response().text(), "hello", "{name}: the answer can be read whatever was sent");
+            assert_eq!(
+                client.response().text(),
+                "hello",
+                "{name}: the answer can be read whatever was sent"
+            );
             if sent && client.try_send("GET /static?next HTTP/1.1\r\nHost: a.example\r\n\r\n") {
                 match client.try_response() {
                     Ok(response) => assert_eq!(response.text(), "hello", "{name}"),
@@ -445,7 +559,11 @@ fn rule_11_an_early_upstream_answer() {
     assert_eq!((response.status(), response.text().as_str()), (403, "no"));
     gate.open();
     let other = proxy.get("/other");
-    assert_eq!(other.text(), "fine", "another request took the half-used upstream connection");
+    assert_eq!(
+        other.text(),
+        "fine",
+        "another request took the half-used upstream connection"
+    );
     // The client goes on with its body: taken as that, or the connection ends.
     let rest = SMUGGLED.repeat(40_000);
     if client.try_send(&rest.as_bytes()[..1_000_000 - 5]) {
@@ -455,7 +573,11 @@ fn rule_11_an_early_upstream_answer() {
             None => (),
         }
     }
-    let smuggled = upstream.take_requests().iter().filter(|request| request.target() == "/smuggled").count();
+    let smuggled = upstream
+        .take_requests()
+        .iter()
+        .filter(|request| request.target() == "/smuggled")
+        .count();
     assert!(smuggled <= 1, "bytes of a body became {smuggled} requests");
 }
 
@@ -469,7 +591,10 @@ fn trailers_of_a_response_do_not_disturb() {
     for _ in 0..2 {
         let response = client.exchange("GET / HTTP/1.1\r\nHost: a.example\r\nTE: trailers\r\nConnection: TE\r\n\r\n");
         assert_eq!((response.text().as_str(), response.values("x-sum")), ("hello", vec![]));
-        let foreign = response.trailers.iter().find(|trailer| trailer.name.to_ascii_lowercase() != "x-sum");
+        let foreign = response
+            .trailers
+            .iter()
+            .find(|trailer| trailer.name.to_ascii_lowercase() != "x-sum");
         assert_eq!(foreign, None);
     }
 }

@@ -24,20 +24,52 @@ fn errors_have_places() {
     let with = |line: &str| format!("{SOUND}{line}\n");
     each(
         [
-            ("unknown field", with("wokers: 2"), vec!["tamis.yaml:5:1", "wokers", "workers"]),
-            ("unknown cluster", SOUND.replace("respond: { status: 200 }", "cluster: ap"), vec!["tamis.yaml:4:", "`ap`"]),
-            ("unknown filter", SOUND.replace("name: all,", "name: all, filters: [nope],"), vec!["tamis.yaml:4:", "nope"]),
-            ("bad address", SOUND.replace("127.0.0.1:0", "nowhere"), vec!["tamis.yaml:2:", "nowhere"]),
+            (
+                "unknown field",
+                with("wokers: 2"),
+                vec!["tamis.yaml:5:1", "wokers", "workers"],
+            ),
+            (
+                "unknown cluster",
+                SOUND.replace("respond: { status: 200 }", "cluster: ap"),
+                vec!["tamis.yaml:4:", "`ap`"],
+            ),
+            (
+                "unknown filter",
+                SOUND.replace("name: all,", "name: all, filters: [nope],"),
+                vec!["tamis.yaml:4:", "nope"],
+            ),
+            (
+                "bad address",
+                SOUND.replace("127.0.0.1:0", "nowhere"),
+                vec!["tamis.yaml:2:", "nowhere"],
+            ),
             ("bad status", SOUND.replace("200", "99"), vec!["tamis.yaml:4:", "99"]),
-            ("duration without unit", with("drain_timeout: 30"), vec!["tamis.yaml:5:", "30s"]),
-            ("two at once", with("wokers: 2\ndrain_timeout: 30"), vec!["tamis.yaml:5:1", "tamis.yaml:6:"]),
+            (
+                "duration without unit",
+                with("drain_timeout: 30"),
+                vec!["tamis.yaml:5:", "30s"],
+            ),
+            (
+                "two at once",
+                with("wokers: 2\ndrain_timeout: 30"),
+                vec!["tamis.yaml:5:1", "tamis.yaml:6:"],
+            ),
             ("syntax", "listeners: [".to_owned(), vec!["tamis.yaml"]),
             ("empty", String::new(), vec!["tamis.yaml", "listeners"]),
             ("duplicate key", with("routes: []"), vec!["tamis.yaml:5:1", "routes"]),
             ("NUL", "listeners: \0".to_owned(), vec!["tamis.yaml"]),
             ("deep", format!("routes: {}", "[".repeat(10_000)), vec!["tamis.yaml"]),
-            ("regex", SOUND.replace("name: all,", "match: { path: { regex: \"(\" } },"), vec!["tamis.yaml:4:"]),
-            ("public admin", with("admin: { address: 0.0.0.0:9901 }"), vec!["tamis.yaml:5:", "loopback"]),
+            (
+                "regex",
+                SOUND.replace("name: all,", "match: { path: { regex: \"(\" } },"),
+                vec!["tamis.yaml:4:"],
+            ),
+            (
+                "public admin",
+                with("admin: { address: 0.0.0.0:9901 }"),
+                vec!["tamis.yaml:5:", "loopback"],
+            ),
         ],
         |case| case.0.to_owned(),
         |(name, yaml, said)| {
@@ -90,7 +122,13 @@ fn an_address_in_use_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = taken.local_addr().expect("it has an address").to_string();
     let folder = Folder::new();
-    folder.write(CONFIGURATION, format!("admin: off\n{}", SOUND.replace("127.0.0.1:0", &format!("\"{address}\""))));
+    folder.write(
+        CONFIGURATION,
+        format!(
+            "admin: off\n{}",
+            SOUND.replace("127.0.0.1:0", &format!("\"{address}\""))
+        ),
+    );
     let output = run_to_end(&folder, &["run", "-c", CONFIGURATION]);
     let printed = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{printed}");

@@ -28,17 +28,29 @@ fn drip(client: &mut Client, bytes: &[u8]) -> bool {
 fn assert_over(ending: &Ending, status: u16, context: &str) {
     assert_ne!(ending.how, Found::Nothing, "{context}: still open");
     let shown = ending.bytes.escape_ascii().to_string();
-    assert!(shown.is_empty() || shown.starts_with(&format!("HTTP/1.1 {status} ")), "{context}: {shown}");
+    assert!(
+        shown.is_empty() || shown.starts_with(&format!("HTTP/1.1 {status} ")),
+        "{context}: {shown}"
+    );
 }
 
 /// Fault 100: each byte comes in time, the head never does.
 #[test]
 fn rule_10_a_head_that_drips() {
     let upstream = Upstream::saying("ok");
-    let proxy = Proxy::start(&Configuration { limits: "head_timeout: 500ms", ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start(
+        &Configuration {
+            limits: "head_timeout: 500ms",
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let bystander = Bystander::start(&proxy.address("web"), "/");
     let endless = format!("GET /slow HTTP/1.1\r\nHost: a.example\r\nX-A: {}", "a".repeat(600));
-    for (name, before) in [("first head", ""), ("second head", "GET /first HTTP/1.1\r\nHost: a.example\r\n\r\n")] {
+    for (name, before) in [
+        ("first head", ""),
+        ("second head", "GET /first HTTP/1.1\r\nHost: a.example\r\n\r\n"),
+    ] {
         let mut client = proxy.client();
         if !before.is_empty() {
             assert_eq!(client.exchange(before).status(), 200);
@@ -46,7 +58,11 @@ fn rule_10_a_head_that_drips() {
         let start = Instant::now();
         drip(&mut client, endless.as_bytes());
         assert_over(&client.ending(), 408, name);
-        assert!(start.elapsed() > Duration::from_millis(400), "{name}: {:?}", start.elapsed());
+        assert!(
+            start.elapsed() > Duration::from_millis(400),
+            "{name}: {:?}",
+            start.elapsed()
+        );
     }
     bystander.finish();
     assert!(upstream.requests().iter().all(|request| request.target() != "/slow"));
@@ -55,8 +71,20 @@ fn rule_10_a_head_that_drips() {
 #[test]
 fn rule_10_a_head_that_stops() {
     let upstream = Upstream::saying("ok");
-    let proxy = Proxy::start(&Configuration { limits: "head_timeout: 300ms", ..Default::default() }.to(&upstream));
-    for bytes in ["G", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: a.example\r\n", "\r\n", "GET / HTTP/1.1\r\nHost: a.example\r\n\r"] {
+    let proxy = Proxy::start(
+        &Configuration {
+            limits: "head_timeout: 300ms",
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
+    for bytes in [
+        "G",
+        "GET / HTTP/1.1\r\n",
+        "GET / HTTP/1.1\r\nHost: a.example\r\n",
+        "\r\n",
+        "GET / HTTP/1.1\r\nHost: a.example\r\n\r",
+    ] {
         let mut client = proxy.client();
         client.send(bytes);
         assert_over(&client.ending(), 408, bytes);
@@ -78,7 +106,13 @@ fn rule_10_a_slow_head_in_time() {
 fn idle_connections_are_closed() {
     let upstream = Upstream::saying("ok");
     let limits = "idle_timeout: 300ms, head_timeout: 300ms";
-    let proxy = Proxy::start(&Configuration { limits, ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start(
+        &Configuration {
+            limits,
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let mut silent = proxy.client();
     let mut served = proxy.client();
     let start = Instant::now();
@@ -95,7 +129,13 @@ fn idle_connections_are_closed() {
 #[test]
 fn a_connection_in_use_is_not_idle() {
     let upstream = Upstream::saying("ok");
-    let proxy = Proxy::start(&Configuration { limits: "idle_timeout: 400ms", ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start(
+        &Configuration {
+            limits: "idle_timeout: 400ms",
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let mut client = proxy.client();
     for _ in 0..8 {
         assert_eq!(client.get("/").text(), "ok");
@@ -107,16 +147,43 @@ fn a_connection_in_use_is_not_idle() {
 #[test]
 fn rule_10_a_body_that_stops_is_408() {
     for (name, request) in [
-        ("sized", "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 10\r\n\r\nhello"),
-        ("sized, nothing of it", "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 10\r\n\r\n"),
-        ("chunked", "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"),
-        ("in a chunk size", "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1"),
-        ("before the last CRLF", "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"),
-        ("bare LF in a trailer", "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n0\r\na: b\n\n"),
-        ("expectation", "POST / HTTP/1.1\r\nHost: a.example\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n"),
+        (
+            "sized",
+            "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 10\r\n\r\nhello",
+        ),
+        (
+            "sized, nothing of it",
+            "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 10\r\n\r\n",
+        ),
+        (
+            "chunked",
+            "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        ),
+        (
+            "in a chunk size",
+            "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1",
+        ),
+        (
+            "before the last CRLF",
+            "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
+        ),
+        (
+            "bare LF in a trailer",
+            "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n0\r\na: b\n\n",
+        ),
+        (
+            "expectation",
+            "POST / HTTP/1.1\r\nHost: a.example\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n",
+        ),
     ] {
         let upstream = Upstream::saying("ok");
-        let proxy = Proxy::start(&Configuration { limits: "body_timeout: 300ms", ..Default::default() }.to(&upstream));
+        let proxy = Proxy::start(
+            &Configuration {
+                limits: "body_timeout: 300ms",
+                ..Default::default()
+            }
+            .to(&upstream),
+        );
         let mut client = proxy.client();
         let response = client.exchange(request);
         let expected: &[u16] = if name.contains("bare LF") { &[400, 408] } else { &[408] };
@@ -126,7 +193,11 @@ fn rule_10_a_body_that_stops_is_408() {
         if upstream.connections() > 0 {
             upstream.wait_ended(0);
         }
-        assert_eq!(upstream.take_requests(), [], "{name}: a whole request reached the upstream");
+        assert_eq!(
+            upstream.take_requests(),
+            [],
+            "{name}: a whole request reached the upstream"
+        );
         assert_eq!(proxy.get("/after").text(), "ok", "{name}");
     }
 }
@@ -135,14 +206,25 @@ fn rule_10_a_body_that_stops_is_408() {
 #[test]
 fn rule_10_a_body_that_drips_ends_at_the_routes_timeout() {
     let upstream = Upstream::saying("ok");
-    let proxy = Proxy::start(&Configuration { route: "timeout: 500ms", ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start(
+        &Configuration {
+            route: "timeout: 500ms",
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let mut client = proxy.client();
     client.send("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1000\r\n\r\n");
     drip(&mut client, &[b'a'; 60]);
     let ending = client.ending();
     assert_ne!(ending.how, Found::Nothing);
     let shown = ending.bytes.escape_ascii().to_string();
-    assert!(["HTTP/1.1 408 ", "HTTP/1.1 504 "].iter().any(|start| shown.starts_with(start)), "{shown}");
+    assert!(
+        ["HTTP/1.1 408 ", "HTTP/1.1 504 "]
+            .iter()
+            .any(|start| shown.starts_with(start)),
+        "{shown}"
+    );
     assert_eq!(upstream.take_requests(), []);
 }
 
@@ -150,11 +232,22 @@ fn rule_10_a_body_that_drips_ends_at_the_routes_timeout() {
 fn the_routes_timeout_is_504() {
     let gate = Gate::new();
     let upstream = Upstream::each([
-        vec![Step::Message, Step::Pass(gate.clone()), Step::send(ok("late")), Step::Hold],
+        vec![
+            Step::Message,
+            Step::Pass(gate.clone()),
+            Step::send(ok("late")),
+            Step::Hold,
+        ],
         vec![Step::serve(ok("ok"))],
     ]);
     let routes = "  - { name: slow, match: { path: { exact: /slow } }, cluster: app, timeout: 300ms }";
-    let proxy = Proxy::start(&Configuration { routes, ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start(
+        &Configuration {
+            routes,
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let mut client = proxy.client();
     assert_own_reply(&client.get("/slow"), 504, "timeout");
     gate.open();
@@ -167,12 +260,25 @@ fn the_routes_timeout_is_504() {
 #[test]
 fn the_routes_timeout_cuts_a_response_that_drips() {
     let drips = (0..100).flat_map(|_| [Step::send("1\r\na\r\n"), Step::Pass(slow_gate())]);
-    let steps = [Step::Message, Step::send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")].into_iter().chain(drips);
+    let steps = [
+        Step::Message,
+        Step::send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    ]
+    .into_iter()
+    .chain(drips);
     let upstream = Upstream::each([steps.collect::<Vec<_>>()]);
-    let proxy = Proxy::start(&Configuration { route: "timeout: 500ms", ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start(
+        &Configuration {
+            route: "timeout: 500ms",
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
-    let broken = client.try_response().expect_err("the response takes longer than its route allows");
+    let broken = client
+        .try_response()
+        .expect_err("the response takes longer than its route allows");
     assert!(!broken.bytes.ends_with(b"0\r\n\r\n"), "{broken}");
 }
 
@@ -191,8 +297,19 @@ fn slow_gate() -> Gate {
 #[test]
 fn no_timeout_means_none() {
     let gate = Gate::new();
-    let upstream = Upstream::each([vec![Step::Message, Step::Pass(gate.clone()), Step::send(ok("late")), Step::Hold]]);
-    let proxy = Proxy::start(&Configuration { route: "timeout: off", ..Default::default() }.to(&upstream));
+    let upstream = Upstream::each([vec![
+        Step::Message,
+        Step::Pass(gate.clone()),
+        Step::send(ok("late")),
+        Step::Hold,
+    ]]);
+    let proxy = Proxy::start(
+        &Configuration {
+            route: "timeout: off",
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
     gate.wait_arrived(1);
@@ -205,8 +322,15 @@ fn no_timeout_means_none() {
 #[test]
 fn rule_10_a_client_that_does_not_read() {
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n";
-    let upstream = Upstream::each([vec![Step::Message, Step::send(head), Step::Pour(1 << 30), Step::Hold], vec![Step::serve(ok("ok"))]]);
-    let configuration = Configuration { limits: "write_timeout: 1s", route: "timeout: 60s", ..Default::default() };
+    let upstream = Upstream::each([
+        vec![Step::Message, Step::send(head), Step::Pour(1 << 30), Step::Hold],
+        vec![Step::serve(ok("ok"))],
+    ]);
+    let configuration = Configuration {
+        limits: "write_timeout: 1s",
+        route: "timeout: 60s",
+        ..Default::default()
+    };
     let proxy = Proxy::start(&configuration.to(&upstream));
     let before = proxy.resident();
     let mut greedy = proxy.client();
@@ -226,7 +350,13 @@ fn rule_10_a_client_that_does_not_read() {
 fn an_upstream_that_does_not_read() {
     let gate = Gate::new();
     let upstream = Upstream::each([vec![Step::Head, Step::Pass(gate.clone()), Step::Close]]);
-    let proxy = Proxy::start(&Configuration { route: "timeout: 1s", ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start(
+        &Configuration {
+            route: "timeout: 1s",
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let before = proxy.resident();
     let mut client = proxy.client();
     client.send("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1073741824\r\n\r\n");
@@ -244,14 +374,34 @@ fn an_upstream_that_does_not_read() {
 fn rule_11_a_refusal_can_be_read_while_sending() {
     let upstream = Upstream::saying("ok");
     let routes = "  - { name: static, match: { path: { exact: /static } }, respond: { status: 403, body: no } }";
-    let proxy = Proxy::start(&Configuration { routes, ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start(
+        &Configuration {
+            routes,
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let megabyte = "a".repeat(1 << 20);
     for (name, request, status) in [
-        ("field too large", format!("GET / HTTP/1.1\r\nHost: a.example\r\nX-A: {megabyte}\r\n\r\n"), 431),
-        ("no host, large body", format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{megabyte}", megabyte.len()), 400),
+        (
+            "field too large",
+            format!("GET / HTTP/1.1\r\nHost: a.example\r\nX-A: {megabyte}\r\n\r\n"),
+            431,
+        ),
+        (
+            "no host, large body",
+            format!(
+                "POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{megabyte}",
+                megabyte.len()
+            ),
+            400,
+        ),
         (
             "refused route, large body",
-            format!("POST /static HTTP/1.1\r\nHost: a.example\r\nContent-Length: {}\r\n\r\n{megabyte}", megabyte.len()),
+            format!(
+                "POST /static HTTP/1.1\r\nHost: a.example\r\nContent-Length: {}\r\n\r\n{megabyte}",
+                megabyte.len()
+            ),
             403,
         ),
         (
@@ -277,7 +427,13 @@ fn rule_11_a_refusal_can_be_read_while_sending() {
 fn rule_11_draining_is_bounded() {
     let upstream = Upstream::saying("ok");
     let routes = "  - { name: static, match: { path: { exact: /static } }, respond: { status: 403, body: no } }";
-    let proxy = Proxy::start(&Configuration { routes, ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start(
+        &Configuration {
+            routes,
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let mut client = proxy.client();
     client.send("POST /static HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n");
     assert_eq!(client.response().status(), 403);
@@ -289,7 +445,13 @@ fn rule_11_draining_is_bounded() {
 #[test]
 fn connections_over_the_limit_do_not_harm_those_within() {
     let upstream = Upstream::saying("ok");
-    let proxy = Proxy::start(&Configuration { limits: "max_connections: 4", ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start(
+        &Configuration {
+            limits: "max_connections: 4",
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let mut within: Vec<_> = (0..4).map(|_| proxy.client()).collect();
     for client in &mut within {
         assert_eq!(client.get("/").text(), "ok");

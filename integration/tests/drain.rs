@@ -13,7 +13,12 @@ use crate::support::{Configuration, plain};
 fn gated() -> (Upstream, Gate) {
     let gate = Gate::new();
     let upstream = Upstream::each([
-        vec![Step::Message, Step::Pass(gate.clone()), Step::send(ok("late")), Step::Hold],
+        vec![
+            Step::Message,
+            Step::Pass(gate.clone()),
+            Step::send(ok("late")),
+            Step::Hold,
+        ],
         vec![Step::serve(ok("ok"))],
     ]);
     (upstream, gate)
@@ -80,14 +85,24 @@ fn a_drain_lets_long_responses_finish() {
 #[test]
 fn a_drain_ends_at_its_deadline() {
     let (upstream, gate) = gated();
-    let mut proxy = Proxy::start(&Configuration { top: "drain_timeout: 500ms", ..Default::default() }.to(&upstream));
+    let mut proxy = Proxy::start(
+        &Configuration {
+            top: "drain_timeout: 500ms",
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
     gate.wait_arrived(1);
     let start = Instant::now();
     proxy.signal(Signal::TERM);
     assert_eq!(proxy.wait_exit().code(), Some(0));
-    assert!(start.elapsed() >= Duration::from_millis(400), "it did not wait: {:?}", start.elapsed());
+    assert!(
+        start.elapsed() >= Duration::from_millis(400),
+        "it did not wait: {:?}",
+        start.elapsed()
+    );
     assert!(client.try_response().is_err(), "an answer out of nothing");
     gate.open();
 }
@@ -102,7 +117,11 @@ fn an_idle_proxy_ends_at_once() {
         let start = Instant::now();
         proxy.signal(signal);
         assert_eq!(proxy.wait_exit().code(), Some(0), "{signal:?}");
-        assert!(start.elapsed() < Duration::from_secs(10), "{signal:?}: {:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "{signal:?}: {:?}",
+            start.elapsed()
+        );
         idle.assert_closed("the process is gone");
     }
 }
@@ -110,7 +129,13 @@ fn an_idle_proxy_ends_at_once() {
 #[test]
 fn a_second_signal_ends_a_drain() {
     let (upstream, gate) = gated();
-    let mut proxy = Proxy::start(&Configuration { top: "drain_timeout: 10m", ..Default::default() }.to(&upstream));
+    let mut proxy = Proxy::start(
+        &Configuration {
+            top: "drain_timeout: 10m",
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
     gate.wait_arrived(1);

@@ -12,7 +12,10 @@ const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood";
 
 /// Its first connection answers badly, then holds; all others answer well.
 fn bad_then_good(answer: impl AsRef<[u8]>) -> Upstream {
-    Upstream::each([vec![Step::Message, Step::send(answer), Step::Hold], vec![Step::serve(GOOD)]])
+    Upstream::each([
+        vec![Step::Message, Step::send(answer), Step::Hold],
+        vec![Step::serve(GOOD)],
+    ])
 }
 
 /// Every answer is the upstream's fault: 502, the connection dropped, and never used again.
@@ -24,41 +27,89 @@ fn rule_9_bad_answers() {
         ("another protocol", "SSH-2.0-OpenSSH_9.2\r\n\r\n".to_owned()),
         ("HTTP/0.9", "<html>hello</html>\r\n\r\n".to_owned()),
         ("no version", "200 OK\r\n\r\n".to_owned()),
-        ("version 2.0", "HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\nok".to_owned()),
-        ("version 1.2", "HTTP/1.2 200 OK\r\nContent-Length: 2\r\n\r\nok".to_owned()),
-        ("lower-case version", "http/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_owned()),
-        ("status of letters", "HTTP/1.1 abc OK\r\nContent-Length: 2\r\n\r\nok".to_owned()),
-        ("status of two digits", "HTTP/1.1 20 OK\r\nContent-Length: 2\r\n\r\nok".to_owned()),
-        ("status of four digits", "HTTP/1.1 2000 OK\r\nContent-Length: 2\r\n\r\nok".to_owned()),
-        ("status 000", "HTTP/1.1 000 No\r\nContent-Length: 2\r\n\r\nok".to_owned()),
-        ("status 099", "HTTP/1.1 099 No\r\nContent-Length: 2\r\n\r\nok".to_owned()),
+        (
+            "version 2.0",
+            "HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\nok".to_owned(),
+        ),
+        (
+            "version 1.2",
+            "HTTP/1.2 200 OK\r\nContent-Length: 2\r\n\r\nok".to_owned(),
+        ),
+        (
+            "lower-case version",
+            "http/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_owned(),
+        ),
+        (
+            "status of letters",
+            "HTTP/1.1 abc OK\r\nContent-Length: 2\r\n\r\nok".to_owned(),
+        ),
+        (
+            "status of two digits",
+            "HTTP/1.1 20 OK\r\nContent-Length: 2\r\n\r\nok".to_owned(),
+        ),
+        (
+            "status of four digits",
+            "HTTP/1.1 2000 OK\r\nContent-Length: 2\r\n\r\nok".to_owned(),
+        ),
+        (
+            "status 000",
+            "HTTP/1.1 000 No\r\nContent-Length: 2\r\n\r\nok".to_owned(),
+        ),
+        (
+            "status 099",
+            "HTTP/1.1 099 No\r\nContent-Length: 2\r\n\r\nok".to_owned(),
+        ),
         ("no status", "HTTP/1.1\r\nContent-Length: 2\r\n\r\nok".to_owned()),
-        ("control character in the reason", "HTTP/1.1 200 O\u{1}K\r\nContent-Length: 2\r\n\r\nok".to_owned()),
+        (
+            "control character in the reason",
+            "HTTP/1.1 200 O\u{1}K\r\nContent-Length: 2\r\n\r\nok".to_owned(),
+        ),
         ("length with plus", head("Content-Length: +2")),
         ("length with letters", head("Content-Length: 2x")),
         ("negative length", head("Content-Length: -2")),
         ("length beyond 64 bits", head("Content-Length: 18446744073709551618")),
         ("lengths that differ", head("Content-Length: 2\r\nContent-Length: 3")),
         ("lengths that differ in one field", head("Content-Length: 2, 3")),
-        ("length and coding", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n".into()),
-        ("coding and length", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\nok\r\n0\r\n\r\n".into()),
+        (
+            "length and coding",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n".into(),
+        ),
+        (
+            "coding and length",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\nok\r\n0\r\n\r\n".into(),
+        ),
         ("unknown coding", head("Transfer-Encoding: cow")),
         ("gzip without chunked", head("Transfer-Encoding: gzip")),
-        ("chunked twice", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into()),
+        (
+            "chunked twice",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into(),
+        ),
         ("chunked, then identity", head("Transfer-Encoding: chunked, identity")),
-        ("chunked in HTTP/1.0", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n".into()),
+        (
+            "chunked in HTTP/1.0",
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n".into(),
+        ),
         ("NUL in a value", head("Content-Length: 2\r\nX-A: a\0b")),
         ("bare CR in a value", head("Content-Length: 2\r\nX-A: a\rb")),
-        ("control character in a value", head("Content-Length: 2\r\nX-A: a\u{1}b")),
+        (
+            "control character in a value",
+            head("Content-Length: 2\r\nX-A: a\u{1}b"),
+        ),
         ("folded field", head("Content-Length: 2\r\nX-A: a\r\n b")),
         ("space in a name", head("Content-Length: 2\r\nX A: a")),
         ("space before the colon", head("Content-Length: 2\r\nX-A : a")),
         ("space before the colon of a length", head("Content-Length : 2")),
         ("no name", head("Content-Length: 2\r\n: a")),
         ("no colon", head("Content-Length: 2\r\nX-A")),
-        ("unasked 101", "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n".into()),
+        (
+            "unasked 101",
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n".into(),
+        ),
         ("fields without end", head(&"X-A: a\r\n".repeat(20_000))),
-        ("field too large", head(&format!("X-A: {}", "a".repeat(2 * 1024 * 1024)))),
+        (
+            "field too large",
+            head(&format!("X-A: {}", "a".repeat(2 * 1024 * 1024))),
+        ),
     ]
     .into_iter()
     .map(|(name, answer)| (name, answer.into_bytes()))
@@ -112,13 +163,17 @@ fn rule_9_bad_chunks() {
 fn rule_9_an_answer_cut_at_each_byte() {
     let answers = [
         ("sized", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"),
-        ("chunked", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngood\r\n0\r\n\r\n"),
+        (
+            "chunked",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngood\r\n0\r\n\r\n",
+        ),
     ];
     for (framing, answer) in answers {
         let head = answer.find("\r\n\r\n").expect("a head") + 4;
         for (ending, last) in [("FIN", Step::Close), ("RST", Step::Reset)] {
-            let lists: Vec<_> =
-                (0..answer.len()).map(|count| vec![Step::Message, Step::send(&answer[..count]), last.clone()]).collect();
+            let lists: Vec<_> = (0..answer.len())
+                .map(|count| vec![Step::Message, Step::send(&answer[..count]), last.clone()])
+                .collect();
             let upstream = Upstream::each(lists);
             let proxy = Proxy::start(&plain(&upstream));
             each(
@@ -133,7 +188,11 @@ fn rule_9_an_answer_cut_at_each_byte() {
                     }
                 },
             );
-            assert_eq!(upstream.connections(), answer.len(), "{framing} {ending}: one attempt each, none reused");
+            assert_eq!(
+                upstream.connections(),
+                answer.len(),
+                "{framing} {ending}: one attempt each, none reused"
+            );
         }
     }
 }
@@ -158,7 +217,10 @@ fn rule_9_a_long_body_cut_in_the_middle() {
         let ending = client.ending();
         let shown = ending.bytes.escape_ascii().to_string();
         assert!(shown.contains("hello"), "{last:?}: what came is passed on: {shown}");
-        assert!(!ending.bytes.ends_with(b"0\r\n\r\n"), "{last:?}: a broken body got an end: {shown}");
+        assert!(
+            !ending.bytes.ends_with(b"0\r\n\r\n"),
+            "{last:?}: a broken body got an end: {shown}"
+        );
     }
 }
 
@@ -179,11 +241,17 @@ fn another_endpoint_is_tried_when_one_refuses() {
     let upstream = Upstream::answering(|request| ok(&request.text()));
     for balancing in ["round_robin", "least_request"] {
         let cluster = format!("load_balancing: {balancing}");
-        let configuration = Configuration { cluster: &cluster, ..Default::default() };
+        let configuration = Configuration {
+            cluster: &cluster,
+            ..Default::default()
+        };
         let proxy = Proxy::start(&configuration.with(&[refusing.address(), upstream.address()]));
         for n in 0..10 {
             let body = format!("body {n}");
-            let request = format!("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            let request = format!(
+                "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
             assert_eq!(proxy.client().exchange(request).text(), body, "{balancing}");
         }
         assert_eq!(upstream.take_requests().len(), 10, "{balancing}: none twice");
@@ -194,7 +262,13 @@ fn another_endpoint_is_tried_when_one_refuses() {
 fn a_black_hole_is_504_at_the_connect_timeout() {
     let hole = BlackHole::new();
     let cluster = "connect_timeout: 300ms";
-    let proxy = Proxy::start(&Configuration { cluster, ..Default::default() }.with(&[hole.address()]));
+    let proxy = Proxy::start(
+        &Configuration {
+            cluster,
+            ..Default::default()
+        }
+        .with(&[hole.address()]),
+    );
     let response = proxy.get("/");
     assert_own_reply(&response, 504, "black hole");
 }
@@ -202,16 +276,31 @@ fn a_black_hole_is_504_at_the_connect_timeout() {
 #[test]
 fn a_silent_upstream_is_504_at_the_read_timeout() {
     let upstream = Upstream::each([vec![Step::Message, Step::Hold]]);
-    let proxy = Proxy::start(&Configuration { cluster: "read_timeout: 300ms", ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start(
+        &Configuration {
+            cluster: "read_timeout: 300ms",
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     assert_own_reply(&proxy.get("/"), 504, "silent");
     upstream.wait_ended(0);
 }
 
 #[test]
 fn a_body_that_stalls_is_cut_at_the_read_timeout() {
-    for answer in ["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"] {
+    for answer in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+    ] {
         let upstream = Upstream::each([vec![Step::Message, Step::send(answer), Step::Hold]]);
-        let proxy = Proxy::start(&Configuration { cluster: "read_timeout: 300ms", ..Default::default() }.to(&upstream));
+        let proxy = Proxy::start(
+            &Configuration {
+                cluster: "read_timeout: 300ms",
+                ..Default::default()
+            }
+            .to(&upstream),
+        );
         let mut client = proxy.client();
         client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
         let broken = client.try_response().expect_err("a stalled body is not whole");
@@ -229,10 +318,19 @@ fn rule_9_bytes_behind_a_response() {
             ("second response", format!("{GOOD}{second}")),
             ("garbage", format!("{GOOD}garbage")),
             ("one CRLF", format!("{GOOD}\r\n")),
-            ("behind chunks", format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngood\r\n0\r\n\r\n{second}")),
+            (
+                "behind chunks",
+                format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngood\r\n0\r\n\r\n{second}"),
+            ),
             ("behind 204", format!("HTTP/1.1 204 No Content\r\n\r\n{second}")),
-            ("body of 204", "HTTP/1.1 204 No Content\r\nContent-Length: 6\r\n\r\npoison".to_owned()),
-            ("behind 304", format!("HTTP/1.1 304 Not Modified\r\nContent-Length: 6\r\n\r\n{second}")),
+            (
+                "body of 204",
+                "HTTP/1.1 204 No Content\r\nContent-Length: 6\r\n\r\npoison".to_owned(),
+            ),
+            (
+                "behind 304",
+                format!("HTTP/1.1 304 Not Modified\r\nContent-Length: 6\r\n\r\n{second}"),
+            ),
         ],
         |case| case.0.to_owned(),
         |(name, answer)| {
@@ -263,7 +361,10 @@ fn rule_9_a_body_behind_a_head_response() {
 /// Fault 108: what arrives on an idle connection belongs to no request.
 #[test]
 fn rule_9_bytes_on_an_idle_connection() {
-    let upstream = Upstream::each([vec![Step::Message, Step::send(GOOD), Step::Hold], vec![Step::serve(GOOD)]]);
+    let upstream = Upstream::each([
+        vec![Step::Message, Step::send(GOOD), Step::Hold],
+        vec![Step::serve(GOOD)],
+    ]);
     let proxy = Proxy::start(&plain(&upstream));
     let mut client = proxy.client();
     assert_eq!(client.get("/1").text(), "good");
@@ -279,8 +380,14 @@ fn rule_9_interim_responses_are_relayed_or_skipped() {
         [
             ("100", "HTTP/1.1 100 Continue\r\n\r\n".to_owned()),
             ("102", "HTTP/1.1 102 Processing\r\n\r\n".to_owned()),
-            ("103", "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n".to_owned()),
-            ("several", "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n".to_owned()),
+            (
+                "103",
+                "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n".to_owned(),
+            ),
+            (
+                "several",
+                "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n".to_owned(),
+            ),
             ("many", "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(20)),
         ],
         |case| case.0.to_owned(),
@@ -306,7 +413,11 @@ fn rule_9_endless_interim_responses_end() {
     let storm = "HTTP/1.1 103 Early Hints\r\nX-A: a\r\n\r\n".repeat(10_000);
     let steps = [vec![Step::Message], vec![Step::send(storm); 50], vec![Step::Hold]].concat();
     let upstream = Upstream::each([steps]);
-    let configuration = Configuration { cluster: "read_timeout: 1s", route: "timeout: 2s", ..Default::default() };
+    let configuration = Configuration {
+        cluster: "read_timeout: 1s",
+        route: "timeout: 2s",
+        ..Default::default()
+    };
     let proxy = Proxy::start(&configuration.to(&upstream));
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
@@ -346,16 +457,27 @@ fn a_sent_request_is_never_sent_again() {
             let request = |n: u8| format!("{method} /{n} HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1\r\n\r\nx");
             assert_eq!(client.exchange(request(1)).text(), "good");
             assert_own_reply(&client.exchange(request(2)), 502, &format!("{method} {last:?}"));
-            let targets: Vec<_> = upstream.take_requests().iter().map(|request| request.target().to_owned()).collect();
+            let targets: Vec<_> = upstream
+                .take_requests()
+                .iter()
+                .map(|request| request.target().to_owned())
+                .collect();
             assert_eq!(targets, ["/1", "/2"], "{method} {last:?}");
-            assert_eq!(client.exchange(request(3)).text(), "good", "{method} {last:?}: afterwards");
+            assert_eq!(
+                client.exchange(request(3)).text(),
+                "good",
+                "{method} {last:?}: afterwards"
+            );
         }
     }
 }
 
 #[test]
 fn an_empty_reply_is_502() {
-    let upstream = Upstream::each([vec![Step::Message, Step::Close], vec![Step::Message, Step::send(GOOD), Step::Hold]]);
+    let upstream = Upstream::each([
+        vec![Step::Message, Step::Close],
+        vec![Step::Message, Step::send(GOOD), Step::Hold],
+    ]);
     let proxy = Proxy::start(&plain(&upstream));
     assert_own_reply(&proxy.get("/1"), 502, "empty");
     assert_eq!(proxy.get("/2").text(), "good");
@@ -380,7 +502,12 @@ fn an_upstream_that_closes_is_not_kept() {
 fn a_client_that_leaves_takes_its_upstream_connection_along() {
     let gate = Gate::new();
     let upstream = Upstream::each([
-        vec![Step::Message, Step::send("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nhello"), Step::Pass(gate.clone()), Step::Hold],
+        vec![
+            Step::Message,
+            Step::send("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nhello"),
+            Step::Pass(gate.clone()),
+            Step::Hold,
+        ],
         vec![Step::Message, Step::send(GOOD), Step::Hold],
     ]);
     let proxy = Proxy::start(&plain(&upstream));
@@ -424,7 +551,14 @@ fn bystanders_of_a_broken_upstream() {
         hole.address()
     );
     let routes = "  - { match: { path: { prefix: /broken } }, cluster: broken }\n  - { match: { path: { prefix: /hole } }, cluster: hole }";
-    let proxy = Proxy::start(&Configuration { clusters: &clusters, routes, ..Default::default() }.to(&good));
+    let proxy = Proxy::start(
+        &Configuration {
+            clusters: &clusters,
+            routes,
+            ..Default::default()
+        }
+        .to(&good),
+    );
     let bystander = Bystander::start(&proxy.address("web"), "/");
     let descriptors = proxy.descriptors();
     for _ in 0..20 {
@@ -436,7 +570,11 @@ fn bystanders_of_a_broken_upstream() {
     bystander.finish();
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     while proxy.descriptors() > descriptors + 2 {
-        assert!(std::time::Instant::now() < deadline, "{} descriptors, {descriptors} before", proxy.descriptors());
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{} descriptors, {descriptors} before",
+            proxy.descriptors()
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -15,7 +15,11 @@ const KEY_HASH: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15
 /// A bundled component, as `make filters` leaves it.
 fn component(name: &str) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../filters/target/components/{name}.wasm"));
-    assert!(path.exists(), "{}: run `make test`, or build the bundled filters first", path.display());
+    assert!(
+        path.exists(),
+        "{}: run `make test`, or build the bundled filters first",
+        path.display()
+    );
     path
 }
 
@@ -36,7 +40,15 @@ fn tenant_lets_known_tenants_pass() {
     let upstream = Upstream::saying("ok");
     let folder = folder_with(&["tenant"]);
     let top = "filters:\n  tenant: { component: tenant.wasm, config: { header: x-tenant, allow: [acme, globex] } }";
-    let proxy = Proxy::start_in(&folder, &Configuration { top, route: "filters: [tenant]", ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start_in(
+        &folder,
+        &Configuration {
+            top,
+            route: "filters: [tenant]",
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let mut client = proxy.client();
     let cases: &[(&str, u16)] = &[
         ("", 403),
@@ -55,7 +67,11 @@ fn tenant_lets_known_tenants_pass() {
             assert!(response.text().starts_with("{\"error\":\""), "{}", response.text());
         }
     }
-    let seen: Vec<_> = upstream.requests().iter().map(|request| request.values("x-tenant").join(",")).collect();
+    let seen: Vec<_> = upstream
+        .requests()
+        .iter()
+        .map(|request| request.values("x-tenant").join(","))
+        .collect();
     assert_eq!(seen, ["acme", "globex"], "the refused reached nobody");
 }
 
@@ -66,16 +82,33 @@ fn api_key_checks_and_removes_the_key() {
     let top = format!(
         "filters:\n  key: {{ component: api-key.wasm, config: {{ header: x-api-key, keys: [{{ name: ci, sha256: {KEY_HASH} }}] }} }}"
     );
-    let proxy = Proxy::start_in(&folder, &Configuration { top: &top, route: "filters: [key]", ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start_in(
+        &folder,
+        &Configuration {
+            top: &top,
+            route: "filters: [key]",
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let mut client = proxy.client();
     for fields in ["", "X-Api-Key: wrong\r\n", "X-Api-Key: test\r\nX-Api-Key: test\r\n"] {
         let response = get(&mut client, "/", fields);
         assert_eq!(response.status(), 401, "{fields}");
-        assert!(response.value("www-authenticate").is_some_and(|value| value.starts_with("ApiKey")), "{response:?}");
+        assert!(
+            response
+                .value("www-authenticate")
+                .is_some_and(|value| value.starts_with("ApiKey")),
+            "{response:?}"
+        );
     }
     assert_eq!(get(&mut client, "/", "X-Api-Key: test\r\n").text(), "ok");
     let request = upstream.take_request("the one with a key");
-    assert_eq!(request.values("x-api-key"), Vec::<&str>::new(), "the key goes no further");
+    assert_eq!(
+        request.values("x-api-key"),
+        Vec::<&str>::new(),
+        "the key goes no further"
+    );
     let shown = proxy.admin("GET", "/config").text();
     assert!(shown.contains("api-key.wasm"), "{shown}");
 }
@@ -95,7 +128,15 @@ filters:
       request_headers: { set: { x-edge: "1" }, append: { x-many: b }, remove: [x-debug] }
       response_headers: { remove: [server], set: { x-out: "2" } }
 "#;
-    let proxy = Proxy::start_in(&folder, &Configuration { top, route: "filters: [rewrite]", ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start_in(
+        &folder,
+        &Configuration {
+            top,
+            route: "filters: [rewrite]",
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let mut client = proxy.client();
     for (target, expected) in [
         ("/health?deep=1", "/internal/health?deep=1"),
@@ -108,10 +149,18 @@ filters:
         if response.status() == 400 {
             continue;
         }
-        assert_eq!((response.values("server"), response.value("x-out")), (vec![], Some("2")), "{target}");
+        assert_eq!(
+            (response.values("server"), response.value("x-out")),
+            (vec![], Some("2")),
+            "{target}"
+        );
         let request = upstream.take_request(target);
         assert_eq!(request.target(), expected);
-        assert_eq!((request.value("x-edge"), request.values("x-debug")), (Some("1"), vec![]), "{target}");
+        assert_eq!(
+            (request.value("x-edge"), request.values("x-debug")),
+            (Some("1"), vec![]),
+            "{target}"
+        );
         assert_eq!(request.values("x-many"), ["a", "b"], "{target}");
     }
 }
@@ -122,7 +171,12 @@ fn one_component_with_two_configurations() {
     let folder = folder_with(&["tenant"]);
     let top = "filters:\n  tenant: { component: tenant.wasm, config: { header: x-tenant, allow: [acme] } }";
     let routes = "  - name: other\n    match: { path: { prefix: /other } }\n    cluster: app\n    filters: [{ filter: tenant, config: { header: x-other, allow: [initech] } }]";
-    let configuration = Configuration { top, routes, route: "filters: [tenant]", ..Default::default() };
+    let configuration = Configuration {
+        top,
+        routes,
+        route: "filters: [tenant]",
+        ..Default::default()
+    };
     let proxy = Proxy::start_in(&folder, &configuration.to(&upstream));
     let mut client = proxy.client();
     for _ in 0..3 {
@@ -142,7 +196,11 @@ fn refused_configurations_of_bundled_filters() {
     let cases = [
         ("tenant", "{ header: x-tenant, allow: [] }", "allow: names no tenant"),
         ("tenant", "{ header: connection, allow: [a] }", "header `connection`"),
-        ("api-key", "{ header: x-key, keys: [{ name: ci, sha256: abc }] }", "64 hexadecimal digits"),
+        (
+            "api-key",
+            "{ header: x-key, keys: [{ name: ci, sha256: abc }] }",
+            "64 hexadecimal digits",
+        ),
         ("rewrite", "{ paths: [] }", "unknown field `paths`"),
     ];
     each(
@@ -179,11 +237,32 @@ filters:
       request: { set: { x-set: "1" }, append: { x-many: b }, remove: [x-gone] }
       response: { set: { x-set: "2" }, append: { x-many: b }, remove: [x-old] }
 "#;
-    let proxy = Proxy::start(&Configuration { top, route: "filters: [edit]", ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start(
+        &Configuration {
+            top,
+            route: "filters: [edit]",
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let response = get(&mut proxy.client(), "/", "X-Set: 0\r\nX-Many: a\r\nX-Gone: 1\r\n");
-    assert_eq!((response.values("x-set"), response.values("x-many"), response.values("x-old")), (vec!["2"], vec!["a", "b"], vec![]));
+    assert_eq!(
+        (
+            response.values("x-set"),
+            response.values("x-many"),
+            response.values("x-old")
+        ),
+        (vec!["2"], vec!["a", "b"], vec![])
+    );
     let request = upstream.take_request("edited");
-    assert_eq!((request.values("x-set"), request.values("x-many"), request.values("x-gone")), (vec!["1"], vec!["a", "b"], vec![]));
+    assert_eq!(
+        (
+            request.values("x-set"),
+            request.values("x-many"),
+            request.values("x-gone")
+        ),
+        (vec!["1"], vec!["a", "b"], vec![])
+    );
 }
 
 #[test]
@@ -191,7 +270,10 @@ fn native_filters_that_cannot_be_loaded() {
     each(
         [
             ("native: teleport", "teleport"),
-            ("native: headers, config: { request: { set: { content-length: \"1\" } } }", "content-length"),
+            (
+                "native: headers, config: { request: { set: { content-length: \"1\" } } }",
+                "content-length",
+            ),
             ("native: headers, config: { answer: {} }", "answer"),
             ("native: headers, grants: [clock]", "grants"),
             ("native: request-id, config: { header: \"bad name\" }", "bad name"),
@@ -217,7 +299,12 @@ fn native_request_id() {
                renamed: { native: request-id, config: { header: x-trace } }";
     let routes = "  - { match: { path: { prefix: /trusting } }, filters: [trusting], cluster: app }\n  \
                   - { match: { path: { prefix: /renamed } }, filters: [renamed], cluster: app }";
-    let configuration = Configuration { top, routes, route: "filters: [plain]", ..Default::default() };
+    let configuration = Configuration {
+        top,
+        routes,
+        route: "filters: [plain]",
+        ..Default::default()
+    };
     let proxy = Proxy::start(&configuration.to(&upstream));
     let mut client = proxy.client();
     for (target, field, given, kept) in [
@@ -232,7 +319,11 @@ fn native_request_id() {
         assert_eq!(sent, returned, "{target}: upstream and client see the same id");
         assert_eq!(sent == Some(given), kept, "{target} {given}: {sent:?}");
         assert!(sent.is_some_and(|id| kept || id.len() == 32), "{target}: {sent:?}");
-        assert_eq!(request.values("x-request-id").len(), usize::from(field == "x-request-id"), "{target}");
+        assert_eq!(
+            request.values("x-request-id").len(),
+            usize::from(field == "x-request-id"),
+            "{target}"
+        );
     }
 }
 
@@ -242,10 +333,24 @@ fn chains_run_forward_and_in_reverse() {
     let upstream = Upstream::saying("ok");
     let folder = Folder::new();
     let mark = |name: &'static str| {
-        format!("  {name}: {{ native: headers, config: {{ request: {{ append: {{ x-in: {name} }} }}, response: {{ append: {{ x-out: {name} }} }} }} }}\n")
+        format!(
+            "  {name}: {{ native: headers, config: {{ request: {{ append: {{ x-in: {name} }} }}, response: {{ append: {{ x-out: {name} }} }} }} }}\n"
+        )
     };
-    folder.write("refuse.wasm", Guest::new().on_request([Reply(403, vec![], "no")]).on_response([SetResponseHeader("x-own", b"1".to_vec())]).build());
-    folder.write("fail.wasm", Guest::new().on_request([Trap]).on_response([SetResponseHeader("x-own", b"1".to_vec())]).build());
+    folder.write(
+        "refuse.wasm",
+        Guest::new()
+            .on_request([Reply(403, vec![], "no")])
+            .on_response([SetResponseHeader("x-own", b"1".to_vec())])
+            .build(),
+    );
+    folder.write(
+        "fail.wasm",
+        Guest::new()
+            .on_request([Trap])
+            .on_response([SetResponseHeader("x-own", b"1".to_vec())])
+            .build(),
+    );
     folder.write("pass.wasm", Guest::new().on_request([]).on_response([]).build());
     let top = format!(
         "filters:\n{}{}{}{}  refuse: {{ component: refuse.wasm }}\n  fail: {{ component: fail.wasm }}\n  pass: {{ component: pass.wasm }}\n",
@@ -276,10 +381,21 @@ fn chains_run_forward_and_in_reverse() {
         ("/fail", 500, vec!["two", "one"]),
     ] {
         let response = client.get(target);
-        assert_eq!((response.status(), response.values("x-out")), (status, out), "{target}: {response:?}");
-        assert_eq!(response.values("x-own").len(), 0, "{target}: a filter whose request half gave the reply or failed");
+        assert_eq!(
+            (response.status(), response.values("x-out")),
+            (status, out),
+            "{target}: {response:?}"
+        );
+        assert_eq!(
+            response.values("x-own").len(),
+            0,
+            "{target}: a filter whose request half gave the reply or failed"
+        );
     }
-    assert_eq!(upstream.take_request("/").values("x-in"), ["one", "two", "three", "four"]);
+    assert_eq!(
+        upstream.take_request("/").values("x-in"),
+        ["one", "two", "three", "four"]
+    );
 }
 
 /// Response filters see what the proxy answers for a broken upstream too.
@@ -287,7 +403,14 @@ fn chains_run_forward_and_in_reverse() {
 fn response_filters_run_for_own_replies() {
     let upstream = Upstream::repeating("garbage\r\n\r\n");
     let top = "filters:\n  mark: { native: headers, config: { response: { set: { x-out: \"1\" } } } }";
-    let proxy = Proxy::start(&Configuration { top, route: "filters: [mark]", ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start(
+        &Configuration {
+            top,
+            route: "filters: [mark]",
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let response = proxy.get("/");
     assert_own_reply(&response, 502, "garbage");
     assert_eq!(response.value("x-out"), Some("1"));
@@ -319,7 +442,11 @@ routes:
         ("/other", "", 403),
     ] {
         let response = get(&mut client, target, fields);
-        assert_eq!((response.status(), response.value("x-out")), (status, Some("1")), "{target} {fields}");
+        assert_eq!(
+            (response.status(), response.value("x-out")),
+            (status, Some("1")),
+            "{target} {fields}"
+        );
     }
 }
 
@@ -341,12 +468,29 @@ fn guests_change_requests_and_responses() {
         .on_response([SetStatus(202), SetResponseHeader("x-b", b"\xff".to_vec())]);
     folder.write("guest.wasm", guest.build());
     let top = "filters:\n  guest: { component: guest.wasm }";
-    let proxy = Proxy::start_in(&folder, &Configuration { top, route: "filters: [guest]", ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start_in(
+        &folder,
+        &Configuration {
+            top,
+            route: "filters: [guest]",
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let response = get(&mut proxy.client(), "/a?x=y", "X-Gone: 1\r\n");
-    assert_eq!((response.status(), response.value("x-b"), response.text().as_str()), (202, Some("\u{ff}"), "ok"));
+    assert_eq!(
+        (response.status(), response.value("x-b"), response.text().as_str()),
+        (202, Some("\u{ff}"), "ok")
+    );
     let request = upstream.take_request("changed");
-    assert_eq!((request.method(), request.target(), request.value("host")), ("PUT", "/c?d=e", Some("b.example:81")));
-    assert_eq!((request.values("x-a"), request.values("x-gone")), (vec!["\u{e9}", "2"], vec![]));
+    assert_eq!(
+        (request.method(), request.target(), request.value("host")),
+        ("PUT", "/c?d=e", Some("b.example:81"))
+    );
+    assert_eq!(
+        (request.values("x-a"), request.values("x-gone")),
+        (vec!["\u{e9}", "2"], vec![])
+    );
 }
 
 /// Instances are replaced as their count says, and no request notices.
@@ -359,7 +503,11 @@ filters:
   once: { component: touch.wasm, instance_reuse: 1 }
   often: { component: tenant.wasm, instance_reuse: 7, config: { header: x-tenant, allow: [acme] } }
 ";
-    let configuration = Configuration { top, route: "filters: [once, often, once]", ..Default::default() };
+    let configuration = Configuration {
+        top,
+        route: "filters: [once, often, once]",
+        ..Default::default()
+    };
     let proxy = Proxy::start_in(&folder, &configuration.to(&upstream));
     let mut client = proxy.client();
     for n in 0..500 {

@@ -38,12 +38,26 @@ fn every_guest_is_a_valid_component() {
         }
     }
     validate("all at once", &Guest::new().on_request(acts).build());
-    validate("refuse", &Guest::new().on_configure([Refuse("not like this")]).on_request([]).build());
-    validate("foreign", &Guest::new().on_request([]).importing("tamis:filter/teleport@0.1.0", "go").build());
+    validate(
+        "refuse",
+        &Guest::new()
+            .on_configure([Refuse("not like this")])
+            .on_request([])
+            .build(),
+    );
+    validate(
+        "foreign",
+        &Guest::new()
+            .on_request([])
+            .importing("tamis:filter/teleport@0.1.0", "go")
+            .build(),
+    );
     validate("nothing", &Guest::new().build());
 }
 
 fn validate(name: &str, component: &[u8]) {
     let mut validator = wasmparser::Validator::new();
-    validator.validate_all(component).unwrap_or_else(|error| panic!("{name}: {error}"));
+    validator
+        .validate_all(component)
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
 }

@@ -17,7 +17,11 @@ struct Case {
 }
 
 fn case(name: &'static str, guest: Guest) -> Case {
-    Case { name, guest, settings: "" }
+    Case {
+        name,
+        guest,
+        settings: "",
+    }
 }
 
 /// A proxy with all these guests, before one upstream.
@@ -27,17 +31,35 @@ fn proxy_with(cases: &[Case], upstream: &Upstream) -> Proxy {
     let mut routes = String::new();
     for Case { name, guest, settings } in cases {
         folder.write(&format!("{name}.wasm"), guest.build());
-        let settings = if settings.is_empty() { String::new() } else { format!(", {settings}") };
+        let settings = if settings.is_empty() {
+            String::new()
+        } else {
+            format!(", {settings}")
+        };
         filters += &format!("  {name}: {{ component: {name}.wasm{settings} }}\n");
-        routes += &format!("  - {{ name: {name}, match: {{ path: {{ prefix: /{name} }} }}, filters: [{name}], cluster: app }}\n");
+        routes += &format!(
+            "  - {{ name: {name}, match: {{ path: {{ prefix: /{name} }} }}, filters: [{name}], cluster: app }}\n"
+        );
     }
-    Proxy::start_in(&folder, &Configuration { top: &filters, routes: &routes, ..Default::default() }.to(upstream))
+    Proxy::start_in(
+        &folder,
+        &Configuration {
+            top: &filters,
+            routes: &routes,
+            ..Default::default()
+        }
+        .to(upstream),
+    )
 }
 
 /// Failing acts, each in a request hook.
 fn failures(settings: &'static str) -> Vec<Case> {
     [("loop", Loop), ("trap", Trap), ("recurse", Recurse)]
-        .map(|(name, act)| Case { name, guest: Guest::new().on_request([act]), settings })
+        .map(|(name, act)| Case {
+            name,
+            guest: Guest::new().on_request([act]),
+            settings,
+        })
         .into()
 }
 
@@ -56,14 +78,24 @@ fn a_failing_guest_fails_its_own_exchange_only() {
             for _ in 0..5 {
                 let before = bystander.served();
                 assert_own_reply(&client.get(&format!("/{}", case.name)), 500, case.name);
-                assert_eq!(client.get("/after").text(), "ok", "{}: the connection lives on", case.name);
-                assert!(case.name != "loop" || bystander.served() > before, "the loop stopped its neighbours");
+                assert_eq!(
+                    client.get("/after").text(),
+                    "ok",
+                    "{}: the connection lives on",
+                    case.name
+                );
+                assert!(
+                    case.name != "loop" || bystander.served() > before,
+                    "the loop stopped its neighbours"
+                );
             }
         },
     );
     bystander.finish();
     let seen = upstream.requests();
-    let leaked = seen.iter().find(|request| !["/innocent", "/after"].contains(&request.target()));
+    let leaked = seen
+        .iter()
+        .find(|request| !["/innocent", "/after"].contains(&request.target()));
     assert_eq!(leaked, None, "a failed exchange went on");
 }
 
@@ -79,7 +111,11 @@ fn a_failing_guest_is_skipped_when_open() {
         }
     }
     bystander.finish();
-    let count = upstream.requests().iter().filter(|request| request.target() == "/trap").count();
+    let count = upstream
+        .requests()
+        .iter()
+        .filter(|request| request.target() == "/trap")
+        .count();
     assert_eq!(count, 3);
 }
 
@@ -88,7 +124,14 @@ fn a_failing_guest_is_skipped_when_open() {
 fn a_failing_response_hook() {
     let upstream = Upstream::saying("ok");
     let guest = || Guest::new().on_response([SetResponseHeader("x-a", b"1".to_vec()), Trap]);
-    let cases = [case("closed", guest()), Case { name: "open", guest: guest(), settings: "on_failure: open" }];
+    let cases = [
+        case("closed", guest()),
+        Case {
+            name: "open",
+            guest: guest(),
+            settings: "on_failure: open",
+        },
+    ];
     let proxy = proxy_with(&cases, &upstream);
     let mut client = proxy.client();
     for _ in 0..3 {
@@ -116,7 +159,11 @@ fn a_query_of_death() {
     bystander.finish();
     let grown = proxy.resident().saturating_sub(resident);
     assert!(grown < 16 << 20, "{grown} bytes of growth");
-    assert!(proxy.threads() <= threads + 2, "{} threads, {threads} before", proxy.threads());
+    assert!(
+        proxy.threads() <= threads + 2,
+        "{} threads, {threads} before",
+        proxy.threads()
+    );
 }
 
 /// Fault 9: growing ends at the cap with a plain "no", and what the guest has touched is given back.
@@ -124,7 +171,14 @@ fn a_query_of_death() {
 fn memory_ends_at_its_cap() {
     let upstream = Upstream::saying("ok");
     let settings = "limits: { memory: 8MiB, cpu: 200ms, wall: 500ms }, instance_reuse: 1";
-    let proxy = proxy_with(&[Case { name: "fill", guest: Guest::new().on_request([FillMemory]), settings }], &upstream);
+    let proxy = proxy_with(
+        &[Case {
+            name: "fill",
+            guest: Guest::new().on_request([FillMemory]),
+            settings,
+        }],
+        &upstream,
+    );
     let bystander = Bystander::start(&proxy.address("web"), "/innocent");
     assert_eq!(proxy.get("/fill").text(), "ok");
     let before = proxy.resident();
@@ -141,7 +195,14 @@ fn memory_ends_at_its_cap() {
 fn no_instance_is_503() {
     let upstream = Upstream::saying("ok");
     let settings = "limits: { instances: 1, cpu: 300ms, wall: 300ms }";
-    let proxy = proxy_with(&[Case { name: "loop", guest: Guest::new().on_request([Loop]), settings }], &upstream);
+    let proxy = proxy_with(
+        &[Case {
+            name: "loop",
+            guest: Guest::new().on_request([Loop]),
+            settings,
+        }],
+        &upstream,
+    );
     let bystander = Bystander::start(&proxy.address("web"), "/innocent");
     let mut clients: Vec<Client> = (0..8).map(|_| proxy.client()).collect();
     for client in &mut clients {
@@ -149,7 +210,10 @@ fn no_instance_is_503() {
     }
     let statuses: Vec<_> = clients.iter_mut().map(|client| client.response().status()).collect();
     bystander.finish();
-    assert!(statuses.iter().all(|status| [500, 503].contains(status)), "{statuses:?}");
+    assert!(
+        statuses.iter().all(|status| [500, 503].contains(status)),
+        "{statuses:?}"
+    );
     assert!(statuses.contains(&500) && statuses.contains(&503), "{statuses:?}");
 }
 
@@ -211,7 +275,11 @@ fn edits_are_checked_like_bytes_from_the_network() {
         ("query with CR LF", SetQuery("a\r\nb"), "1"),
         ("huge path", SetPath(format!("/{}", "a".repeat(40_000))), "3"),
         ("huge value", value(&[b'a'; 70_000]), "3"),
-        ("response, before there is one", SetResponseHeader("x-a", b"1".to_vec()), "4"),
+        (
+            "response, before there is one",
+            SetResponseHeader("x-a", b"1".to_vec()),
+            "4",
+        ),
         ("status, before there is one", SetStatus(201), "4"),
         ("attribute", SetAttribute("k", "v".into()), "0"),
         ("huge attribute", SetAttribute("k", "v".repeat(5000)), "3"),
@@ -221,11 +289,18 @@ fn edits_are_checked_like_bytes_from_the_network() {
     let mut filters = String::from("filters:\n");
     let mut routes = String::new();
     for (n, (_, act, _)) in cases.iter().enumerate() {
-        folder.write(&format!("{n}.wasm"), Guest::new().on_request([act.clone(), TellUpstream]).build());
+        folder.write(
+            &format!("{n}.wasm"),
+            Guest::new().on_request([act.clone(), TellUpstream]).build(),
+        );
         filters += &format!("  f{n}: {{ component: {n}.wasm }}\n");
         routes += &format!("  - {{ match: {{ path: {{ exact: /edits/{n} }} }}, filters: [f{n}], cluster: app }}\n");
     }
-    let configuration = Configuration { top: &filters, routes: &routes, ..Default::default() };
+    let configuration = Configuration {
+        top: &filters,
+        routes: &routes,
+        ..Default::default()
+    };
     let proxy = Proxy::start_in(&folder, &configuration.to(&upstream));
     each(
         cases.iter().enumerate(),
@@ -237,10 +312,17 @@ fn edits_are_checked_like_bytes_from_the_network() {
             let request = upstream.take_request(name);
             // A value that was too large leaves no room to say so.
             let told = request.value("x-outcomes");
-            assert!(told == Some(*outcome) || (told.is_none() && *outcome == "3"), "{name}: {request:?}");
+            assert!(
+                told == Some(*outcome) || (told.is_none() && *outcome == "3"),
+                "{name}: {request:?}"
+            );
             assert_eq!(request.values("x-injected"), Vec::<&str>::new(), "{name}");
             assert_eq!(request.values("host").len(), 1, "{name}");
-            assert!(*outcome == "0" || request.target() == format!("/edits/{n}"), "{name}: {}", request.target());
+            assert!(
+                *outcome == "0" || request.target() == format!("/edits/{n}"),
+                "{name}: {}",
+                request.target()
+            );
         },
     );
 }
@@ -289,7 +371,11 @@ fn edits_of_responses_are_checked_too() {
             let response = client.get(&format!("/{name}"));
             assert_eq!(response.value("x-outcomes"), Some(*outcome), "{name}: {response:?}");
             assert_eq!(response.status(), if *name == "status" { 201 } else { 200 }, "{name}");
-            assert_eq!((response.text().as_str(), response.values("set-cookie").len()), ("ok", 0), "{name}");
+            assert_eq!(
+                (response.text().as_str(), response.values("set-cookie").len()),
+                ("ok", 0),
+                "{name}"
+            );
             assert_eq!(client.get("/after").text(), "ok", "{name}");
         },
     );
@@ -299,7 +385,9 @@ fn edits_of_responses_are_checked_too() {
 #[test]
 fn replies_of_guests_are_checked() {
     let upstream = Upstream::saying("ok");
-    let reply = |status, headers: &[(&'static str, &'static str)]| Guest::new().on_request([Reply(status, headers.to_vec(), "hello")]);
+    let reply = |status, headers: &[(&'static str, &'static str)]| {
+        Guest::new().on_request([Reply(status, headers.to_vec(), "hello")])
+    };
     let cases = vec![
         ("good", reply(403, &[("x-a", "1")]), &[403][..]),
         ("status-0", reply(0, &[]), &[500]),
@@ -324,7 +412,10 @@ fn replies_of_guests_are_checked() {
             let mut client = proxy.client();
             let response = client.get(&format!("/{name}"));
             assert!(statuses.contains(&response.status()), "{name}: {response:?}");
-            assert!(response.status() == 500 || response.text() == "hello", "{name}: {response:?}");
+            assert!(
+                response.status() == 500 || response.text() == "hello",
+                "{name}: {response:?}"
+            );
             assert_eq!(response.values("set-cookie"), Vec::<&str>::new(), "{name}");
             client.send(format!("HEAD /{name} HTTP/1.1\r\nHost: a.example\r\n\r\n"));
             client.response_to_head();
@@ -343,19 +434,34 @@ fn guests_cannot_break_or_flood_the_log() {
     let proxy = proxy_with(
         &[
             case("evil", Guest::new().on_request([Log(evil)])),
-            Case { name: "flood", guest: Guest::new().on_request(flood), settings: "limits: { log_lines: 10, cpu: 90ms }" },
+            Case {
+                name: "flood",
+                guest: Guest::new().on_request(flood),
+                settings: "limits: { log_lines: 10, cpu: 90ms }",
+            },
         ],
         &upstream,
     );
     assert_eq!(proxy.get("/evil").status(), 200);
-    let line = proxy.log().wait_from(0, "the guest's line", |line| line.text.contains("one") && line.text.contains("two"));
+    let line = proxy.log().wait_from(0, "the guest's line", |line| {
+        line.text.contains("one") && line.text.contains("two")
+    });
     assert!(line.text.contains("forged"), "one line: {}", line.text);
-    assert!(!line.text.contains('\u{1b}') && !line.message().contains('\n'), "{:?}", line.text);
+    assert!(
+        !line.text.contains('\u{1b}') && !line.message().contains('\n'),
+        "{:?}",
+        line.text
+    );
     assert!(proxy.log().lines().iter().all(|line| line.message() != "forged"));
     for _ in 0..20 {
         assert_eq!(proxy.get("/flood").status(), 200);
     }
-    let lines = proxy.log().lines().iter().filter(|line| line.message() == "flood").count();
+    let lines = proxy
+        .log()
+        .lines()
+        .iter()
+        .filter(|line| line.message() == "flood")
+        .count();
     // 4,000 were written; the first second may be cut in two by the clock.
     assert!(lines < 400, "{lines} lines");
 }
@@ -366,8 +472,16 @@ fn guests_cannot_flood_the_metrics() {
     let upstream = Upstream::saying("ok");
     let settings = "grants: [metrics], limits: { cpu: 90ms }";
     let guests = [
-        Case { name: "few", guest: Guest::new().on_request([Count(3)]), settings },
-        Case { name: "many", guest: Guest::new().on_request([Count(1000)]), settings },
+        Case {
+            name: "few",
+            guest: Guest::new().on_request([Count(3)]),
+            settings,
+        },
+        Case {
+            name: "many",
+            guest: Guest::new().on_request([Count(1000)]),
+            settings,
+        },
     ];
     let proxy = proxy_with(&guests, &upstream);
     for _ in 0..5 {
@@ -375,8 +489,13 @@ fn guests_cannot_flood_the_metrics() {
     }
     let metrics = proxy.metrics();
     let of = |filter: &str| {
-        let custom = metrics.samples.iter().filter(|sample| sample.name.starts_with("tamis_filter_custom_"));
-        custom.filter(|sample| sample.labels.get("filter").is_some_and(|name| name == filter)).count()
+        let custom = metrics
+            .samples
+            .iter()
+            .filter(|sample| sample.name.starts_with("tamis_filter_custom_"));
+        custom
+            .filter(|sample| sample.labels.get("filter").is_some_and(|name| name == filter))
+            .count()
     };
     assert_eq!(of("few"), 3);
     assert!((1..=64).contains(&of("many")), "{}", of("many"));
@@ -387,7 +506,14 @@ fn guests_cannot_flood_the_metrics() {
 fn a_grant_opens_what_it_names() {
     let upstream = Upstream::saying("ok");
     let guest = Guest::new().on_request([Clock]);
-    let proxy = proxy_with(&[Case { name: "clock", guest, settings: "grants: [clock]" }], &upstream);
+    let proxy = proxy_with(
+        &[Case {
+            name: "clock",
+            guest,
+            settings: "grants: [clock]",
+        }],
+        &upstream,
+    );
     assert_eq!(proxy.get("/clock").text(), "ok");
 }
 
@@ -396,24 +522,67 @@ fn unloadable() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
     let good = Guest::new().on_request([]);
     let text = |text: &str| wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"));
     let import = |interface, function| Guest::new().on_request([]).importing(interface, function).build();
-    let huge = good.text().replacen("(memory (export \"memory\") 3)", "(memory (export \"memory\") 65536)", 1);
+    let huge = good.text().replacen(
+        "(memory (export \"memory\") 3)",
+        "(memory (export \"memory\") 65536)",
+        1,
+    );
     assert!(huge.contains("65536)"), "the text of a guest has changed: {huge}");
     let whole = good.build();
     vec![
         ("empty file", vec![], &[]),
         ("garbage", b"#!/bin/sh\necho hello\n".to_vec(), &[]),
         ("truncated", whole[..whole.len() / 2].to_vec(), &[]),
-        ("core module", text("(module (func (export \"on-request-head\")))"), &["component"]),
-        ("ungranted", Guest::new().on_request([Clock]).build(), &["tamis:filter/clock@0.1.0", "grants"]),
-        ("unknown import", import("tamis:filter/teleport@0.1.0", "go"), &["tamis:filter/teleport@0.1.0"]),
-        ("WASI", import("wasi:cli/environment@0.2.0", "get-arguments"), &["wasi:cli/environment@0.2.0"]),
-        ("unknown function", import("tamis:filter/exchange@0.1.0", "steal"), &["tamis:filter/exchange"]),
-        ("another version", import("tamis:filter/request@9.9.9", "method"), &["tamis:filter/request@9.9.9"]),
+        (
+            "core module",
+            text("(module (func (export \"on-request-head\")))"),
+            &["component"],
+        ),
+        (
+            "ungranted",
+            Guest::new().on_request([Clock]).build(),
+            &["tamis:filter/clock@0.1.0", "grants"],
+        ),
+        (
+            "unknown import",
+            import("tamis:filter/teleport@0.1.0", "go"),
+            &["tamis:filter/teleport@0.1.0"],
+        ),
+        (
+            "WASI",
+            import("wasi:cli/environment@0.2.0", "get-arguments"),
+            &["wasi:cli/environment@0.2.0"],
+        ),
+        (
+            "unknown function",
+            import("tamis:filter/exchange@0.1.0", "steal"),
+            &["tamis:filter/exchange"],
+        ),
+        (
+            "another version",
+            import("tamis:filter/request@9.9.9", "method"),
+            &["tamis:filter/request@9.9.9"],
+        ),
         ("no hook", Guest::new().build(), &["hook"]),
         ("only configure", Guest::new().on_configure([]).build(), &["hook"]),
-        ("configure refuses", Guest::new().on_configure([Refuse("not like this")]).on_request([]).build(), &["not like this"]),
-        ("configure traps", Guest::new().on_configure([Trap]).on_request([]).build(), &["configure"]),
-        ("configure loops", Guest::new().on_configure([Loop]).on_request([]).build(), &["configure"]),
+        (
+            "configure refuses",
+            Guest::new()
+                .on_configure([Refuse("not like this")])
+                .on_request([])
+                .build(),
+            &["not like this"],
+        ),
+        (
+            "configure traps",
+            Guest::new().on_configure([Trap]).on_request([]).build(),
+            &["configure"],
+        ),
+        (
+            "configure loops",
+            Guest::new().on_configure([Loop]).on_request([]).build(),
+            &["configure"],
+        ),
         ("memory of 4 GiB", text(&huge), &["memory"]),
     ]
 }
@@ -428,8 +597,14 @@ fn check_refuses_what_cannot_be_loaded() {
             folder.write("guest.wasm", component);
             let (code, printed) = check(&folder, &with_guest("respond: { status: 200 }"));
             assert_eq!(code, 1, "{name}: {printed}");
-            assert!(printed.contains("suspect"), "{name}: the filter is not named: {printed}");
-            assert!(printed.contains(&format!("tamis.yaml:{GUEST_LINE}:")), "{name}: no place: {printed}");
+            assert!(
+                printed.contains("suspect"),
+                "{name}: the filter is not named: {printed}"
+            );
+            assert!(
+                printed.contains(&format!("tamis.yaml:{GUEST_LINE}:")),
+                "{name}: no place: {printed}"
+            );
             for part in *said {
                 assert!(printed.contains(part), "{name}: `{part}` is not said: {printed}");
             }
@@ -446,14 +621,20 @@ fn check_refuses_missing_and_odd_files() {
         }
         let (code, printed) = check(&folder, &with_guest("respond: { status: 200 }"));
         assert_eq!(code, 1, "{odd}: {printed}");
-        assert!(printed.contains("suspect") && printed.contains("guest.wasm"), "{odd}: {printed}");
+        assert!(
+            printed.contains("suspect") && printed.contains("guest.wasm"),
+            "{odd}: {printed}"
+        );
     }
 }
 
 #[test]
 fn check_accepts_a_sound_guest() {
     let folder = Folder::new();
-    folder.write("guest.wasm", Guest::new().on_configure([]).on_request([]).on_response([]).build());
+    folder.write(
+        "guest.wasm",
+        Guest::new().on_configure([]).on_request([]).on_response([]).build(),
+    );
     let (code, printed) = check(&folder, &with_guest("respond: { status: 200 }"));
     assert_eq!(code, 0, "{printed}");
 }
@@ -461,7 +642,10 @@ fn check_accepts_a_sound_guest() {
 #[test]
 fn a_reload_refuses_what_cannot_be_loaded_and_serves_on() {
     let folder = Folder::new();
-    folder.write("guest.wasm", Guest::new().on_request([Reply(200, vec![], "first")]).build());
+    folder.write(
+        "guest.wasm",
+        Guest::new().on_request([Reply(200, vec![], "first")]).build(),
+    );
     let yaml = with_guest("respond: { status: 404 }");
     let proxy = Proxy::start_in(&folder, &yaml);
     let bystander = Bystander::start(&proxy.address("web"), "/");
@@ -480,7 +664,10 @@ fn a_reload_refuses_what_cannot_be_loaded_and_serves_on() {
     );
     bystander.finish();
     assert_eq!(proxy.generation(), 1);
-    folder.replace("guest.wasm", Guest::new().on_request([Reply(200, vec![], "second")]).build());
+    folder.replace(
+        "guest.wasm",
+        Guest::new().on_request([Reply(200, vec![], "second")]).build(),
+    );
     assert_eq!(proxy.reload(&yaml).0, 200);
     assert_eq!(proxy.get("/").text(), "second");
 }

@@ -25,7 +25,9 @@ fn block(index: u64) -> Vec<u8> {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb)
     };
-    (first..first + BLOCK as u64 / 8).flat_map(|n| word(n).to_le_bytes()).collect()
+    (first..first + BLOCK as u64 / 8)
+        .flat_map(|n| word(n).to_le_bytes())
+        .collect()
 }
 
 /// Looks at the proxy's memory again and again while `work` runs; the most that it was.
@@ -56,7 +58,10 @@ impl Drop for Stopper<'_> {
 #[test]
 fn large_bodies_pass_unchanged_in_constant_memory() {
     let nginx = Nginx::start();
-    let configuration = Configuration { route: "timeout: 5m", ..Default::default() };
+    let configuration = Configuration {
+        route: "timeout: 5m",
+        ..Default::default()
+    };
     let proxy = Proxy::start(&configuration.with(&[nginx.address()]));
     let mut client = proxy.client();
     assert_eq!(client.get("/small").text(), "ok");
@@ -65,8 +70,14 @@ fn large_bodies_pass_unchanged_in_constant_memory() {
     for chunked in [false, true] {
         let name = format!("body-{chunked}");
         let highest = highest_resident(&proxy, || {
-            let framing = if chunked { "Transfer-Encoding: chunked".to_owned() } else { format!("Content-Length: {size}") };
-            client.send(format!("PUT /upload/{name} HTTP/1.1\r\nHost: a.example\r\n{framing}\r\n\r\n"));
+            let framing = if chunked {
+                "Transfer-Encoding: chunked".to_owned()
+            } else {
+                format!("Content-Length: {size}")
+            };
+            client.send(format!(
+                "PUT /upload/{name} HTTP/1.1\r\nHost: a.example\r\n{framing}\r\n\r\n"
+            ));
             for index in 0..BLOCKS {
                 if chunked {
                     client.send(format!("{BLOCK:x}\r\n")).send(block(index)).send("\r\n");
@@ -79,24 +90,40 @@ fn large_bodies_pass_unchanged_in_constant_memory() {
             }
             assert!([201, 204].contains(&client.response().status()));
         });
-        assert!(highest.saturating_sub(before) < 32 << 20, "upload, chunked {chunked}: {before} bytes, then {highest}");
+        assert!(
+            highest.saturating_sub(before) < 32 << 20,
+            "upload, chunked {chunked}: {before} bytes, then {highest}"
+        );
         let mut stored = File::open(nginx.folder().path(&format!("www/upload/{name}"))).expect("nginx has the body");
         let mut piece = vec![0; BLOCK];
         for index in 0..BLOCKS {
             stored.read_exact(&mut piece).expect("as long as what was sent");
-            assert!(piece == block(index), "block {index} arrived changed, chunked {chunked}");
+            assert!(
+                piece == block(index),
+                "block {index} arrived changed, chunked {chunked}"
+            );
         }
-        assert_eq!(stored.read(&mut piece).expect("a readable file"), 0, "longer than what was sent");
+        assert_eq!(
+            stored.read(&mut piece).expect("a readable file"),
+            0,
+            "longer than what was sent"
+        );
 
         let highest = highest_resident(&proxy, || {
             client.send(format!("GET /upload/{name} HTTP/1.1\r\nHost: a.example\r\n\r\n"));
             let head = client.read_head();
-            assert_eq!((head.status(), head.value("content-length")), (200, Some(size.to_string().as_str())));
+            assert_eq!(
+                (head.status(), head.value("content-length")),
+                (200, Some(size.to_string().as_str()))
+            );
             for index in 0..BLOCKS {
                 assert!(client.read(BLOCK) == block(index), "block {index} came back changed");
             }
         });
-        assert!(highest.saturating_sub(before) < 32 << 20, "download: {before} bytes, then {highest}");
+        assert!(
+            highest.saturating_sub(before) < 32 << 20,
+            "download: {before} bytes, then {highest}"
+        );
         assert_eq!(client.get("/small").text(), "ok", "the connection is in step");
     }
 }
@@ -105,7 +132,10 @@ fn large_bodies_pass_unchanged_in_constant_memory() {
 #[test]
 fn large_bodies_side_by_side() {
     let nginx = Nginx::start();
-    let configuration = Configuration { route: "timeout: 5m", ..Default::default() };
+    let configuration = Configuration {
+        route: "timeout: 5m",
+        ..Default::default()
+    };
     let proxy = Arc::new(Proxy::start(&configuration.with(&[nginx.address()])));
     let blocks = 64;
     let workers: Vec<_> = (0..8_u64)
@@ -114,13 +144,20 @@ fn large_bodies_side_by_side() {
             thread::spawn(move || {
                 let mut client = proxy.client();
                 let size = blocks * BLOCK;
-                client.send(format!("PUT /upload/{worker} HTTP/1.1\r\nHost: a.example\r\nContent-Length: {size}\r\n\r\n"));
-                (0..blocks as u64).for_each(|index| drop(client.send(block(worker * 1000 + index))));
+                client.send(format!(
+                    "PUT /upload/{worker} HTTP/1.1\r\nHost: a.example\r\nContent-Length: {size}\r\n\r\n"
+                ));
+                for index in 0..blocks as u64 {
+                    client.send(block(worker * 1000 + index));
+                }
                 assert!([201, 204].contains(&client.response().status()));
                 client.send(format!("GET /upload/{worker} HTTP/1.1\r\nHost: a.example\r\n\r\n"));
                 assert_eq!(client.read_head().status(), 200);
                 for index in 0..blocks as u64 {
-                    assert!(client.read(BLOCK) == block(worker * 1000 + index), "worker {worker}, block {index}");
+                    assert!(
+                        client.read(BLOCK) == block(worker * 1000 + index),
+                        "worker {worker}, block {index}"
+                    );
                 }
             })
         })
@@ -132,7 +169,9 @@ fn large_bodies_side_by_side() {
 
 /// What `wrk` says after it ran for a second.
 fn wrk(url: &str) -> String {
-    let output = Command::new("wrk").args(["-t", "1", "-c", "32", "-d", "1s", "--timeout", "10s", url]).output();
+    let output = Command::new("wrk")
+        .args(["-t", "1", "-c", "32", "-d", "1s", "--timeout", "10s", url])
+        .output();
     let output = output.expect("wrk is installed");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -141,23 +180,36 @@ fn wrk(url: &str) -> String {
 #[test]
 fn twenty_thousand_requests_without_an_error() {
     let nginx = Nginx::start();
-    let yaml = Configuration::default().with(&[nginx.address()]).replace("workers: 1", "workers: 2");
+    let yaml = Configuration::default()
+        .with(&[nginx.address()])
+        .replace("workers: 1", "workers: 2");
     let proxy = Proxy::start(&yaml);
     let url = format!("http://{}/small", proxy.address("web"));
     let mut total = 0;
     for _ in 0..60 {
         let said = wrk(&url);
         assert!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
-        let count = said.lines().find_map(|line| line.trim().split_once(" requests in ")).map(|(count, _)| count.trim());
-        total += count.and_then(|count| count.parse::<u64>().ok()).unwrap_or_else(|| panic!("no count: {said}"));
+        let count = said
+            .lines()
+            .find_map(|line| line.trim().split_once(" requests in "))
+            .map(|(count, _)| count.trim());
+        total += count
+            .and_then(|count| count.parse::<u64>().ok())
+            .unwrap_or_else(|| panic!("no count: {said}"));
         if total >= 20_000 {
             break;
         }
     }
     assert!(total >= 20_000, "only {total} requests in a minute");
     let metrics = proxy.metrics();
-    assert!(metrics.sum("tamis_requests_total", &[("code", "200")]) >= total as f64, "{metrics:?}");
+    assert!(
+        metrics.sum("tamis_requests_total", &[("code", "200")]) >= total as f64,
+        "{metrics:?}"
+    );
     // wrk drops its connections in the middle of their last requests.
     let others = metrics.sum("tamis_requests_total", &[]) - metrics.sum("tamis_requests_total", &[("code", "200")]);
-    assert!(others <= metrics.sum("tamis_requests_total", &[("code", "499")]), "{metrics:?}");
+    assert!(
+        others <= metrics.sum("tamis_requests_total", &[("code", "499")]),
+        "{metrics:?}"
+    );
 }

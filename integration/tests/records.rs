@@ -21,13 +21,22 @@ const TO_FILE: &str = "access_log: { file: access.log, format: json }";
 /// The records once there are `count`, each line one whole object.
 fn records(folder: &Folder, count: usize) -> Vec<Value> {
     let lines = folder.wait_lines(LOG, count);
-    lines.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+    lines
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect()
 }
 
 #[test]
 fn a_record_says_what_happened() {
     let upstream = Upstream::answering(|request| ok(&request.text()));
-    let proxy = Proxy::start(&Configuration { top: TO_FILE, ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start(
+        &Configuration {
+            top: TO_FILE,
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let body = "hello, world";
     let response = proxy.client().exchange(format!(
         "POST /a/b?c=d HTTP/1.1\r\nHost: a.example:81\r\nUser-Agent: test/1\r\nReferer: http://b.example/\r\n\
@@ -39,11 +48,32 @@ fn a_record_says_what_happened() {
     let object = record.as_object().expect("an object");
     let names: BTreeSet<_> = object.keys().map(String::as_str).collect();
     let expected = [
-        "time", "request_id", "listener", "route", "cluster", "endpoint", "client", "method", "authority", "path", "protocol",
-        "status", "reason", "request_bytes", "response_bytes", "duration_ms", "upstream_ms", "user_agent", "referer",
+        "time",
+        "request_id",
+        "listener",
+        "route",
+        "cluster",
+        "endpoint",
+        "client",
+        "method",
+        "authority",
+        "path",
+        "protocol",
+        "status",
+        "reason",
+        "request_bytes",
+        "response_bytes",
+        "duration_ms",
+        "upstream_ms",
+        "user_agent",
+        "referer",
     ];
     assert_eq!(names, expected.into_iter().collect());
-    let id = upstream.take_request("the one").value("x-request-id").expect("an id").to_owned();
+    let id = upstream
+        .take_request("the one")
+        .value("x-request-id")
+        .expect("an id")
+        .to_owned();
     let endpoint = upstream.address().to_string();
     for (name, value) in [
         ("request_id", id.as_str()),
@@ -60,13 +90,26 @@ fn a_record_says_what_happened() {
     ] {
         assert_eq!(record[name], value, "{name}");
     }
-    assert!(record["client"].as_str().is_some_and(|client| client.starts_with("127.0.0.1")), "{record}");
-    assert_eq!((&record["status"], &record["request_bytes"], &record["response_bytes"]), (&200.into(), &12.into(), &12.into()));
+    assert!(
+        record["client"]
+            .as_str()
+            .is_some_and(|client| client.starts_with("127.0.0.1")),
+        "{record}"
+    );
+    assert_eq!(
+        (&record["status"], &record["request_bytes"], &record["response_bytes"]),
+        (&200.into(), &12.into(), &12.into())
+    );
     assert_eq!(record["reason"], Value::Null);
     let milliseconds = |name: &str| record[name].as_f64().unwrap_or_else(|| panic!("{name}: {record}"));
     assert!((0.0..20_000.0).contains(&milliseconds("duration_ms")));
     assert!(milliseconds("upstream_ms") <= milliseconds("duration_ms"), "{record}");
-    assert!(record["time"].as_str().is_some_and(|time| time.starts_with("20") && time.ends_with('Z')), "{record}");
+    assert!(
+        record["time"]
+            .as_str()
+            .is_some_and(|time| time.starts_with("20") && time.ends_with('Z')),
+        "{record}"
+    );
 }
 
 /// Every kind of request leaves exactly one record with its status, whatever became of it.
@@ -80,8 +123,16 @@ fn every_request_leaves_one_record() {
     let refusing = Refusing::new();
     let folder = Folder::new();
     folder.write("trap.wasm", Guest::new().on_request([Trap]).build());
-    folder.write("reply.wasm", Guest::new().on_request([Reply(403, vec![], "no")]).build());
-    let clusters = [("garbage", garbage.address()), ("slow", slow.address()), ("cut", cut.address()), ("refusing", refusing.address())];
+    folder.write(
+        "reply.wasm",
+        Guest::new().on_request([Reply(403, vec![], "no")]).build(),
+    );
+    let clusters = [
+        ("garbage", garbage.address()),
+        ("slow", slow.address()),
+        ("cut", cut.address()),
+        ("refusing", refusing.address()),
+    ];
     let yaml = format!(
         r#"
 workers: 1
@@ -107,11 +158,15 @@ routes:
   - {{ name: refusing, match: {{ path: {{ prefix: /refusing }} }}, cluster: refusing }}
 "#,
         good.address(),
-        clusters.map(|(name, address)| format!("  {name}: {{ endpoints: [\"{address}\"] }}\n")).concat()
+        clusters
+            .map(|(name, address)| format!("  {name}: {{ endpoints: [\"{address}\"] }}\n"))
+            .concat()
     );
     let proxy = Proxy::start_in(&folder, &yaml);
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a.example\r\n\r\n");
-    let post = |path: &str, length: usize| format!("POST {path} HTTP/1.1\r\nHost: a.example\r\nContent-Length: {length}\r\n\r\nhello");
+    let post = |path: &str, length: usize| {
+        format!("POST {path} HTTP/1.1\r\nHost: a.example\r\nContent-Length: {length}\r\n\r\nhello")
+    };
     let large = "a".repeat(20_000);
     // Bytes, status in the record, whether the request was such that the record can say its path.
     let cases = [
@@ -128,11 +183,27 @@ routes:
         (post("/ok", 5), 200, true),
         (post("/ok", 10), 408, true),
         ("GET /ok HTTP/1.1\r\n\r\n".into(), 400, true),
-        (format!("GET /ok HTTP/1.1\r\nHost: a.example\r\nX-A: {large}\r\n\r\n"), 431, true),
+        (
+            format!("GET /ok HTTP/1.1\r\nHost: a.example\r\nX-A: {large}\r\n\r\n"),
+            431,
+            true,
+        ),
         (get(&format!("/{large}")), 414, true),
-        ("GET /ok HTTP/1.1\r\nHost: a.example\r\nExpect: tea\r\n\r\n".into(), 417, true),
-        ("POST /ok HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na".into(), 400, true),
-        ("GET /ok HTTP/1.1\r\nHost: a.example\r\nbad header\r\n\r\n".into(), 400, false),
+        (
+            "GET /ok HTTP/1.1\r\nHost: a.example\r\nExpect: tea\r\n\r\n".into(),
+            417,
+            true,
+        ),
+        (
+            "POST /ok HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na".into(),
+            400,
+            true,
+        ),
+        (
+            "GET /ok HTTP/1.1\r\nHost: a.example\r\nbad header\r\n\r\n".into(),
+            400,
+            false,
+        ),
         ("garbage\r\n\r\n".into(), 400, false),
         ("GET /ok HTTP/1.1\r\nHost: a".into(), 408, false),
     ];
@@ -148,7 +219,10 @@ routes:
         assert_eq!(record["status"], *status, "{shown}: {record}");
         assert_eq!(record["listener"], "web", "{shown}: {record}");
         let fault = *status >= 400 && ![403, 404].contains(status) || bytes.contains("/cut");
-        assert!(!fault || record["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{shown}: no reason: {record}");
+        assert!(
+            !fault || record["reason"].as_str().is_some_and(|reason| !reason.is_empty()),
+            "{shown}: no reason: {record}"
+        );
         let path = record["path"].as_str().expect("a path");
         assert_eq!(!path.is_empty(), *whole, "{shown}: {record}");
     }
@@ -161,10 +235,21 @@ fn aborted_requests_leave_one_record() {
     let gate = Gate::new();
     let upstream = Upstream::each([
         vec![Step::Message, Step::Pass(gate.clone()), Step::Hold],
-        vec![Step::Message, Step::send("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nhello"), Step::Pass(gate.clone()), Step::Hold],
+        vec![
+            Step::Message,
+            Step::send("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nhello"),
+            Step::Pass(gate.clone()),
+            Step::Hold,
+        ],
         vec![Step::serve(ok("ok"))],
     ]);
-    let proxy = Proxy::start(&Configuration { top: TO_FILE, ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start(
+        &Configuration {
+            top: TO_FILE,
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let mut before = proxy.client();
     before.send("GET /before HTTP/1.1\r\nHost: a.example\r\n\r\n");
     upstream.wait_requests(1);
@@ -178,7 +263,11 @@ fn aborted_requests_leave_one_record() {
     within.reset();
     gate.open();
     let second = records(proxy.folder(), 2);
-    assert_eq!((&second[1]["path"], &second[1]["reason"]), (&"/within".into(), &"client_closed".into()), "{second:#?}");
+    assert_eq!(
+        (&second[1]["path"], &second[1]["reason"]),
+        (&"/within".into(), &"client_closed".into()),
+        "{second:#?}"
+    );
     assert_eq!(proxy.get("/after").text(), "ok");
     assert_eq!(records(proxy.folder(), 3).len(), 3);
 }
@@ -187,7 +276,13 @@ fn aborted_requests_leave_one_record() {
 #[test]
 fn connections_leave_no_record() {
     let upstream = Upstream::saying("ok");
-    let proxy = Proxy::start(&Configuration { top: TO_FILE, ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start(
+        &Configuration {
+            top: TO_FILE,
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     drop(proxy.client());
     proxy.client().reset();
     let mut client = proxy.client();
@@ -195,7 +290,10 @@ fn connections_leave_no_record() {
     client.finish().assert_closed("end of input");
     assert_eq!(proxy.get("/2").text(), "ok");
     let records = records(proxy.folder(), 2);
-    let paths: Vec<_> = records.iter().map(|record| record["path"].as_str().unwrap_or_default()).collect();
+    let paths: Vec<_> = records
+        .iter()
+        .map(|record| record["path"].as_str().unwrap_or_default())
+        .collect();
     assert_eq!(paths, ["/1", "/2"]);
 }
 
@@ -205,7 +303,13 @@ fn records_are_one_line_each() {
     let upstream = Upstream::saying("ok");
     for format in ["json", "'{method} {path} \"{user_agent}\" {status}'"] {
         let top = format!("access_log: {{ file: access.log, format: {format} }}");
-        let proxy = Proxy::start(&Configuration { top: &top, ..Default::default() }.to(&upstream));
+        let proxy = Proxy::start(
+            &Configuration {
+                top: &top,
+                ..Default::default()
+            }
+            .to(&upstream),
+        );
         let hostile = [
             "GET /%0a%1b[31m HTTP/1.1\r\nHost: a.example\r\nUser-Agent: \"\\ {\"a\":1}\r\n\r\n",
             "GET /\" HTTP/1.1\r\nHost: a.example\r\nUser-Agent: tab\there\r\n\r\n",
@@ -236,7 +340,13 @@ fn records_are_one_line_each() {
 #[test]
 fn the_log_is_reopened_at_a_hangup() {
     let upstream = Upstream::saying("ok");
-    let proxy = Proxy::start(&Configuration { top: TO_FILE, ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start(
+        &Configuration {
+            top: TO_FILE,
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let mut client = proxy.client();
     client.get("/1");
     proxy.folder().wait_lines(LOG, 1);
@@ -257,7 +367,13 @@ fn the_log_is_reopened_at_a_hangup() {
 #[test]
 fn no_record_is_lost_at_the_end() {
     let upstream = Upstream::saying("ok");
-    let mut proxy = Proxy::start(&Configuration { top: TO_FILE, ..Default::default() }.to(&upstream));
+    let mut proxy = Proxy::start(
+        &Configuration {
+            top: TO_FILE,
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let mut client = proxy.client();
     for n in 0..500 {
         client.get(&format!("/{n}"));
@@ -299,14 +415,23 @@ fn metrics_count_by_listener_route_and_code() {
     }
     let metrics = proxy.metrics();
     let count = |route: &str, code: &str| {
-        metrics.sum("tamis_requests_total", &[("listener", "web"), ("route", route), ("code", code)])
+        metrics.sum(
+            "tamis_requests_total",
+            &[("listener", "web"), ("route", route), ("code", code)],
+        )
     };
     assert_eq!(count("app", "200"), 30.0);
     assert_eq!(count("static", "204"), 20.0);
-    assert_eq!(metrics.sum("tamis_requests_total", &[("listener", "web"), ("code", "404")]), 100.0);
+    assert_eq!(
+        metrics.sum("tamis_requests_total", &[("listener", "web"), ("code", "404")]),
+        100.0
+    );
     assert_eq!(metrics.sum("tamis_requests_total", &[]), 150.0);
     assert_eq!(metrics.samples.len(), before.samples.len(), "a client made new series");
-    assert!(metrics.samples.iter().all(|sample| sample.name.starts_with("tamis_")), "{metrics:?}");
+    assert!(
+        metrics.samples.iter().all(|sample| sample.name.starts_with("tamis_")),
+        "{metrics:?}"
+    );
 }
 
 /// Row (e) of every fault: something rises.
@@ -329,12 +454,22 @@ fn faults_show_in_the_metrics() {
     proxy.folder().replace("tamis.yaml", "nonsense: 1\n");
     assert_eq!(proxy.admin("POST", "/reload").status(), 422);
     let metrics = proxy.metrics();
-    let named = |part: &str| metrics.samples.iter().filter(|sample| sample.name.contains(part)).map(|sample| sample.value).sum::<f64>();
+    let named = |part: &str| {
+        metrics
+            .samples
+            .iter()
+            .filter(|sample| sample.name.contains(part))
+            .map(|sample| sample.value)
+            .sum::<f64>()
+    };
     assert_eq!(metrics.sum("tamis_requests_total", &[("code", "502")]), 3.0);
     assert_eq!(metrics.sum("tamis_requests_total", &[("code", "500")]), 3.0);
     assert!(named("upstream_failures") >= 3.0, "{metrics:?}");
     assert!(named("filter_failures") >= 3.0, "{metrics:?}");
-    assert!(metrics.sum("tamis_reloads_total", &[("outcome", "refused")]) >= 1.0, "{metrics:?}");
+    assert!(
+        metrics.sum("tamis_reloads_total", &[("outcome", "refused")]) >= 1.0,
+        "{metrics:?}"
+    );
 }
 
 #[test]
@@ -344,12 +479,25 @@ fn the_admin_endpoint_says_how_things_are() {
     folder.write("secret.txt", "hunter2");
     folder.write("guest.wasm", Guest::new().on_configure([]).on_request([]).build());
     let top = "filters:\n  guest: { component: guest.wasm, config: { password: \"file:secret.txt\" } }";
-    let proxy = Proxy::start_in(&folder, &Configuration { top, route: "filters: [guest]", ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start_in(
+        &folder,
+        &Configuration {
+            top,
+            route: "filters: [guest]",
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     assert_eq!(proxy.get("/").text(), "ok");
     for path in ["/ready", "/live"] {
         assert_eq!(proxy.admin("GET", path).status(), 200, "{path}");
     }
-    for (path, part) in [("/config", "guest"), ("/routes", "all"), ("/clusters", "app"), ("/filters", "guest")] {
+    for (path, part) in [
+        ("/config", "guest"),
+        ("/routes", "all"),
+        ("/clusters", "app"),
+        ("/filters", "guest"),
+    ] {
         let reply = proxy.admin("GET", path);
         assert_eq!(reply.status(), 200, "{path}");
         let json: Value = serde_json::from_slice(&reply.body).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -358,7 +506,10 @@ fn the_admin_endpoint_says_how_things_are() {
     }
     assert_eq!(proxy.admin("GET", "/nothing").status(), 404);
     assert_eq!(proxy.admin("POST", "/ready").status(), 405);
-    assert!(!proxy.log().lines().iter().any(|line| line.text.contains("hunter2")), "a secret is logged");
+    assert!(
+        !proxy.log().lines().iter().any(|line| line.text.contains("hunter2")),
+        "a secret is logged"
+    );
 }
 
 /// Fault 130: a page of a stranger in a local browser can do nothing.
@@ -366,11 +517,21 @@ fn the_admin_endpoint_says_how_things_are() {
 fn the_admin_endpoint_refuses_strangers() {
     let upstream = Upstream::saying("ok");
     let proxy = Proxy::start(&plain(&upstream));
-    let ask = |request: &str| tamis_integration::Client::connect(&proxy.admin_address()).exchange(request).status();
+    let ask = |request: &str| {
+        tamis_integration::Client::connect(&proxy.admin_address())
+            .exchange(request)
+            .status()
+    };
     for (request, status) in [
         ("GET /config HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403),
-        ("POST /drain HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\nContent-Length: 0\r\n\r\n", 403),
-        ("POST /reload HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 0\r\n\r\n", 403),
+        (
+            "POST /drain HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\nContent-Length: 0\r\n\r\n",
+            403,
+        ),
+        (
+            "POST /reload HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 0\r\n\r\n",
+            403,
+        ),
         ("GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
     ] {
         assert_eq!(ask(request), status, "{request}");

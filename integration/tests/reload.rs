@@ -104,7 +104,9 @@ fn a_bad_file_leaves_the_old_generation() {
         let before = proxy.log().len();
         proxy.folder().replace(CONFIGURATION, bad);
         proxy.admin("POST", "/reload");
-        let line = proxy.log().wait_from(before, "reload refused", |line| line.message() == "reload refused");
+        let line = proxy
+            .log()
+            .wait_from(before, "reload refused", |line| line.message() == "reload refused");
         assert_eq!(line.level(), "ERROR");
         assert_eq!(proxy.get("/").text(), "one", "{bad:?}");
         assert_eq!(proxy.admin("GET", "/ready").status(), 200);
@@ -148,8 +150,12 @@ fn a_replaced_component_is_noticed() {
 #[test]
 fn a_changed_filter_configuration_is_a_new_generation() {
     let yaml = |value: &str| {
-        let filters = format!("filters:\n  mark: {{ native: headers, config: {{ response: {{ set: {{ x-mark: {value} }} }} }} }}\nroutes:");
-        saying("ok").replace("routes:", &filters).replace("name: all,", "name: all, filters: [mark],")
+        let filters = format!(
+            "filters:\n  mark: {{ native: headers, config: {{ response: {{ set: {{ x-mark: {value} }} }} }} }}\nroutes:"
+        );
+        saying("ok")
+            .replace("routes:", &filters)
+            .replace("name: all,", "name: all, filters: [mark],")
     };
     let proxy = Proxy::start(&yaml("a"));
     let mut client = proxy.client();
@@ -188,8 +194,14 @@ fn an_exchange_ends_on_its_own_generation() {
         vec![Step::serve(ok("ok"))],
     ]);
     let yaml = |mark: &str| {
-        let top = format!("filters:\n  mark: {{ native: headers, config: {{ response: {{ set: {{ x-mark: {mark} }} }} }} }}");
-        Configuration { top: &top, route: "filters: [mark]", ..Default::default() }.to(&upstream)
+        let top =
+            format!("filters:\n  mark: {{ native: headers, config: {{ response: {{ set: {{ x-mark: {mark} }} }} }} }}");
+        Configuration {
+            top: &top,
+            route: "filters: [mark]",
+            ..Default::default()
+        }
+        .to(&upstream)
     };
     let proxy = Proxy::start(&yaml("old"));
     let mut slow = proxy.client();
@@ -197,13 +209,23 @@ fn an_exchange_ends_on_its_own_generation() {
     gate.wait_arrived(1);
     assert_eq!(proxy.reload(&yaml("new")).0, 200);
     assert_eq!(proxy.get("/").value("x-mark"), Some("new"));
-    assert!(proxy.metrics().sum("tamis_generations", &[]) >= 2.0, "the old one lives while it is used");
+    assert!(
+        proxy.metrics().sum("tamis_generations", &[]) >= 2.0,
+        "the old one lives while it is used"
+    );
     gate.open();
     let response = slow.response();
-    assert_eq!((response.value("x-mark"), response.text().as_str()), (Some("old"), "helloworld"));
+    assert_eq!(
+        (response.value("x-mark"), response.text().as_str()),
+        (Some("old"), "helloworld")
+    );
     assert_eq!(slow.get("/next").value("x-mark"), Some("new"));
     assert_eq!(proxy.get("/").value("x-mark"), Some("new"));
-    assert_eq!(proxy.metrics().sum("tamis_generations", &[]), 1.0, "and ends with its last exchange");
+    assert_eq!(
+        proxy.metrics().sum("tamis_generations", &[]),
+        1.0,
+        "and ends with its last exchange"
+    );
 }
 
 /// A cluster that did not change keeps its connections.
@@ -211,8 +233,13 @@ fn an_exchange_ends_on_its_own_generation() {
 fn unchanged_clusters_keep_their_connections() {
     let upstream = Upstream::saying("ok");
     let yaml = |name: &str| {
-        let routes = format!("  - {{ name: {name}, match: {{ path: {{ exact: /{name} }} }}, respond: {{ status: 200 }} }}");
-        Configuration { routes: &routes, ..Default::default() }.to(&upstream)
+        let routes =
+            format!("  - {{ name: {name}, match: {{ path: {{ exact: /{name} }} }}, respond: {{ status: 200 }} }}");
+        Configuration {
+            routes: &routes,
+            ..Default::default()
+        }
+        .to(&upstream)
     };
     let proxy = Proxy::start(&yaml("a"));
     let mut client = proxy.client();
@@ -256,10 +283,21 @@ fn a_storm_of_hangups_is_coalesced() {
 fn a_hundred_reloads_under_load_lose_nothing() {
     let upstream = Upstream::answering(|request| ok(request.target()));
     let folder = Folder::new();
-    folder.write("guest.wasm", Guest::new().on_request([SetRequestHeader("x-a", b"1".to_vec())]).on_response([]).build());
+    folder.write(
+        "guest.wasm",
+        Guest::new()
+            .on_request([SetRequestHeader("x-a", b"1".to_vec())])
+            .on_response([])
+            .build(),
+    );
     let yaml = |n: u64| {
         let top = format!("filters:\n  guest: {{ component: guest.wasm, config: {{ n: {n} }} }}");
-        Configuration { top: &top, route: "filters: [guest]", ..Default::default() }.to(&upstream)
+        Configuration {
+            top: &top,
+            route: "filters: [guest]",
+            ..Default::default()
+        }
+        .to(&upstream)
     };
     let proxy = Proxy::start_in(&folder, &yaml(0));
     let address = proxy.address("web");
@@ -281,7 +319,12 @@ fn a_hundred_reloads_under_load_lose_nothing() {
 
 #[test]
 fn listeners_come_and_go() {
-    let two = |extra: &str| saying("ok").replace("  web: { address: 127.0.0.1:0 }", &format!("  web: {{ address: 127.0.0.1:0 }}{extra}"));
+    let two = |extra: &str| {
+        saying("ok").replace(
+            "  web: { address: 127.0.0.1:0 }",
+            &format!("  web: {{ address: 127.0.0.1:0 }}{extra}"),
+        )
+    };
     let proxy = Proxy::start(&two(""));
     let web = proxy.address("web");
     let mut kept = proxy.client();
@@ -302,7 +345,10 @@ fn listeners_come_and_go() {
     let deadline = std::time::Instant::now() + tamis_integration::DEADLINE;
     while extra.connect(tamis_integration::DEADLINE).is_ok() {
         refused.fetch_add(1, Ordering::Relaxed);
-        assert!(std::time::Instant::now() < deadline, "the removed listener still listens");
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the removed listener still listens"
+        );
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     assert_eq!(kept.get("/").text(), "ok");
@@ -314,7 +360,10 @@ fn an_address_in_use_is_refused() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = taken.local_addr().expect("it has an address");
     let proxy = Proxy::start(&saying("one"));
-    let yaml = saying("two").replace("  web: { address: 127.0.0.1:0 }", &format!("  web: {{ address: 127.0.0.1:0 }}\n  extra: {{ address: \"{address}\" }}"));
+    let yaml = saying("two").replace(
+        "  web: { address: 127.0.0.1:0 }",
+        &format!("  web: {{ address: 127.0.0.1:0 }}\n  extra: {{ address: \"{address}\" }}"),
+    );
     let (status, answer) = proxy.reload(&yaml);
     assert_eq!(status, 422, "{answer}");
     assert!(answer["errors"].to_string().contains("extra"), "{answer}");
@@ -327,7 +376,11 @@ fn changed_limits_apply_to_the_next_request() {
     let upstream = Upstream::saying("ok");
     let yaml = |size: &str| {
         let limits = format!("max_target_bytes: {size}");
-        Configuration { limits: &limits, ..Default::default() }.to(&upstream)
+        Configuration {
+            limits: &limits,
+            ..Default::default()
+        }
+        .to(&upstream)
     };
     let proxy = Proxy::start(&yaml("8KiB"));
     let address = proxy.address("web");

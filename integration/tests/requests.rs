@@ -26,7 +26,11 @@ fn refuse(cases: Vec<Refused>) {
             assert!(statuses.contains(&response.status()), "{name}: {response:?}");
             assert!(response.closes(), "{name}: no `connection: close`: {response:?}");
             client.assert_closed(name);
-            assert_eq!(upstream.received_all().escape_ascii().to_string(), "", "{name}: reached the upstream");
+            assert_eq!(
+                upstream.received_all().escape_ascii().to_string(),
+                "",
+                "{name}: reached the upstream"
+            );
         },
     );
     assert_eq!(proxy.get("/after").status(), 200);
@@ -89,8 +93,14 @@ fn rule_2_absolute_form() {
     let absolute = |target: &str, host: &str| format!("GET {target} HTTP/1.1\r\n{host}\r\n");
     refuse(vec![
         bad("no host field", absolute("http://a.example/", "")),
-        bad("disagrees with host", absolute("http://a.example/", "Host: b.example\r\n")),
-        bad("disagrees in the port", absolute("http://a.example:81/", "Host: a.example:82\r\n")),
+        bad(
+            "disagrees with host",
+            absolute("http://a.example/", "Host: b.example\r\n"),
+        ),
+        bad(
+            "disagrees in the port",
+            absolute("http://a.example:81/", "Host: a.example:82\r\n"),
+        ),
         bad("userinfo", absolute("http://user@a.example/", "Host: a.example\r\n")),
         bad("no authority", absolute("http:///x", "Host: a.example\r\n")),
         bad("no scheme", absolute("a.example/x", "Host: a.example\r\n")),
@@ -114,33 +124,75 @@ fn rule_3_request_target() {
         bad("half an escape", with_target("/a%2")),
         bad("no escape", with_target("/a%zz")),
         ("too long", with_target(&format!("/{}", "a".repeat(8 * 1024))), &[414]),
-        ("far too long", with_target(&format!("/{}", "a".repeat(1024 * 1024))), &[414, 431]),
-        ("method too long", format!("{} / HTTP/1.1\r\nHost: a.example\r\n\r\n", "A".repeat(300)), &[400, 501]),
-        ("CONNECT", "CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n".into(), &[400, 405, 501]),
+        (
+            "far too long",
+            with_target(&format!("/{}", "a".repeat(1024 * 1024))),
+            &[414, 431],
+        ),
+        (
+            "method too long",
+            format!("{} / HTTP/1.1\r\nHost: a.example\r\n\r\n", "A".repeat(300)),
+            &[400, 501],
+        ),
+        (
+            "CONNECT",
+            "CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n".into(),
+            &[400, 405, 501],
+        ),
     ]);
 }
 
 #[test]
 fn rule_4_framing() {
     refuse(vec![
-        bad("both, chunked first", post("Transfer-Encoding: chunked\r\nContent-Length: 5", "0\r\n\r\n")),
-        bad("both, length first", post("Content-Length: 5\r\nTransfer-Encoding: chunked", "0\r\n\r\n")),
-        bad("both, GET", with_field("Content-Length: 0\r\nTransfer-Encoding: chunked")),
+        bad(
+            "both, chunked first",
+            post("Transfer-Encoding: chunked\r\nContent-Length: 5", "0\r\n\r\n"),
+        ),
+        bad(
+            "both, length first",
+            post("Content-Length: 5\r\nTransfer-Encoding: chunked", "0\r\n\r\n"),
+        ),
+        bad(
+            "both, GET",
+            with_field("Content-Length: 0\r\nTransfer-Encoding: chunked"),
+        ),
         bad("identity", post("Transfer-Encoding: identity", "")),
-        bad("gzip before chunked", post("Transfer-Encoding: gzip, chunked", "0\r\n\r\n")),
-        bad("chunked twice", post("Transfer-Encoding: chunked, chunked", "0\r\n\r\n")),
-        bad("chunked, then identity", post("Transfer-Encoding: chunked, identity", "0\r\n\r\n")),
-        bad("unknown before chunked", post("Transfer-Encoding: cow, chunked", "0\r\n\r\n")),
+        bad(
+            "gzip before chunked",
+            post("Transfer-Encoding: gzip, chunked", "0\r\n\r\n"),
+        ),
+        bad(
+            "chunked twice",
+            post("Transfer-Encoding: chunked, chunked", "0\r\n\r\n"),
+        ),
+        bad(
+            "chunked, then identity",
+            post("Transfer-Encoding: chunked, identity", "0\r\n\r\n"),
+        ),
+        bad(
+            "unknown before chunked",
+            post("Transfer-Encoding: cow, chunked", "0\r\n\r\n"),
+        ),
         bad("empty member first", post("Transfer-Encoding: , chunked", "0\r\n\r\n")),
         bad("empty member last", post("Transfer-Encoding: chunked,", "0\r\n\r\n")),
-        bad("two fields", post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "0\r\n\r\n")),
-        bad("two fields, one unknown", post("Transfer-Encoding: cow\r\nTransfer-Encoding: chunked", "0\r\n\r\n")),
+        bad(
+            "two fields",
+            post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "0\r\n\r\n"),
+        ),
+        bad(
+            "two fields, one unknown",
+            post("Transfer-Encoding: cow\r\nTransfer-Encoding: chunked", "0\r\n\r\n"),
+        ),
         bad("parameter", post("Transfer-Encoding: chunked;a=b", "0\r\n\r\n")),
         bad("prefix", post("Transfer-Encoding: xchunked", "0\r\n\r\n")),
         bad("quoted", post("Transfer-Encoding: \"chunked\"", "0\r\n\r\n")),
         bad("vertical tab", post("Transfer-Encoding: \u{b}chunked", "0\r\n\r\n")),
         bad("empty coding", post("Transfer-Encoding:", "")),
-        bad("chunked in HTTP/1.0", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        bad(
+            "chunked in HTTP/1.0",
+            "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
         bad("length with plus", post("Content-Length: +5", "hello")),
         bad("length with minus", post("Content-Length: -0", "")),
         bad("negative length", post("Content-Length: -5", "hello")),
@@ -153,9 +205,18 @@ fn rule_4_framing() {
         bad("length with leading zero", post("Content-Length: 05", "hello")),
         bad("length with point", post("Content-Length: 5.0", "hello")),
         bad("empty length", post("Content-Length:", "")),
-        bad("length beyond 64 bits", post("Content-Length: 18446744073709551621", "hello")),
-        bad("two lengths, different", post("Content-Length: 5\r\nContent-Length: 6", "hello")),
-        bad("two lengths, equal", post("Content-Length: 5\r\nContent-Length: 5", "hello")),
+        bad(
+            "length beyond 64 bits",
+            post("Content-Length: 18446744073709551621", "hello"),
+        ),
+        bad(
+            "two lengths, different",
+            post("Content-Length: 5\r\nContent-Length: 6", "hello"),
+        ),
+        bad(
+            "two lengths, equal",
+            post("Content-Length: 5\r\nContent-Length: 5", "hello"),
+        ),
     ]);
 }
 
@@ -166,7 +227,10 @@ fn rule_5_underscores() {
         bad("content_length", with_field("Content_Length: 5")),
         bad("keep_alive", with_field("Keep_Alive: timeout=5")),
         bad("proxy_connection", with_field("proxy_connection: close")),
-        bad("x_forwarded_for is no framing field but ours", with_field("Transfer_encoding: x\r\nX_Forwarded_For: 1.2.3.4")),
+        bad(
+            "x_forwarded_for is no framing field but ours",
+            with_field("Transfer_encoding: x\r\nX_Forwarded_For: 1.2.3.4"),
+        ),
     ]);
 }
 
@@ -175,12 +239,28 @@ fn rule_6_limits() {
     let fields = |count: usize| (0..count).map(|n| format!("x-{n}: 1\r\n")).collect::<String>();
     let large: &[u16] = &[431];
     refuse(vec![
-        ("one field too large", with_field(&format!("X-A: {}", "a".repeat(16 * 1024))), large),
-        ("one field far too large", with_field(&format!("X-A: {}", "a".repeat(1024 * 1024))), large),
-        ("one name too large", with_field(&format!("{}: 1", "a".repeat(16 * 1024))), large),
+        (
+            "one field too large",
+            with_field(&format!("X-A: {}", "a".repeat(16 * 1024))),
+            large,
+        ),
+        (
+            "one field far too large",
+            with_field(&format!("X-A: {}", "a".repeat(1024 * 1024))),
+            large,
+        ),
+        (
+            "one name too large",
+            with_field(&format!("{}: 1", "a".repeat(16 * 1024))),
+            large,
+        ),
         ("too many fields", with_field(fields(100).trim_end()), large),
         ("far too many fields", with_field(fields(10_000).trim_end()), large),
-        ("head too large", with_field(&format!("X-A: {}\r\n", "a".repeat(8000)).repeat(9)), large),
+        (
+            "head too large",
+            with_field(&format!("X-A: {}\r\n", "a".repeat(8000)).repeat(9)),
+            large,
+        ),
     ]);
 }
 
@@ -189,7 +269,13 @@ fn rule_6_limits() {
 fn rule_6_limits_are_inclusive() {
     let upstream = Upstream::saying("ok");
     let limits = "max_fields: 10, max_field_bytes: 1KiB, max_target_bytes: 512B, max_head_bytes: 8KiB";
-    let proxy = Proxy::start(&Configuration { limits, ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start(
+        &Configuration {
+            limits,
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let fields = |count: usize| (0..count).map(|n| format!("x-{n}: 1\r\n")).collect::<String>();
     let request = |target: &str, fields: &str| format!("GET {target} HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n");
     let target = |size: usize| format!("/{}", "a".repeat(size - 1));
@@ -231,7 +317,10 @@ fn malformed_heads() {
         bad("DEL in value", with_field("X-A: a\u{7f}b")),
         bad("control character in value", with_field("X-A: a\u{1}b")),
         bad("two spaces", "GET  / HTTP/1.1\r\nHost: a.example\r\n\r\n"),
-        bad("tabs in the request line", "GET\t/\tHTTP/1.1\r\nHost: a.example\r\n\r\n"),
+        bad(
+            "tabs in the request line",
+            "GET\t/\tHTTP/1.1\r\nHost: a.example\r\n\r\n",
+        ),
         bad("space behind the version", "GET / HTTP/1.1 \r\nHost: a.example\r\n\r\n"),
         bad("no method", " / HTTP/1.1\r\nHost: a.example\r\n\r\n"),
         bad("method with colon", "GET: / HTTP/1.1\r\nHost: a.example\r\n\r\n"),
@@ -239,9 +328,21 @@ fn malformed_heads() {
         ("no version", "GET / \r\nHost: a.example\r\n\r\n".into(), version),
         ("HTTP/1.2", "GET / HTTP/1.2\r\nHost: a.example\r\n\r\n".into(), version),
         ("HTTP/3.0", "GET / HTTP/3.0\r\nHost: a.example\r\n\r\n".into(), version),
-        ("HTTP/1.10", "GET / HTTP/1.10\r\nHost: a.example\r\n\r\n".into(), version),
-        ("lower case", "GET / http/1.1\r\nHost: a.example\r\n\r\n".into(), version),
-        ("another protocol", "GET / RTSP/1.0\r\nHost: a.example\r\n\r\n".into(), version),
+        (
+            "HTTP/1.10",
+            "GET / HTTP/1.10\r\nHost: a.example\r\n\r\n".into(),
+            version,
+        ),
+        (
+            "lower case",
+            "GET / http/1.1\r\nHost: a.example\r\n\r\n".into(),
+            version,
+        ),
+        (
+            "another protocol",
+            "GET / RTSP/1.0\r\nHost: a.example\r\n\r\n".into(),
+            version,
+        ),
         bad("TLS on a plain listener", "\u{16}\u{3}\u{1}\0\u{1}\0\0\r\n\r\n"),
     ]);
 }
@@ -252,9 +353,21 @@ fn accepted_requests() {
     let upstream = Upstream::saying("ok");
     let proxy = Proxy::start(&plain(&upstream));
     let cases: &[(&str, &str, &str)] = &[
-        ("plain", "GET /x?y=z HTTP/1.1\r\nHost: a.example\r\n\r\n", "GET /x?y=z HTTP/1.1\nhost: a.example"),
-        ("host with port", "GET / HTTP/1.1\r\nHost: a.example:8080\r\n\r\n", "GET / HTTP/1.1\nhost: a.example:8080"),
-        ("host is IPv6", "GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", "GET / HTTP/1.1\nhost: [::1]:80"),
+        (
+            "plain",
+            "GET /x?y=z HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            "GET /x?y=z HTTP/1.1\nhost: a.example",
+        ),
+        (
+            "host with port",
+            "GET / HTTP/1.1\r\nHost: a.example:8080\r\n\r\n",
+            "GET / HTTP/1.1\nhost: a.example:8080",
+        ),
+        (
+            "host is IPv6",
+            "GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n",
+            "GET / HTTP/1.1\nhost: [::1]:80",
+        ),
         (
             "rule 2: absolute form",
             "GET http://a.example/x?y HTTP/1.1\r\nHost: a.example\r\n\r\n",
@@ -276,10 +389,26 @@ fn accepted_requests() {
             "OPTIONS http://a.example HTTP/1.1\r\nHost: a.example\r\n\r\n",
             "OPTIONS * HTTP/1.1\nhost: a.example",
         ),
-        ("rule 3: OPTIONS *", "OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n", "OPTIONS * HTTP/1.1\nhost: a.example"),
-        ("empty query", "GET /? HTTP/1.1\r\nHost: a.example\r\n\r\n", "GET /? HTTP/1.1\nhost: a.example"),
-        ("another method", "PROPFIND /x HTTP/1.1\r\nHost: a.example\r\n\r\n", "PROPFIND /x HTTP/1.1\nhost: a.example"),
-        ("empty lines in front", "\r\n\r\nGET / HTTP/1.1\r\nHost: a.example\r\n\r\n", "GET / HTTP/1.1\nhost: a.example"),
+        (
+            "rule 3: OPTIONS *",
+            "OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            "OPTIONS * HTTP/1.1\nhost: a.example",
+        ),
+        (
+            "empty query",
+            "GET /? HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            "GET /? HTTP/1.1\nhost: a.example",
+        ),
+        (
+            "another method",
+            "PROPFIND /x HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            "PROPFIND /x HTTP/1.1\nhost: a.example",
+        ),
+        (
+            "empty lines in front",
+            "\r\n\r\nGET / HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            "GET / HTTP/1.1\nhost: a.example",
+        ),
         (
             "values as they came",
             "GET / HTTP/1.1\r\nHost: a.example\r\nX-A:  a\tb  \r\nX-B:\r\nX-C: \u{e9}\r\n\r\n",
@@ -320,7 +449,11 @@ fn accepted_requests() {
             let response = client.exchange(bytes);
             assert_eq!(response.status(), 200, "{name}: {response:?}");
             assert_eq!(forwarded(&upstream.take_request(name)), *expected, "{name}");
-            assert_eq!(client.get("/next").status(), 200, "{name}: the connection cannot be used again");
+            assert_eq!(
+                client.get("/next").status(),
+                200,
+                "{name}: the connection cannot be used again"
+            );
         },
     );
 }
@@ -329,7 +462,9 @@ fn accepted_requests() {
 fn values_of_one_name_keep_their_order() {
     let upstream = Upstream::saying("ok");
     let proxy = Proxy::start(&plain(&upstream));
-    proxy.client().exchange("GET / HTTP/1.1\r\nHost: a.example\r\nX-A: 2\r\nX-B: 0\r\nx-a: 1\r\nX-A: 3\r\n\r\n");
+    proxy
+        .client()
+        .exchange("GET / HTTP/1.1\r\nHost: a.example\r\nX-A: 2\r\nX-B: 0\r\nx-a: 1\r\nX-A: 3\r\n\r\n");
     assert_eq!(upstream.take_request("order").values("x-a"), ["2", "1", "3"]);
 }
 
@@ -367,7 +502,11 @@ fn paths_are_normalised_or_refused() {
             }
             assert_eq!(response.status(), 200, "{target}: {response:?}");
             let request = upstream.take_request(target);
-            assert!(allowed.contains(&request.target()), "{target} reached the upstream as {}", request.target());
+            assert!(
+                allowed.contains(&request.target()),
+                "{target} reached the upstream as {}",
+                request.target()
+            );
         },
     );
 }
@@ -377,7 +516,13 @@ fn paths_are_normalised_or_refused() {
 fn no_spelling_evades_a_route() {
     let upstream = Upstream::saying("ok");
     let routes = "  - { name: guard, match: { path: { prefix: /admin/ } }, respond: { status: 403 } }";
-    let proxy = Proxy::start(&Configuration { routes, ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start(
+        &Configuration {
+            routes,
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let targets = [
         "/admin/",
         "/admin",
@@ -398,7 +543,11 @@ fn no_spelling_evades_a_route() {
         |target| (*target).to_owned(),
         |target| {
             let status = proxy.get(target).status();
-            assert!([400, 403].contains(&status), "{target}: {status}, and {:?}", upstream.take_requests());
+            assert!(
+                [400, 403].contains(&status),
+                "{target}: {status}, and {:?}",
+                upstream.take_requests()
+            );
         },
     );
 }

@@ -24,7 +24,13 @@ fn request(method: &str, target: &str, host: &str, fields: &str) -> String {
 #[test]
 fn the_first_route_that_matches_wins() {
     let upstream = Upstream::saying("all");
-    let proxy = Proxy::start(&Configuration { routes: ROUTES, ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start(
+        &Configuration {
+            routes: ROUTES,
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let get = |target: &str| request("GET", target, "a.example", "");
     let host = |host: &str| request("GET", "/", host, "");
     let header = |fields: &str| request("GET", "/", "a.example", fields);
@@ -67,7 +73,12 @@ fn the_first_route_that_matches_wins() {
         |case| format!("{} -> {}", case.0.escape_debug(), case.1),
         |(bytes, expected)| {
             let response = proxy.client().exchange(bytes);
-            assert_eq!((response.status(), response.text().as_str()), (200, *expected), "{}", bytes.escape_debug());
+            assert_eq!(
+                (response.status(), response.text().as_str()),
+                (200, *expected),
+                "{}",
+                bytes.escape_debug()
+            );
         },
     );
 }
@@ -87,7 +98,11 @@ routes:
     assert_own_reply(&client.get("/other"), 404, "no route");
     let response = client.get("/only");
     assert_eq!(relayed(&response), "HTTP/1.1 204 No Content");
-    assert_own_reply(&client.exchange("OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n"), 404, "OPTIONS *");
+    assert_own_reply(
+        &client.exchange("OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n"),
+        404,
+        "OPTIONS *",
+    );
 }
 
 /// The text of the proxy's own replies, in one place.
@@ -98,15 +113,25 @@ fn own_replies_say_little() {
     for (bytes, status, phrase) in [
         ("GET / HTTP/1.1\r\n\r\n", 400, "bad request"),
         ("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n", 502, "bad gateway"),
-        ("GET / HTTP/1.1\r\nHost: a.example\r\nExpect: tea\r\n\r\n", 417, "expectation failed"),
+        (
+            "GET / HTTP/1.1\r\nHost: a.example\r\nExpect: tea\r\n\r\n",
+            417,
+            "expectation failed",
+        ),
     ] {
         let response = proxy.client().exchange(bytes);
         assert_own_reply(&response, status, phrase);
         let text = response.text();
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines[0].trim_start_matches(|digit: char| digit.is_ascii_digit() || digit == ' '), phrase);
+        assert_eq!(
+            lines[0].trim_start_matches(|digit: char| digit.is_ascii_digit() || digit == ' '),
+            phrase
+        );
         let id = lines[1].strip_prefix("request id: ").expect("an id");
-        assert!(id.len() == 32 && id.chars().all(|digit| digit.is_ascii_hexdigit()), "{text}");
+        assert!(
+            id.len() == 32 && id.chars().all(|digit| digit.is_ascii_hexdigit()),
+            "{text}"
+        );
         assert_eq!(lines.len(), 2, "{text}");
         assert!(text.ends_with('\n'), "{text}");
         assert_eq!(response.value("content-length"), Some(text.len().to_string().as_str()));
@@ -120,11 +145,20 @@ fn fixed_responses() {
   - { match: { path: { exact: /teapot } }, respond: { status: 418, headers: { content-type: text/html, x-a: "1" }, body: "<p>é</p>" } }
   - { match: { path: { exact: /empty } }, respond: { status: 200 } }
 "#;
-    let proxy = Proxy::start(&Configuration { routes, ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start(
+        &Configuration {
+            routes,
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let mut client = proxy.client();
     let teapot: Message = client.get("/teapot");
     assert_eq!((teapot.status(), teapot.body.as_slice()), (418, "<p>é</p>".as_bytes()));
-    assert_eq!((teapot.value("content-type"), teapot.value("x-a")), (Some("text/html"), Some("1")));
+    assert_eq!(
+        (teapot.value("content-type"), teapot.value("x-a")),
+        (Some("text/html"), Some("1"))
+    );
     assert_eq!(client.get("/empty").value("content-length"), Some("0"));
     client.send("HEAD /teapot HTTP/1.1\r\nHost: a.example\r\n\r\n");
     assert_eq!(client.response_to_head().status(), 418);
@@ -142,7 +176,13 @@ fn redirects() {
   - { match: { path: { prefix: /path } }, redirect: { status: 308, path: "/new?x=1" } }
   - { match: { path: { prefix: /all } }, redirect: { status: 303, scheme: https, host: b.example, port: 444, path: /z } }
 "#;
-    let proxy = Proxy::start(&Configuration { routes, ..Default::default() }.to(&upstream));
+    let proxy = Proxy::start(
+        &Configuration {
+            routes,
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
     let mut client = proxy.client();
     for (host, target, status, location) in [
         ("a.example", "/scheme/x?y=z", 302, "https://a.example/scheme/x?y=z"),
@@ -152,7 +192,11 @@ fn redirects() {
         ("a.example", "/all/x?y=z", 303, "https://b.example:444/z"),
     ] {
         let response = client.exchange(request("GET", target, host, ""));
-        assert_eq!((response.status(), response.value("location")), (status, Some(location)), "{target}");
+        assert_eq!(
+            (response.status(), response.value("location")),
+            (status, Some(location)),
+            "{target}"
+        );
     }
     // A path that a browser would read as a host (`//evil`), and one that tries to end the line.
     for target in ["/scheme//evil.example", "/scheme/%0d%0aSet-Cookie:a"] {
@@ -173,7 +217,11 @@ fn weighted_clusters_share_the_requests() {
     let cluster = |at: usize| format!("  {}: {{ endpoints: [\"{}\"] }}\n", names[at], upstreams[at].address());
     let clusters: String = (0..names.len()).map(cluster).collect();
     let routes = "  - { name: split, clusters: [{ name: one, weight: 1 }, { name: three, weight: 3 }, { name: none, weight: 0 }] }";
-    let configuration = Configuration { clusters: &clusters, routes, ..Default::default() };
+    let configuration = Configuration {
+        clusters: &clusters,
+        routes,
+        ..Default::default()
+    };
     let proxy = Proxy::start(&configuration.to(&upstreams[0]));
     let mut client = proxy.client();
     for _ in 0..400 {
@@ -207,9 +255,8 @@ fn endpoints_share_the_requests() {
 /// Listeners share routes and clusters, and each is where it says.
 #[test]
 fn several_listeners() {
-    let upstream = Upstream::answering(|request| {
-        tamis_integration::upstream::ok(request.value("x-listener").unwrap_or("none"))
-    });
+    let upstream =
+        Upstream::answering(|request| tamis_integration::upstream::ok(request.value("x-listener").unwrap_or("none")));
     let yaml = format!(
         r#"
 workers: 2
@@ -232,6 +279,11 @@ routes:
     assert_ne!(proxy.address("web"), proxy.address("other"));
     for _ in 0..4 {
         assert_eq!(proxy.get("/").text(), "none");
-        assert_eq!(tamis_integration::Client::connect(&proxy.address("other")).get("/").text(), "other");
+        assert_eq!(
+            tamis_integration::Client::connect(&proxy.address("other"))
+                .get("/")
+                .text(),
+            "other"
+        );
     }
 }

@@ -9,7 +9,13 @@ use tamis_integration::socket::Address;
 use tamis_integration::{Client, Message, Upstream};
 
 /// What the proxy adds to every request it sends upstream. Tables leave these out; `forwarding` looks at them.
-pub const ADDED: [&str; 5] = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id", "via"];
+pub const ADDED: [&str; 5] = [
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-request-id",
+    "via",
+];
 
 /// What the proxy may add to every response.
 pub const ADDED_TO_RESPONSES: [&str; 2] = ["date", "via"];
@@ -38,7 +44,14 @@ impl Configuration<'_> {
     pub fn with(&self, endpoints: &[&Address]) -> String {
         let endpoints: Vec<_> = endpoints.iter().map(|address| format!("\"{address}\"")).collect();
         let endpoints = endpoints.join(", ");
-        let Self { top, limits, listener_filters, clusters, routes, .. } = self;
+        let Self {
+            top,
+            limits,
+            listener_filters,
+            clusters,
+            routes,
+            ..
+        } = self;
         let (cluster, route) = (more(self.cluster), more(self.route));
         format!(
             "\
@@ -66,7 +79,11 @@ routes:
 }
 
 fn more(entries: &str) -> String {
-    if entries.is_empty() { String::new() } else { format!(", {entries}") }
+    if entries.is_empty() {
+        String::new()
+    } else {
+        format!(", {entries}")
+    }
 }
 
 /// Everything to one upstream, all defaults.
@@ -84,7 +101,12 @@ pub fn each<T>(cases: impl IntoIterator<Item = T>, name: impl Fn(&T) -> String, 
             failed.push(name(&case));
         }
     }
-    assert!(failed.is_empty(), "{} of {count} cases failed:\n  {}", failed.len(), failed.join("\n  "));
+    assert!(
+        failed.is_empty(),
+        "{} of {count} cases failed:\n  {}",
+        failed.len(),
+        failed.join("\n  ")
+    );
 }
 
 /// The request as the upstream should see it, without what the proxy adds to every one.
@@ -102,7 +124,11 @@ pub fn assert_own_reply(response: &Message, status: u16, context: &str) {
     assert_eq!(response.status(), status, "{context}: {response:?}");
     let kind = response.value("content-type").unwrap_or_default();
     assert!(kind.starts_with("text/plain"), "{context}: content-type `{kind}`");
-    assert!(response.text().contains("request id: "), "{context}: {}", response.text());
+    assert!(
+        response.text().contains("request id: "),
+        "{context}: {}",
+        response.text()
+    );
 }
 
 /// A client on another route that wants nothing but its answers, all the time.

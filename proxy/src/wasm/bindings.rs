@@ -76,6 +76,7 @@ impl From<head::EditError> for EditError {
 #[derive(Clone, Copy, ComponentType, Lift)]
 #[component(enum)]
 #[repr(u8)]
+#[expect(dead_code, reason = "made by lifting only")]
 pub enum LogLevel {
     #[component(name = "debug")]
     Debug,

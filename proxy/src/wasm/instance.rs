@@ -92,7 +92,7 @@ impl Instance {
             Hook::ResponseHead => self.response_head,
         };
         let Some(function) = function else { return Ok(Verdict::Proceed) };
-        let mut turn = Turn::begin(&mut self.store, message, filter);
+        let turn = Turn::begin(&mut self.store, message, filter);
         let called = within(filter.limits.wall, function.call_async(&mut *turn.store, ())).await;
         let (verdict,) = match called {
             Some(Ok(verdict)) => verdict,
