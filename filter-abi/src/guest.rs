@@ -113,7 +113,10 @@ impl<F: Filter> Instance<F> {
 
     /// The export `configure`.
     pub fn configure(&self, json: &str) -> Result<(), String> {
-        std::panic::set_hook(Box::new(|panic| crate::log::error!("{panic}")));
+        std::panic::set_hook(Box::new(|panic| {
+            let place = panic.location().map_or("?".to_owned(), ToString::to_string);
+            crate::log::error!("panicked at {place}: {}", panic.payload_as_str().unwrap_or("?"));
+        }));
         *self.0.borrow_mut() = Some(configuration::configure(json)?);
         Ok(())
     }

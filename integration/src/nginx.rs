@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
 
 use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::folder::Folder;
 use crate::socket::Address;
@@ -54,7 +55,8 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        self.child.kill().ok();
+        // Not SIGKILL: the master must end its worker first.
+        kill_process(Pid::from_child(&self.child), Signal::TERM).ok();
         self.child.wait().ok();
         if std::thread::panicking() {
             eprintln!(
@@ -80,7 +82,7 @@ fn configuration(folder: &Folder, address: &str) -> String {
         r#"
 {user}
 daemon off;
-master_process off;
+worker_processes 1;
 pid {root}/nginx.pid;
 error_log {root}/error.log notice;
 events {{ worker_connections 1024; }}

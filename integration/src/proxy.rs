@@ -251,6 +251,10 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         let fault = self.fault();
+        if thread::panicking() {
+            // The last lines are the ones that say why; the proxy may still be writing them.
+            thread::sleep(Duration::from_millis(100));
+        }
         self.child.kill().ok();
         self.child.wait().ok();
         self.log.wait_end();

@@ -67,8 +67,11 @@ pub enum Script {
     /// connection holds.
     Each(Vec<Vec<Step>>),
     /// Every request gets the function's bytes.
-    Answer(Arc<dyn Fn(&Message) -> Vec<u8> + Send + Sync>),
+    Answer(Arc<Answer>),
 }
+
+/// What a request is answered with.
+pub type Answer = dyn Fn(&Message) -> Vec<u8> + Send + Sync;
 
 #[derive(Debug)]
 pub struct Upstream {
@@ -342,7 +345,7 @@ impl Peer {
         }
     }
 
-    fn answer(&mut self, answer: &(dyn Fn(&Message) -> Vec<u8> + Send + Sync)) -> Result<(), Over> {
+    fn answer(&mut self, answer: &Answer) -> Result<(), Over> {
         loop {
             let request = self.message()?;
             let response = answer(&request);

@@ -11,7 +11,7 @@ const VERSION: &str = "0.1.0";
 
 /// Where the host puts the result of an edit: 0 or 1 for ok or error, then the error's number.
 const RESULT: usize = 16;
-/// One digit for each edit tried in this hook.
+/// One digit for each edit tried in this hook, up to `ZEROES`; later ones take the last place.
 const OUTCOMES: usize = 64;
 /// A `proceed` verdict, and an `ok` of `configure`: zeroes.
 const ZEROES: usize = 512;
@@ -450,6 +450,7 @@ fn guest_module(imports: &[Interface], functions: &str) -> String {
     text.push_str(
         &HELPERS
             .replace("OUTCOMES", &OUTCOMES.to_string())
+            .replace("LAST", &(ZEROES - 1).to_string())
             .replace("RESULT", &RESULT.to_string()),
     );
     text.push_str(functions);
@@ -471,7 +472,7 @@ const HELPERS: &str = r#"
     (i32.add (i32.const 1) (i32.load8_u offset=1 (i32.const RESULT)))
     (i32.const 0)
     (i32.load8_u (i32.const RESULT)))))
-  (global.set $outcome (i32.add (global.get $outcome) (i32.const 1))))
+  (global.set $outcome (i32.add (global.get $outcome) (i32.lt_u (global.get $outcome) (i32.const LAST)))))
 (func $recurse (param i32) (result i32)
   (i32.add (local.get 0) (call $recurse (i32.add (local.get 0) (i32.const 1)))))
 (func $fill (local $at i32)

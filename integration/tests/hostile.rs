@@ -67,7 +67,7 @@ fn failures(settings: &'static str) -> Vec<Case> {
 #[test]
 fn a_failing_guest_fails_its_own_exchange_only() {
     let upstream = Upstream::saying("ok");
-    let cases = failures("limits: { cpu: 20ms }");
+    let cases = failures("limits: { cpu: 300ms, wall: 1s }");
     let proxy = proxy_with(&cases, &upstream);
     let bystander = Bystander::start(&proxy.address("web"), "/innocent");
     each(
@@ -102,7 +102,7 @@ fn a_failing_guest_fails_its_own_exchange_only() {
 #[test]
 fn a_failing_guest_is_skipped_when_open() {
     let upstream = Upstream::saying("ok");
-    let cases = failures("on_failure: open, limits: { cpu: 20ms }");
+    let cases = failures("on_failure: open, limits: { cpu: 50ms }");
     let proxy = proxy_with(&cases, &upstream);
     let bystander = Bystander::start(&proxy.address("web"), "/innocent");
     for case in &cases {

@@ -197,7 +197,7 @@ routes:
         (
             "POST /ok HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na".into(),
             400,
-            true,
+            false,
         ),
         (
             "GET /ok HTTP/1.1\r\nHost: a.example\r\nbad header\r\n\r\n".into(),

@@ -82,9 +82,13 @@ fn an_admin_request_reloads_and_says_what_came_of_it() {
     let (status, answer) = proxy.reload(&saying("three").replace("respond:", "respnd:"));
     assert_eq!(status, 422, "{answer}");
     let errors = answer["errors"].as_array().expect("a list of errors");
-    assert!(!errors.is_empty());
-    let first = errors[0].as_str().expect("a text");
-    assert!(first.contains("tamis.yaml:6:") && first.contains("respnd"), "{first}");
+    let says = |part: &str| {
+        errors
+            .iter()
+            .filter_map(|error| error.as_str())
+            .any(|error| error.contains(part))
+    };
+    assert!(says("respnd") && says("tamis.yaml:6:"), "{answer}");
     assert_eq!(proxy.get("/").text(), "two");
     assert_eq!(proxy.admin("GET", "/reload").status(), 405, "a GET changes nothing");
 }
@@ -303,18 +307,18 @@ fn a_hundred_reloads_under_load_lose_nothing() {
     let address = proxy.address("web");
     let bystanders = [0, 1, 2].map(|n| Bystander::start(&address, &format!("/{n}")));
     let mut resident = 0;
-    for n in 1..=100 {
+    let mut n = 0;
+    while n < 100 || bystanders.iter().map(Bystander::served).sum::<u64>() < 300 {
+        n += 1;
         let (status, answer) = proxy.reload(&yaml(n));
-        assert_eq!(status, 200, "{answer}");
+        assert_eq!((status, answer["generation"].as_u64()), (200, Some(n + 1)), "{answer}");
         if n == 30 {
             resident = proxy.resident();
         }
     }
-    let served: u64 = bystanders.map(Bystander::finish).iter().sum();
-    assert!(served > 100, "{served} requests");
-    assert!(proxy.generation() >= 101, "{}", proxy.generation());
+    bystanders.map(Bystander::finish);
     let grown = proxy.resident().saturating_sub(resident);
-    assert!(grown < 24 << 20, "{grown} bytes of growth over 70 reloads");
+    assert!(grown < 24 << 20, "{grown} bytes of growth over {} reloads", n - 30);
 }
 
 #[test]

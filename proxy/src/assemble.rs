@@ -302,6 +302,7 @@ impl<'a> Build<'a> {
                 Ok(sockets) => listeners.push(snapshot::Listener {
                     name: listener.name.as_str().into(),
                     short_name: Name::new(&listener.name),
+                    authority: authority(&sockets.bound),
                     sockets,
                     chain: self.chain(&listener.filters),
                     limits: listener_limits(&listener.limits, self.assembler.workers),
@@ -357,6 +358,14 @@ fn shadowed(config: &Config, table: &route::Table) -> Vec<String> {
         format!("{}: route `{}` can never match: `{}` before it takes every such request; move it up or remove it", route.place, route.name, by.name)
     };
     table.shadowed().into_iter().map(warning).collect()
+}
+
+fn authority(bound: &Address) -> HeaderValue {
+    let text = match bound {
+        Address::Tcp(address) => address.to_string(),
+        Address::Unix(_) => "localhost".to_owned(),
+    };
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("localhost"))
 }
 
 fn limits(filter: &config::Filter, workers: usize) -> wasm::Limits {

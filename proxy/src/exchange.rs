@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::body::{Body, RequestBody, Upload, UploadFault};
 use crate::chain::{Broken, Chain, Walk};
 use crate::filter::Reply;
-use crate::gateway::Connection;
+use crate::connection::Connection;
 use crate::guard::{self, Admitted};
 use crate::head::{Attributes, Facts, Message, RequestHead, ResponseHead};
 use crate::hop;
@@ -140,6 +140,10 @@ impl Exchange {
         let field = |name| if logs { parts.headers.get(name).cloned() } else { None };
         let (authority, agent, referer) = (field(header::HOST), field(header::USER_AGENT), field(header::REFERER));
         let expects_continue = parts.headers.contains_key(header::EXPECT);
+        if refused.is_none() && !parts.headers.contains_key(header::HOST) {
+            // HTTP/1.0 needs none; upstreams are spoken to in HTTP/1.1, which does (RFC 9112 3.2).
+            parts.headers.insert(header::HOST, settings.authority.clone());
+        }
         let message = Box::new(Message {
             client_request_id: parts.headers.remove(REQUEST_ID),
             request: RequestHead { method: parts.method, scheme: "http", target, version: parts.version, headers: parts.headers },
@@ -361,11 +365,8 @@ impl Exchange {
     /// Takes over the head of an upstream's response.
     fn accept(&mut self, response: Response<Incoming>) -> Result<Body, Error> {
         let (mut parts, body) = response.into_parts();
-        let coded = parts.headers.contains_key(header::TRANSFER_ENCODING);
-        if parts.status == StatusCode::SWITCHING_PROTOCOLS || (coded && parts.headers.contains_key(header::CONTENT_LENGTH)) {
-            let upstream = self.upstream.take();
-            let detail = "an upgrade that nobody asked for, or a length beside a transfer coding (RFC 9112 6.3)";
-            return Err(match upstream {
+        if let Some(detail) = unfit(&parts) {
+            return Err(match self.upstream.take() {
                 Some(upstream) => self.upstream_failed(&upstream, Kind::Protocol, detail),
                 None => Kind::Protocol.into(),
             });
@@ -401,6 +402,7 @@ impl Exchange {
         self.local(reply::reply(error.kind, &request_id))
     }
 
+    /// The client has left in the middle of its body; there is nobody to answer.
     fn abandon(&mut self, error: Error) -> Abandoned {
         self.reason = error.kind.reason();
         Abandoned
@@ -547,8 +549,9 @@ impl From<Broken> for Error {
 }
 
 /// Counts and logs a request whose head hyper could not parse, or that never came to an end.
-pub fn record_refused(connection: &Connection, pinned: &Pinned, listener: usize, status: StatusCode, reason: &'static str) {
+pub fn record_refused(connection: &Connection, status: StatusCode, reason: &'static str) {
     let worker = &connection.worker;
+    let (pinned, listener) = connection.place();
     let series = pinned.series(worker, listener, None);
     worker.tally.borrow_mut().request(series, status.as_u16(), 0.0);
     let Some(log) = &pinned.snapshot.access_log else { return };
@@ -597,6 +600,20 @@ fn judge(connection: &Connection, listener: &Listener, parts: &mut http::request
         return Err(Kind::Loop.into());
     }
     Ok(admitted)
+}
+
+/// What makes a response one that is not forwarded although hyper could read it.
+fn unfit(parts: &http::response::Parts) -> Option<&'static str> {
+    let mut codings = parts.headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        _ if parts.status == StatusCode::SWITCHING_PROTOCOLS => Some("an upgrade that nobody asked for"),
+        (None, _) => None,
+        // RFC 9112 6.3: a message with both is an attempt to smuggle another one.
+        (Some(_), _) if parts.headers.contains_key(header::CONTENT_LENGTH) => Some("a length beside a transfer coding"),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => None,
+        // RFC 9112 6.1: a coding that was not asked for by TE.
+        _ => Some("a transfer coding other than chunked"),
+    }
 }
 
 fn root() -> PathAndQuery {

@@ -3,7 +3,7 @@
 //! # Life of a request, in the order of the files
 //!
 //! 1. [`listener`] accepts a connection in the thread that will serve it ([`worker`]), within the listener's limits.
-//! 2. [`gateway`] gives it to hyper. Bytes pass through [`wire`], which keeps the deadlines and lets [`scan`] look at
+//! 2. [`gateway`] gives the [`connection`] to hyper. Bytes pass through [`wire`], which keeps the deadlines and lets [`scan`] look at
 //!    each head before hyper parses it. Each parsed request becomes an [`exchange`].
 //! 3. [`exchange`] pins the current [`snapshot`], the one immutable generation that this request will see to its end.
 //! 4. [`guard`] judges the head (sizes, framing, authority) and normalises authority and path, once.
@@ -36,6 +36,7 @@ pub mod assemble;
 pub mod body;
 pub mod chain;
 pub mod cluster;
+pub mod connection;
 pub mod demo;
 pub mod exchange;
 pub mod filter;

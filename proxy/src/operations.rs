@@ -16,11 +16,10 @@ use crate::admin::{Operations, Readiness};
 use crate::chain::{Chain, StepKind};
 use crate::filter::Hook;
 use crate::reload::{History, Trigger};
-use crate::server::Workers;
 use crate::snapshot::{Action, Snapshot};
 use crate::telemetry::exposition::{self, ProcessFacts};
 use crate::telemetry::metrics::Report;
-use crate::worker::{Command, Live, WorkerReport};
+use crate::worker::{Command, Live, WorkerReport, Workers};
 
 /// How long a worker may take to report: many times what it needs, and short enough for a scrape.
 const PATIENCE: Duration = Duration::from_secs(1);

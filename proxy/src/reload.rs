@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::assemble::{self, Assembler, Faults};
 use crate::telemetry::exposition::Reloads;
 use crate::watch::Watcher;
-use crate::worker::{Command, Live};
+use crate::worker::{Command, Live, Workers};
 
 /// What came of one reload.
 pub type Outcome = Result<u64, Vec<String>>;
@@ -86,7 +86,7 @@ pub struct Reloader {
     assembler: Assembler,
     live: Arc<Live>,
     history: Arc<History>,
-    workers: Vec<mpsc::UnboundedSender<Command>>,
+    workers: Workers,
     watcher: Option<Watcher>,
     requests: mpsc::UnboundedReceiver<Request>,
 }
@@ -98,7 +98,7 @@ impl Reloader {
         config: Config,
         assembler: Assembler,
         live: Arc<Live>,
-        workers: Vec<mpsc::UnboundedSender<Command>>,
+        workers: Workers,
     ) -> (Self, Trigger, Arc<History>) {
         let (requests, received) = mpsc::unbounded_channel();
         let trigger = Trigger { requests };

@@ -29,15 +29,12 @@ use crate::operations::Operator;
 use crate::reload::{self, Reloader, Trigger};
 use crate::telemetry::access_log::AccessLog;
 use crate::wasm::Engine;
-use crate::worker::{self, Command, Live};
+use crate::worker::{self, Command, Live, Workers};
 
 /// How often a drain looks whether everything has ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// For the last lines of the access log when the process ends.
 const LOG_CLOSE: Duration = Duration::from_secs(2);
-
-/// Commands to the workers, by index.
-pub type Workers = Vec<mpsc::UnboundedSender<Command>>;
 
 /// Loads `file` and serves until a signal ends the process. An error is for people, with the place and the fix.
 pub fn run(file: &Path) -> Result<(), String> {
@@ -105,13 +102,12 @@ impl Process {
         let mut server = Server::new_with_opt_and_conf(None, settings);
         let senders: Workers = self.workers.iter().map(|(sender, _)| sender.clone()).collect();
         server.add_service(WorkerThreads { live: Arc::clone(&self.live), commands: self.workers.into_iter().map(|(_, commands)| commands).collect() });
-        server.add_service(background_service("reload", Reloading { reloader: Mutex::new(Some(self.reloader)), trigger: self.trigger }));
+        server.add_service(background_service("reload", Reloading { reloader: Mutex::new(Some(self.reloader)), trigger: self.trigger.clone() }));
         if let Some(sockets) = self.admin {
             let operations = Arc::clone(&self.operator);
             server.add_service(background_service("admin", Admin { sockets, operations }));
         }
-        tracing::info!(generation = 1, workers = senders.len(), version = env!("CARGO_PKG_VERSION"), "generation live");
-        let signals = Signals { operator: self.operator, live: self.live, workers: senders, drain: self.drain };
+        let signals = Signals { operator: self.operator, live: self.live, workers: senders, trigger: self.trigger, drain: self.drain };
         server.run(RunArgs { shutdown_signal: Box::new(signals) });
         if let Some(log) = self.log {
             // What could not be written in time is lost; the process ends all the same.
@@ -190,18 +186,8 @@ impl BackgroundService for Reloading {
         reloader.watch_files(self.trigger.clone());
         tokio::select! {
             () = reloader.run() => {}
-            () = hangups(&self.trigger) => {}
             _ = shutdown.wait_for(|down| *down) => {}
         }
-    }
-}
-
-/// SIGHUP: read again, and open the access log anew.
-async fn hangups(trigger: &Trigger) {
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return std::future::pending().await };
-    while hangup.recv().await.is_some() {
-        trigger.reopen_log();
-        trigger.pull("SIGHUP");
     }
 }
 
@@ -231,29 +217,42 @@ impl BackgroundService for Admin {
     }
 }
 
-/// Ends the process: at SIGTERM, SIGQUIT or `POST /drain` after a drain, at SIGINT or a second signal at once.
+/// Every signal that the process knows. SIGTERM, SIGQUIT and `POST /drain` end it after a drain, SIGINT and a second
+/// signal at once; SIGHUP reads the configuration again and opens the access log anew.
 struct Signals {
     operator: Arc<Operator>,
     live: Arc<Live>,
     workers: Workers,
+    trigger: Trigger,
     drain: watch::Receiver<bool>,
 }
 
 #[async_trait]
 impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
-        let (Ok(mut terminate), Ok(mut quit), Ok(mut interrupt)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::quit()), signal(SignalKind::interrupt()))
-        else {
+        let (Ok(mut terminate), Ok(mut quit), Ok(mut interrupt), Ok(mut hangup)) = (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::quit()),
+            signal(SignalKind::interrupt()),
+            signal(SignalKind::hangup()),
+        ) else {
             tracing::error!("signals cannot be received");
             return ShutdownSignal::FastShutdown;
         };
+        // Only now: whoever waits for this line may send a signal.
+        tracing::info!(generation = 1, workers = self.workers.len(), version = env!("CARGO_PKG_VERSION"), "generation live");
         let mut asked = self.drain.clone();
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = quit.recv() => {}
-            _ = asked.wait_for(|drain| *drain) => {}
-            _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => {
+                    self.trigger.reopen_log();
+                    self.trigger.pull("SIGHUP");
+                }
+                _ = terminate.recv() => break,
+                _ = quit.recv() => break,
+                _ = asked.wait_for(|drain| *drain) => break,
+                _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
+            }
         }
         tokio::select! {
             () = self.drain() => {}

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 
 use crate::chain::Chain;
 use crate::cluster::Cluster;
@@ -50,6 +50,8 @@ pub struct Listener {
     pub name: Arc<str>,
     pub short_name: Name,
     pub sockets: Arc<Sockets>,
+    /// The host of a request that names none.
+    pub authority: HeaderValue,
     pub chain: Chain,
     pub limits: Limits,
 }

@@ -53,6 +53,9 @@ impl Live {
     }
 }
 
+/// Commands to the workers, by index.
+pub type Workers = Vec<mpsc::UnboundedSender<Command>>;
+
 /// What the control plane asks of a worker.
 pub enum Command {
     /// There is a new generation: listen where it says, let go of what it dropped.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs};
 
-use wit_component::ComponentEncoder;
+use wit_component::{ComponentEncoder, DecodedWasm};
 
 const USAGE: &str = "usage: componentize CORE.wasm -o OUT.wasm";
 
@@ -48,17 +48,13 @@ fn encode(module: &[u8]) -> Result<Vec<u8>, String> {
         Some([0, b'a', b's', b'm', ..]) => return Err("is a component already".to_owned()),
         _ => return Err("is not a wasm module".to_owned()),
     }
-    if !contains(module, b"component-type:") {
-        return Err(
-            "says nothing about its imports and exports: is `#[filter]` on the `impl Filter`, \
-                    and `crate-type = [\"cdylib\"]` in Cargo.toml?"
-                .to_owned(),
-        );
-    }
     let encode = || ComponentEncoder::default().validate(true).module(module)?.encode();
-    encode().map_err(|error| format!("{error:#}"))
-}
-
-fn contains(bytes: &[u8], part: &[u8]) -> bool {
-    bytes.windows(part.len()).any(|window| window == part)
+    let component = encode().map_err(|error| format!("{error:#}"))?;
+    match wit_component::decode(&component) {
+        Ok(DecodedWasm::Component(wit, world)) if !wit.worlds[world].exports.is_empty() => Ok(component),
+        _ => Err(
+            "exports no hook: is `#[filter]` on the `impl Filter`, and `crate-type = [\"cdylib\"]` in Cargo.toml?"
+                .to_owned(),
+        ),
+    }
 }

@@ -1,0 +1,142 @@
+//! A client's connection as its exchanges know it: where it came in, which generation it is on, when it is to end.
+//!
+//! Data plane. It knows nothing of parsing and framing; that is the gateway's and the wire's.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::Waker;
+
+use http::HeaderValue;
+use tokio::time::Instant;
+
+use crate::snapshot::Limits;
+use crate::stream::Stream;
+use crate::telemetry::metrics::ListenerSeries;
+use crate::timer::Watchdog;
+use crate::wire::{Deadlines, Wire};
+use crate::worker::{Pinned, Worker};
+
+/// Lives from accept to close.
+pub struct Connection {
+    pub worker: Rc<Worker>,
+    pub wire: Rc<Wire>,
+    /// For the deadlines of the exchange under way.
+    pub watchdog: Watchdog,
+    /// `None` on a Unix socket.
+    pub client: Option<SocketAddr>,
+    /// The client's address as `x-forwarded-for` says it.
+    pub client_field: Option<HeaderValue>,
+    sockets: u64,
+    /// The generation of the latest exchange, and this connection's listener in it.
+    pinned: RefCell<Rc<Pinned>>,
+    listener: Cell<usize>,
+    heads: Cell<u64>,
+    /// Its listener is gone from the current generation.
+    orphaned: Cell<bool>,
+    key: usize,
+    series: ListenerSeries,
+}
+
+fn position(pinned: &Pinned, sockets: u64) -> Option<usize> {
+    pinned.snapshot.listeners.iter().position(|listener| listener.sockets.id() == sockets)
+}
+
+impl Connection {
+    /// Takes a connection that was accepted on the sockets with this id; `None` when its listener has enough.
+    pub fn open(worker: &Rc<Worker>, sockets: u64, stream: Stream, client: Option<SocketAddr>) -> Option<Rc<Self>> {
+        let pinned = worker.pin();
+        let listener = position(&pinned, sockets)?;
+        let settings = &pinned.snapshot.listeners[listener];
+        let series = worker.tally.borrow_mut().listener(&settings.name);
+        if worker.connections_of(sockets) >= settings.limits.connections_per_worker {
+            worker.tally.borrow_mut().connection_refused(series, "max_connections");
+            return None;
+        }
+        let limits = &settings.limits;
+        let deadlines = Deadlines { head: limits.head_timeout, idle: limits.idle_timeout, write: limits.write_timeout };
+        worker.tally.borrow_mut().connection(series, 1);
+        Some(Rc::new(Self {
+            wire: Wire::new(stream, limits.max_head_bytes, deadlines),
+            watchdog: Watchdog::default(),
+            client,
+            client_field: client.and_then(|client| HeaderValue::try_from(client.ip().to_canonical().to_string()).ok()),
+            sockets,
+            listener: Cell::new(listener),
+            heads: Cell::new(0),
+            orphaned: Cell::new(false),
+            key: worker.enter(sockets),
+            series,
+            worker: Rc::clone(worker),
+            pinned: RefCell::new(Rc::clone(&pinned)),
+        }))
+    }
+
+    /// Looks at the worker again whenever `waker` is woken by it.
+    pub fn watch_worker(&self, waker: &Waker) {
+        self.worker.watch(self.key, waker);
+        self.rest();
+    }
+
+    /// Pins the generation for the next exchange: the current one, or the last that still has this listener.
+    pub fn begin_exchange(&self) -> (Rc<Pinned>, usize) {
+        self.renew();
+        self.wire.begin_exchange();
+        (Rc::clone(&self.pinned.borrow()), self.listener.get())
+    }
+
+    pub fn end_exchange(&self, now: Instant) {
+        self.wire.end_exchange(now);
+    }
+
+    /// The number of the head that hyper has just parsed, from 1.
+    pub fn next_head(&self) -> u64 {
+        self.heads.set(self.heads.get() + 1);
+        self.heads.get()
+    }
+
+    /// Whether the connection is to end with its current exchange.
+    pub fn is_closing(&self) -> bool {
+        self.worker.is_draining() || self.orphaned.get()
+    }
+
+    /// Between exchanges a connection holds on to no old generation.
+    fn rest(&self) {
+        if !self.wire.is_busy() {
+            self.renew();
+        }
+    }
+
+    fn renew(&self) {
+        let current = self.worker.pin();
+        if Rc::ptr_eq(&current, &self.pinned.borrow()) {
+            return;
+        }
+        match position(&current, self.sockets) {
+            Some(listener) => {
+                self.listener.set(listener);
+                *self.pinned.borrow_mut() = current;
+            }
+            None => self.orphaned.set(true),
+        }
+    }
+
+    /// Of its listener, as of now.
+    pub fn limits(&self) -> Limits {
+        self.pinned.borrow().snapshot.listeners[self.listener.get()].limits.clone()
+    }
+
+    /// The pinned generation and the listener in it, between exchanges.
+    pub fn place(&self) -> (Rc<Pinned>, usize) {
+        (Rc::clone(&self.pinned.borrow()), self.listener.get())
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.worker.leave(self.key);
+        let mut tally = self.worker.tally.borrow_mut();
+        tally.connection(self.series, -1);
+        tally.bytes(self.series, self.wire.bytes_in.get(), self.wire.bytes_out.get());
+    }
+}
