@@ -28,10 +28,10 @@ lint: filters ## formatting and clippy, both workspaces
 	cargo clippy --manifest-path filters/Cargo.toml --target-dir target --all-targets -- -D warnings
 
 bench: filters ## criterion benches
-	cargo bench --workspace
+	cargo bench -p tamis-benches
 
 compare: build ## Tamis beside other proxies, measured side by side
-	cargo run --release -p tamis-benches --bin compare
+	cargo run --release -p tamis-benches --bin compare -- $(ARGS)
 
 clean: ## remove everything that was built
 	rm -rf target filters/target

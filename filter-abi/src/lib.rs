@@ -47,8 +47,27 @@
 //! assert_eq!(exchange.attribute("gate"), Some("open"));
 //! ```
 //!
-//! The crate of a filter is a `cdylib`; built for `wasm32-unknown-unknown` it is a core module, which the program
-//! `componentize` (feature `componentize`) makes a component of:
+//! Its `Cargo.toml`:
+//!
+//! ```toml
+//! [lib]
+//! crate-type = ["cdylib"]
+//!
+//! [dependencies]
+//! tamis-filter = { path = "../../filter-abi" }
+//! serde = { version = "1", features = ["derive"] }
+//!
+//! [profile.release]
+//! opt-level = "s"
+//! lto = true
+//! codegen-units = 1
+//! panic = "abort"
+//! strip = true
+//! ```
+//!
+//! A folder in `filters/` with these two files becomes `filters/target/components/gate.wasm` by `make filters`.
+//! Elsewhere, build it for `wasm32-unknown-unknown`, which gives a core module, and make a component of it with the
+//! program `componentize` (feature `componentize` of this crate):
 //!
 //! ```sh
 //! cargo build --release --target wasm32-unknown-unknown

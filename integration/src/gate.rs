@@ -1,7 +1,7 @@
 //! A point where a scripted peer waits until the test lets it go on.
 //!
-//! It works both ways: the test can wait until somebody stands before the gate, which is how a test knows that a request
-//! is in flight without guessing at times.
+//! It works both ways: the test can wait until somebody stands before the gate, which is how a test knows that a
+//! request is in flight without guessing at times.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 

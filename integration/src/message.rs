@@ -1,8 +1,8 @@
 //! One HTTP/1 message, read strictly: what a recipient that trusts nobody would make of the bytes.
 //!
-//! Pure but for [`Reader::read`]. A proxy that emits anything ambiguous (two lengths, a bare LF, a space before a colon)
-//! fails here, in the test that looked at something else. Bytes are kept as Latin-1 text, one `char` a byte, so that
-//! nothing is lost and expectations can be written as strings.
+//! Pure but for [`Reader::read`]. A proxy that emits anything ambiguous (two lengths, a bare LF, a space before a
+//! colon) fails here, in the test that looked at something else. Bytes are kept as Latin-1 text, one `char` a byte, so
+//! that nothing is lost and expectations can be written as strings.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,7 +1,7 @@
 //! One `tamis` process, started from a YAML text, seen only from outside.
 //!
-//! A proxy that dies, or says that it panicked, fails its test even when every reply was right: [`Proxy`] looks for both
-//! when it is dropped. When the test fails, the log goes to the test's output.
+//! A proxy that dies, or says that it panicked, fails its test even when every reply was right: [`Proxy`] looks for
+//! both when it is dropped. When the test fails, the log goes to the test's output.
 
 use std::env;
 use std::fs;

@@ -1,7 +1,7 @@
 //! Guests that no tool chain would build: components written as text, one hostile act after another.
 //!
-//! The shape is that of a component made by `wit-component` for the world `tamis:filter/filter@0.1.0`: types imported as
-//! an instance, hooks exported as instances. Only what the acts need is imported.
+//! The shape is that of a component made by `wit-component` for the world `tamis:filter/filter@0.1.0`: types imported
+//! as an instance, hooks exported as instances. Only what the acts need is imported.
 
 use std::fmt::Write;
 

@@ -1,7 +1,7 @@
 //! Rules 6, 10 and 11 over time: whoever is slow, or greedy, meets an end, and nobody else notices.
 //!
-//! Timeouts are short here and the harness's deadline is long, so a case can only fail when an end does not come at all,
-//! or comes although it must not.
+//! Timeouts are short here and the harness's deadline is long, so a case can only fail when an end does not come at
+//! all, or comes although it must not.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -387,7 +387,7 @@ fn chains_run_forward_and_in_reverse() {
             (status, out),
             "{target}: {response:?}"
         );
-        // The filter that replied has run its request half and sees its reply as a response; the one that failed has not.
+        // The filter that replied has run its request half and sees its own reply; the one that failed has not.
         assert_eq!(
             response.values("x-own").len(),
             usize::from(target == "/refuse"),

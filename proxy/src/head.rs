@@ -213,3 +213,110 @@ impl Attributes {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message() -> Message {
+        let mut headers = HeaderMap::new();
+        headers.insert("host", HeaderValue::from_static("a.example"));
+        Message {
+            request: RequestHead {
+                method: Method::GET,
+                scheme: "http",
+                target: PathAndQuery::from_static("/a?b=c"),
+                version: Version::HTTP_11,
+                headers,
+            },
+            response: None,
+            facts: Facts {
+                client: None,
+                listener: Name::new("web"),
+                route: None,
+                request_id: HeaderValue::from_static("id"),
+            },
+            attributes: Attributes::default(),
+            client_request_id: None,
+        }
+    }
+
+    #[test]
+    fn paths_and_queries_are_held_to_a_clients_rules() {
+        let long = format!("/{}", "a".repeat(guard::MAX_WRITTEN_TARGET_BYTES));
+        let cases: [(&str, Result<&str, EditError>); 9] = [
+            ("/x/../y", Ok("/y?b=c")),
+            ("/%7Ea", Ok("/~a?b=c")),
+            ("x", Err(EditError::Invalid)),
+            ("//evil", Ok("/evil?b=c")),
+            ("http://evil/", Err(EditError::Invalid)),
+            ("/../x", Err(EditError::Invalid)),
+            ("/a\r\nx: y", Err(EditError::Invalid)),
+            ("/a#b", Err(EditError::Invalid)),
+            (&long, Err(EditError::TooLarge)),
+        ];
+        for (path, expected) in cases {
+            let mut message = message();
+            let edited = message.request.set_path(path).map(|()| message.request.target.as_str());
+            assert_eq!(edited, expected, "{path}");
+        }
+        let mut message = message();
+        assert_eq!(message.request.set_query(Some("x y")), Err(EditError::Invalid));
+        assert_eq!(message.request.set_query(None), Ok(()));
+        assert_eq!(message.request.target, "/a");
+    }
+
+    #[test]
+    fn the_host_keeps_framing_and_authority() {
+        let cases = [
+            ("content-length", EditError::Forbidden),
+            ("Transfer-Encoding", EditError::Forbidden),
+            ("connection", EditError::Forbidden),
+            ("host", EditError::Forbidden),
+            ("a b", EditError::Invalid),
+            (":path", EditError::Invalid),
+            ("", EditError::Invalid),
+        ];
+        for (name, error) in cases {
+            assert_eq!(writable(name.as_bytes(), b"x").err(), Some(error), "{name}");
+        }
+        assert_eq!(writable(b"x", b"a\r\nb").err(), Some(EditError::Invalid));
+        let mut message = message();
+        assert_eq!(message.request.set_authority("B.example:80"), Ok(()));
+        assert_eq!(message.request.authority(), b"b.example:80");
+        assert_eq!(message.request.set_authority("a/b"), Err(EditError::Invalid));
+        assert_eq!(message.request.set_method("CONNECT"), Err(EditError::Invalid));
+    }
+
+    #[test]
+    fn what_is_sent_can_no_more_be_changed() {
+        let mut message = message();
+        assert_eq!(message.response_mut().err(), Some(EditError::TooLate));
+        message.response = Some(ResponseHead { status: StatusCode::OK, headers: HeaderMap::new() });
+        assert_eq!(message.request_mut().err(), Some(EditError::TooLate));
+        let response = message.response_mut().unwrap();
+        for (status, valid) in [(99, false), (101, false), (199, false), (200, true), (599, true), (600, false)] {
+            assert_eq!(response.set_status(status).is_ok(), valid, "{status}");
+        }
+    }
+
+    #[test]
+    fn heads_and_attributes_are_bounded() {
+        let mut headers = HeaderMap::new();
+        let field = || writable(b"x", b"1").unwrap();
+        for _ in 0..MAX_FIELDS {
+            assert_eq!(append(&mut headers, field()), Ok(()));
+        }
+        assert_eq!(append(&mut headers, field()), Err(EditError::TooLarge));
+        assert_eq!(insert(&mut headers, writable(b"y", b"1").unwrap()), Err(EditError::TooLarge));
+        assert_eq!(insert(&mut headers, field()), Ok(()), "replacing makes no head larger");
+        let mut attributes = Attributes::default();
+        for number in 0..MAX_ATTRIBUTES {
+            assert_eq!(attributes.set(&number.to_string(), "x"), Ok(()));
+        }
+        assert_eq!(attributes.set("one more", "x"), Err(EditError::TooLarge));
+        assert_eq!(attributes.set("0", "y"), Ok(()));
+        assert_eq!(attributes.get("0"), Some("y"));
+        assert_eq!(attributes.set("0", &"x".repeat(MAX_ATTRIBUTE_BYTES)), Err(EditError::TooLarge));
+    }
+}

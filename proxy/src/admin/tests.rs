@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::address::Address;
 
 const SOON: Duration = Duration::from_secs(20);
 
