@@ -217,7 +217,9 @@ fn routes(criterion: &mut Criterion) {
             headers: &headers,
         };
         assert!(table.find(&target).is_some(), "the request has a route");
-        criterion.bench_function(&format!("route/{count}"), |bencher| bencher.iter(|| table.find(black_box(&target))));
+        criterion.bench_function(&format!("route/{count}"), |bencher| {
+            bencher.iter(|| table.find(black_box(&target)))
+        });
     }
 }
 
@@ -231,14 +233,21 @@ fn configuration(criterion: &mut Criterion) {
     for number in 0..100 {
         text += &format!("  - {{ match: {{ path: {{ prefix: /r{number}/ }} }}, filters: [touch], cluster: app }}\n");
     }
-    let parse = || tamis_config::parse(&text, Path::new("bench.yaml"), &tamis_config::System).expect("the text is good");
+    let parse =
+        || tamis_config::parse(&text, Path::new("bench.yaml"), &tamis_config::System).expect("the text is good");
     criterion.bench_function("config/load 100 routes", |bencher| bencher.iter(|| black_box(parse())));
     let (runtime, config) = (runtime(), parse());
     let mut assembler = Assembler::new(engine(), 2);
-    let first = runtime.block_on(assembler.assemble(&config, 1)).expect("the configuration loads");
+    let first = runtime
+        .block_on(assembler.assemble(&config, 1))
+        .expect("the configuration loads");
     assembler.accept(first);
     criterion.bench_function("reload/assemble, nothing changed", |bencher| {
-        bencher.iter(|| runtime.block_on(assembler.assemble(&config, 2)).expect("the configuration loads"));
+        bencher.iter(|| {
+            runtime
+                .block_on(assembler.assemble(&config, 2))
+                .expect("the configuration loads")
+        });
     });
 }
 

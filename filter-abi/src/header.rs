@@ -117,6 +117,12 @@ impl PartialEq<&str> for HeaderValue {
     }
 }
 
+impl PartialEq<String> for HeaderValue {
+    fn eq(&self, other: &String) -> bool {
+        *self == **other
+    }
+}
+
 impl PartialEq<[u8]> for HeaderValue {
     fn eq(&self, other: &[u8]) -> bool {
         self.0 == other

@@ -7,32 +7,33 @@
 //! #[derive(Deserialize)]
 //! #[serde(deny_unknown_fields)]
 //! struct Config {
-//!     token: String,
+//!     version: String,
 //! }
 //!
-//! struct Gate {
-//!     token: String,
+//! /// Serves one version of an API, and says which.
+//! struct ApiVersion {
+//!     version: String,
 //! }
 //!
 //! #[filter]
-//! impl Filter for Gate {
+//! impl Filter for ApiVersion {
 //!     type Config = Config;
 //!
 //!     fn configure(config: Config) -> Result<Self, String> {
-//!         Ok(Gate { token: config.token })
+//!         Ok(ApiVersion { version: config.version })
 //!     }
 //!
 //!     fn on_request_head(&mut self, request: &mut Request, exchange: &mut Exchange) -> Result<Verdict, Failure> {
-//!         if request.header("x-token").is_none_or(|token| token != *self.token) {
-//!             return Ok(Reply::new(403).text("a token, please\n").into());
+//!         if request.header("x-version").is_some_and(|version| version != self.version) {
+//!             return Ok(Reply::new(404).text("there is no such version\n").into());
 //!         }
-//!         request.remove_header("x-token")?;
-//!         exchange.set_attribute("gate", "open")?;
+//!         request.remove_header("x-version")?;
+//!         exchange.set_attribute("version", &self.version)?;
 //!         Ok(Verdict::Proceed)
 //!     }
 //!
 //!     fn on_response_head(&mut self, _: &Request, response: &mut Response, _: &mut Exchange) -> Result<Verdict, Failure> {
-//!         response.set_header("x-gate", "open")?;
+//!         response.set_header("x-version", &self.version)?;
 //!         Ok(Verdict::Proceed)
 //!     }
 //! }
@@ -40,11 +41,13 @@
 //! // In a filter these lines are its `#[test]`, and run with plain `cargo test`: no proxy, no wasm.
 //! use tamis_filter::testing::{self, json};
 //!
-//! let mut gate: Gate = testing::configure(json!({"token": "sesame"})).unwrap();
-//! let mut exchange = testing::Exchange::get("/cave").with_header("x-token", "sesame");
-//! assert_eq!(exchange.request_head(&mut gate), Verdict::Proceed);
-//! assert_eq!(exchange.request.header("x-token"), None);
-//! assert_eq!(exchange.attribute("gate"), Some("open"));
+//! let mut filter: ApiVersion = testing::configure(json!({ "version": "2" })).unwrap();
+//! let mut exchange = testing::Exchange::get("/items").with_header("x-version", "2");
+//! assert_eq!(exchange.request_head(&mut filter), Verdict::Proceed);
+//! assert_eq!(exchange.request.header("x-version"), None);
+//! assert_eq!(exchange.attribute("version"), Some("2"));
+//! assert_eq!(exchange.response_head(&mut filter), Verdict::Proceed);
+//! assert_eq!(exchange.response.header("x-version"), Some("2"));
 //! ```
 //!
 //! Its `Cargo.toml`:
@@ -65,13 +68,14 @@
 //! strip = true
 //! ```
 //!
-//! A folder in `filters/` with these two files becomes `filters/target/components/gate.wasm` by `make filters`.
-//! Elsewhere, build it for `wasm32-unknown-unknown`, which gives a core module, and make a component of it with the
-//! program `componentize` (feature `componentize` of this crate):
+//! A folder `filters/api-version` with these two files becomes `filters/target/components/api-version.wasm` by
+//! `make filters` (the profile is the workspace's there). Elsewhere, build it for `wasm32-unknown-unknown`, which gives a
+//! core module, and make a component of that with this crate's program `componentize`:
 //!
 //! ```sh
+//! cargo install --path filter-abi --features componentize
 //! cargo build --release --target wasm32-unknown-unknown
-//! componentize target/wasm32-unknown-unknown/release/gate.wasm -o gate.wasm
+//! componentize target/wasm32-unknown-unknown/release/api_version.wasm -o api-version.wasm
 //! ```
 //!
 //! # What holds for every filter

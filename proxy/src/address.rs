@@ -29,7 +29,10 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.strip_prefix("unix:") {
             Some(path) => Ok(Address::Unix(path.into())),
-            None => text.parse().map(Address::Tcp).map_err(|error| format!("{error}; write ADDRESS:PORT or unix:/PATH")),
+            None => text
+                .parse()
+                .map(Address::Tcp)
+                .map_err(|error| format!("{error}; write ADDRESS:PORT or unix:/PATH")),
         }
     }
 }

@@ -110,7 +110,11 @@ async fn serve_within(
         };
         match accepted {
             Ok((connection, permit)) => {
-                let exchange = Exchange { limits, door: listener.door(), operations: operations.clone() };
+                let exchange = Exchange {
+                    limits,
+                    door: listener.door(),
+                    operations: operations.clone(),
+                };
                 tokio::spawn(exchange.run(connection, permit));
             }
             Err(error) => {
@@ -186,7 +190,9 @@ impl Exchange {
         };
         if !page.verb.allows(request.method()) {
             let mut reply = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
-            reply.headers_mut().insert(ALLOW, HeaderValue::from_static(page.verb.allowed()));
+            reply
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static(page.verb.allowed()));
             return reply;
         }
         if page.verb == Verb::Post
@@ -248,16 +254,66 @@ enum Content {
 }
 
 const PAGES: [Page; 10] = [
-    Page { path: "/", verb: Verb::Get, content: Content::Index, about: "this list" },
-    Page { path: "/live", verb: Verb::Get, content: Content::Live, about: "200 while the process runs" },
-    Page { path: "/ready", verb: Verb::Get, content: Content::Ready, about: "200 while it takes traffic, else 503" },
-    Page { path: "/metrics", verb: Verb::Get, content: Content::Metrics, about: "metrics for Prometheus" },
-    Page { path: "/config", verb: Verb::Get, content: Content::Config, about: "the configuration that is live" },
-    Page { path: "/routes", verb: Verb::Get, content: Content::Routes, about: "routes in the order they are tried" },
-    Page { path: "/clusters", verb: Verb::Get, content: Content::Clusters, about: "clusters and their endpoints" },
-    Page { path: "/filters", verb: Verb::Get, content: Content::Filters, about: "filters and their instances" },
-    Page { path: "/reload", verb: Verb::Post, content: Content::Reload, about: "read the configuration again" },
-    Page { path: "/drain", verb: Verb::Post, content: Content::Drain, about: "take no new traffic, finish the rest" },
+    Page {
+        path: "/",
+        verb: Verb::Get,
+        content: Content::Index,
+        about: "this list",
+    },
+    Page {
+        path: "/live",
+        verb: Verb::Get,
+        content: Content::Live,
+        about: "200 while the process runs",
+    },
+    Page {
+        path: "/ready",
+        verb: Verb::Get,
+        content: Content::Ready,
+        about: "200 while it takes traffic, else 503",
+    },
+    Page {
+        path: "/metrics",
+        verb: Verb::Get,
+        content: Content::Metrics,
+        about: "metrics for Prometheus",
+    },
+    Page {
+        path: "/config",
+        verb: Verb::Get,
+        content: Content::Config,
+        about: "the configuration that is live",
+    },
+    Page {
+        path: "/routes",
+        verb: Verb::Get,
+        content: Content::Routes,
+        about: "routes in the order they are tried",
+    },
+    Page {
+        path: "/clusters",
+        verb: Verb::Get,
+        content: Content::Clusters,
+        about: "clusters and their endpoints",
+    },
+    Page {
+        path: "/filters",
+        verb: Verb::Get,
+        content: Content::Filters,
+        about: "filters and their instances",
+    },
+    Page {
+        path: "/reload",
+        verb: Verb::Post,
+        content: Content::Reload,
+        about: "read the configuration again",
+    },
+    Page {
+        path: "/drain",
+        verb: Verb::Post,
+        content: Content::Drain,
+        about: "take no new traffic, finish the rest",
+    },
 ];
 
 impl Verb {

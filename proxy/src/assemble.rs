@@ -14,8 +14,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tamis_config as config;
 use tamis_config::Config;
 
-use crate::chain::{Chain, Step, StepKind};
 use crate::address::Address;
+use crate::chain::{Chain, Step, StepKind};
 use crate::cluster::{self, Cluster};
 use crate::filter::OnFailure;
 use crate::listener::Sockets;
@@ -73,17 +73,26 @@ pub struct Assembled {
 
 impl Assembler {
     pub fn new(engine: Engine, workers: usize) -> Self {
-        Self { engine, workers, parts: Parts::default() }
+        Self {
+            engine,
+            workers,
+            parts: Parts::default(),
+        }
     }
 
     /// What the pooling allocator has to set aside for this configuration.
     pub fn reservation(config: &Config) -> wasm::Reservation {
-        wasm::Reservation { instances: config.wasm.max_instances, memory_bytes: config.wasm.max_memory }
+        wasm::Reservation {
+            instances: config.wasm.max_instances,
+            memory_bytes: config.wasm.max_memory,
+        }
     }
 
     /// Worker threads that the configuration asks for.
     pub fn workers(config: &Config) -> usize {
-        config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get))
+        config
+            .workers
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get))
     }
 
     /// Everything but opening sockets and log files, which may be another process's.
@@ -113,7 +122,11 @@ impl Assembler {
             routes,
             clusters,
             guests,
-            filters: config.filters.iter().map(|filter| filter.name.as_str().into()).collect(),
+            filters: config
+                .filters
+                .iter()
+                .map(|filter| filter.name.as_str().into())
+                .collect(),
             access_log,
             drain_timeout: config.drain_timeout,
             description: config.describe(),
@@ -158,11 +171,22 @@ enum StepSource {
 
 impl<'a> Build<'a> {
     fn new(assembler: &'a Assembler, config: &'a Config) -> Self {
-        Self { assembler, config, parts: Parts::default(), guests: Vec::new(), kinds: HashMap::new(), faults: Vec::new() }
+        Self {
+            assembler,
+            config,
+            parts: Parts::default(),
+            guests: Vec::new(),
+            kinds: HashMap::new(),
+            faults: Vec::new(),
+        }
     }
 
     fn finish(self) -> Result<(Parts, Vec<Arc<wasm::Filter>>), Faults> {
-        if self.faults.is_empty() { Ok((self.parts, self.guests)) } else { Err(Faults(self.faults)) }
+        if self.faults.is_empty() {
+            Ok((self.parts, self.guests))
+        } else {
+            Err(Faults(self.faults))
+        }
     }
 
     fn fault(&mut self, place: &config::Place, what: &str, name: &str, message: impl fmt::Display) {
@@ -202,7 +226,12 @@ impl<'a> Build<'a> {
         }
     }
 
-    async fn load_guest(&mut self, filter: &config::Filter, path: &Path, settings: &serde_json::Value) -> Result<usize, String> {
+    async fn load_guest(
+        &mut self,
+        filter: &config::Filter,
+        path: &Path,
+        settings: &serde_json::Value,
+    ) -> Result<usize, String> {
         let of_file = |message: String| format!("component {}: {message}", path.display());
         let bytes = Artifact::read(path).map_err(|message| format!("component: {message}"))?;
         let artifact = self.artifact(&bytes).map_err(of_file)?;
@@ -215,12 +244,26 @@ impl<'a> Build<'a> {
             limits: format!("{limits:?}"),
             on_failure: on_failure(filter.on_failure),
         };
-        let kept = self.assembler.parts.guests.get(&key).or_else(|| self.parts.guests.get(&key)).cloned();
+        let kept = self
+            .assembler
+            .parts
+            .guests
+            .get(&key)
+            .or_else(|| self.parts.guests.get(&key))
+            .cloned();
         let guest = match kept {
             Some(guest) => guest,
             None => {
                 let engine = &self.assembler.engine;
-                let load = wasm::Filter::load(engine, artifact, &filter.name, key.config.clone(), &key.grants, limits, key.on_failure);
+                let load = wasm::Filter::load(
+                    engine,
+                    artifact,
+                    &filter.name,
+                    key.config.clone(),
+                    &key.grants,
+                    limits,
+                    key.on_failure,
+                );
                 Arc::new(load.await.map_err(of_file)?)
             }
         };
@@ -231,7 +274,13 @@ impl<'a> Build<'a> {
 
     fn artifact(&mut self, bytes: &[u8]) -> Result<Arc<Artifact>, String> {
         let digest = Digest::of(bytes);
-        let kept = self.assembler.parts.artifacts.get(&digest).or_else(|| self.parts.artifacts.get(&digest)).cloned();
+        let kept = self
+            .assembler
+            .parts
+            .artifacts
+            .get(&digest)
+            .or_else(|| self.parts.artifacts.get(&digest))
+            .cloned();
         let artifact = match kept {
             Some(artifact) => artifact,
             None => Arc::new(Artifact::compile(&self.assembler.engine, bytes)?),
@@ -249,9 +298,15 @@ impl<'a> Build<'a> {
                 StepSource::Native(native) => StepKind::Native(Arc::clone(native)),
                 StepSource::Wasm(slot) => StepKind::Wasm(Arc::clone(&self.guests[*slot]), *slot),
             };
-            Some(Step { name: filter.name.as_str().into(), index: used.filter, kind })
+            Some(Step {
+                name: filter.name.as_str().into(),
+                index: used.filter,
+                kind,
+            })
         };
-        Chain { steps: uses.iter().filter_map(step).collect() }
+        Chain {
+            steps: uses.iter().filter_map(step).collect(),
+        }
     }
 
     fn table(&mut self) -> Option<route::Table> {
@@ -269,9 +324,14 @@ impl<'a> Build<'a> {
     fn clusters(&mut self) -> Vec<Arc<Cluster>> {
         let old = &self.assembler.parts.clusters;
         let clusters = self.config.clusters.iter().map(|cluster| {
-            let kept = old.get(&cluster.name).filter(|(was, _)| was == cluster).map(|(_, kept)| Arc::clone(kept));
+            let kept = old
+                .get(&cluster.name)
+                .filter(|(was, _)| was == cluster)
+                .map(|(_, kept)| Arc::clone(kept));
             let built = kept.unwrap_or_else(|| Arc::new(Cluster::new(settings(cluster))));
-            self.parts.clusters.insert(cluster.name.clone(), (cluster.clone(), Arc::clone(&built)));
+            self.parts
+                .clusters
+                .insert(cluster.name.clone(), (cluster.clone(), Arc::clone(&built)));
             built
         });
         clusters.collect()
@@ -279,19 +339,26 @@ impl<'a> Build<'a> {
 
     fn routes(&mut self) -> Vec<snapshot::Route> {
         let config = self.config;
-        config.routes.iter().map(|route| {
-            let action = action(&route.action).unwrap_or_else(|message| {
-                self.fault(&route.place, "route", &route.name, message);
-                snapshot::Action::Clusters { choices: Vec::new(), total: 0 }
-            });
-            snapshot::Route {
-                name: route.name.as_str().into(),
-                short_name: Name::new(&route.name),
-                chain: self.chain(&route.filters),
-                action,
-                timeout: route.timeout,
-            }
-        }).collect()
+        config
+            .routes
+            .iter()
+            .map(|route| {
+                let action = action(&route.action).unwrap_or_else(|message| {
+                    self.fault(&route.place, "route", &route.name, message);
+                    snapshot::Action::Clusters {
+                        choices: Vec::new(),
+                        total: 0,
+                    }
+                });
+                snapshot::Route {
+                    name: route.name.as_str().into(),
+                    short_name: Name::new(&route.name),
+                    chain: self.chain(&route.filters),
+                    action,
+                    timeout: route.timeout,
+                }
+            })
+            .collect()
     }
 
     fn listeners(&mut self) -> Vec<snapshot::Listener> {
@@ -347,7 +414,10 @@ impl<'a> Build<'a> {
             },
         };
         self.parts.log = Some((settings.target.clone(), settings.queue, writer.clone()));
-        Some(snapshot::AccessLog { writer, format: log_format(&settings.format) })
+        Some(snapshot::AccessLog {
+            writer,
+            format: log_format(&settings.format),
+        })
     }
 }
 
@@ -355,7 +425,10 @@ impl<'a> Build<'a> {
 fn shadowed(config: &Config, table: &route::Table) -> Vec<String> {
     let warning = |(route, by): (usize, usize)| {
         let (route, by) = (&config.routes[route], &config.routes[by]);
-        format!("{}: route `{}` can never match: `{}` before it takes every such request; move it up or remove it", route.place, route.name, by.name)
+        format!(
+            "{}: route `{}` can never match: `{}` before it takes every such request; move it up or remove it",
+            route.place, route.name, by.name
+        )
     };
     table.shadowed().into_iter().map(warning).collect()
 }
@@ -373,7 +446,8 @@ fn limits(filter: &config::Filter, workers: usize) -> wasm::Limits {
     let share = limits.instances.div_ceil(u32::try_from(workers).unwrap_or(1)).max(1);
     wasm::Limits {
         memory: usize::try_from(limits.memory).unwrap_or(usize::MAX),
-        cpu_ticks: u32::try_from(limits.cpu.as_nanos().div_ceil(Duration::from_millis(1).as_nanos())).unwrap_or(u32::MAX),
+        cpu_ticks: u32::try_from(limits.cpu.as_nanos().div_ceil(Duration::from_millis(1).as_nanos()))
+            .unwrap_or(u32::MAX),
         wall: limits.wall,
         instances_per_worker: share,
         header_bytes: limits.header_bytes,
@@ -410,7 +484,11 @@ pub fn address(address: &config::Address) -> Address {
 fn settings(cluster: &config::Cluster) -> cluster::Settings {
     cluster::Settings {
         name: cluster.name.clone(),
-        endpoints: cluster.endpoints.iter().map(|endpoint| (address(&endpoint.address), endpoint.weight)).collect(),
+        endpoints: cluster
+            .endpoints
+            .iter()
+            .map(|endpoint| (address(&endpoint.address), endpoint.weight))
+            .collect(),
         balancing: match cluster.load_balancing {
             config::LoadBalancing::RoundRobin => cluster::Balancing::RoundRobin,
             config::LoadBalancing::LeastRequest => cluster::Balancing::LeastRequest,
@@ -439,7 +517,13 @@ fn listener_limits(limits: &config::ListenerLimits, workers: usize) -> snapshot:
 fn action(action: &config::Action) -> Result<snapshot::Action, String> {
     Ok(match action {
         config::Action::Clusters(clusters) => snapshot::Action::Clusters {
-            choices: clusters.iter().map(|choice| snapshot::Choice { cluster: choice.cluster, weight: choice.weight }).collect(),
+            choices: clusters
+                .iter()
+                .map(|choice| snapshot::Choice {
+                    cluster: choice.cluster,
+                    weight: choice.weight,
+                })
+                .collect(),
             total: clusters.iter().map(|choice| u64::from(choice.weight)).sum(),
         },
         config::Action::Redirect(redirect) => snapshot::Action::Redirect(snapshot::Redirect {
@@ -465,7 +549,10 @@ fn fields(fields: &[(String, String)]) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::with_capacity(fields.len());
     for (name, value) in fields {
         let field = HeaderName::from_bytes(name.as_bytes()).map_err(|error| format!("header `{name}`: {error}"))?;
-        headers.append(field, HeaderValue::from_str(value).map_err(|error| format!("header `{name}`: {error}"))?);
+        headers.append(
+            field,
+            HeaderValue::from_str(value).map_err(|error| format!("header `{name}`: {error}"))?,
+        );
     }
     Ok(headers)
 }
@@ -478,12 +565,18 @@ fn pattern(matches: &config::RouteMatch) -> route::Pattern {
         headers: matches
             .headers
             .iter()
-            .map(|header| route::HeaderPattern { name: header.name.clone(), value: value(&header.value) })
+            .map(|header| route::HeaderPattern {
+                name: header.name.clone(),
+                value: value(&header.value),
+            })
             .collect(),
         query: matches
             .query
             .iter()
-            .map(|query| route::QueryPattern { name: query.name.clone(), value: value(&query.value) })
+            .map(|query| route::QueryPattern {
+                name: query.name.clone(),
+                value: value(&query.value),
+            })
             .collect(),
     }
 }
@@ -550,5 +643,7 @@ fn log_part(part: &config::LogPart) -> record::Part {
 
 /// Every file that a change of which should be looked at: components, secrets, the configuration itself.
 pub fn watched(file: &Path, config: &Config) -> Vec<PathBuf> {
-    std::iter::once(file.to_owned()).chain(config.files.iter().cloned()).collect()
+    std::iter::once(file.to_owned())
+        .chain(config.files.iter().cloned())
+        .collect()
 }

@@ -28,7 +28,10 @@ impl HttpBody for Body {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match &mut *self {
             Body::Empty => Poll::Ready(None),
             Body::Full(_) => match std::mem::replace(&mut *self, Body::Empty) {
@@ -92,7 +95,10 @@ pub struct Streamed {
 
 impl std::fmt::Debug for Streamed {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Streamed").field("upload", &self.upload).finish_non_exhaustive()
+        formatter
+            .debug_struct("Streamed")
+            .field("upload", &self.upload)
+            .finish_non_exhaustive()
     }
 }
 
@@ -193,7 +199,11 @@ fn fault_of(error: &hyper::Error) -> UploadFault {
         }
         source = cause.source();
     }
-    if error.is_parse() { UploadFault::Malformed } else { UploadFault::Disconnected }
+    if error.is_parse() {
+        UploadFault::Malformed
+    } else {
+        UploadFault::Disconnected
+    }
 }
 
 /// The client's body broke off.

@@ -82,7 +82,9 @@ impl Walk {
         let mut clock = Instant::now();
         for (chain, filters) in chains.iter().enumerate() {
             for (index, step) in filters.steps.iter().enumerate() {
-                let verdict = self.request_half(floor, Position { chain, step: index }, step, message).await;
+                let verdict = self
+                    .request_half(floor, Position { chain, step: index }, step, message)
+                    .await;
                 lap(floor, step, Hook::RequestHead, &mut clock);
                 if let Verdict::Reply(reply) = verdict? {
                     return Ok(Some(reply));
@@ -99,7 +101,9 @@ impl Walk {
         chains: [&Chain; 2],
         message: &mut Option<Box<Message>>,
     ) -> Result<Option<Reply>, Broken> {
-        let Some(Turn { at, lease }) = self.turns.pop() else { return Ok(None) };
+        let Some(Turn { at, lease }) = self.turns.pop() else {
+            return Ok(None);
+        };
         let step = &chains[at.chain].steps[at.step];
         let mut clock = Instant::now();
         let verdict = response_half(floor, step, lease, message).await;
@@ -130,7 +134,9 @@ impl Walk {
         let (filter, slot) = match &step.kind {
             StepKind::Native(native) => {
                 self.turns.push(Turn { at, lease: None });
-                return Ok(message.as_mut().map_or(Verdict::Proceed, |message| native.on_request_head(message)));
+                return Ok(message
+                    .as_mut()
+                    .map_or(Verdict::Proceed, |message| native.on_request_head(message)));
             }
             StepKind::Wasm(filter, slot) => (filter, *slot),
         };
@@ -159,7 +165,9 @@ async fn response_half(
     message: &mut Option<Box<Message>>,
 ) -> Result<Verdict, Broken> {
     match &step.kind {
-        StepKind::Native(native) => Ok(message.as_mut().map_or(Verdict::Proceed, |message| native.on_response_head(message))),
+        StepKind::Native(native) => Ok(message
+            .as_mut()
+            .map_or(Verdict::Proceed, |message| native.on_response_head(message))),
         StepKind::Wasm(filter, slot) => {
             let called = guest_call(floor, step, filter, *slot, lease, Hook::ResponseHead, message).await?;
             Ok(called.map_or(Verdict::Proceed, |(verdict, lease)| {
@@ -199,7 +207,10 @@ async fn guest_call(
             floor.failed(step, hook, filter.on_failure(), failure, &detail);
             match filter.on_failure() {
                 OnFailure::Open => Ok(None),
-                OnFailure::Closed => Err(Broken { filter: Arc::clone(&step.name), failure }),
+                OnFailure::Closed => Err(Broken {
+                    filter: Arc::clone(&step.name),
+                    failure,
+                }),
             }
         }
     }

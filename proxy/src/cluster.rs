@@ -54,7 +54,11 @@ pub struct Settings {
 impl Cluster {
     pub fn new(settings: Settings) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let endpoint = |(address, weight): (Address, u32)| Endpoint { label: address.to_string(), address, weight };
+        let endpoint = |(address, weight): (Address, u32)| Endpoint {
+            label: address.to_string(),
+            address,
+            weight,
+        };
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             name: settings.name,
@@ -91,9 +95,20 @@ struct Load {
 
 impl Turns {
     pub fn new(cluster: &Cluster) -> Self {
-        let load = |endpoint: &Endpoint| Load { weight: endpoint.weight, in_flight: Cell::new(0), credit: Cell::new(0) };
-        let equal_weights = cluster.endpoints.windows(2).all(|pair| pair[0].weight == pair[1].weight);
-        Self { loads: cluster.endpoints.iter().map(load).collect(), next: Cell::new(0), equal_weights }
+        let load = |endpoint: &Endpoint| Load {
+            weight: endpoint.weight,
+            in_flight: Cell::new(0),
+            credit: Cell::new(0),
+        };
+        let equal_weights = cluster
+            .endpoints
+            .windows(2)
+            .all(|pair| pair[0].weight == pair[1].weight);
+        Self {
+            loads: cluster.endpoints.iter().map(load).collect(),
+            next: Cell::new(0),
+            equal_weights,
+        }
     }
 
     /// An endpoint's index, another than `except` if there is one; `random` gives uniform numbers. `None` when there
@@ -133,7 +148,12 @@ impl Turns {
     }
 
     fn smooth(&self, except: Option<usize>) -> Option<usize> {
-        let others = || self.loads.iter().enumerate().filter(|(index, _)| Some(*index) != except);
+        let others = || {
+            self.loads
+                .iter()
+                .enumerate()
+                .filter(|(index, _)| Some(*index) != except)
+        };
         let total: i64 = others().map(|(_, load)| i64::from(load.weight)).sum();
         for (_, load) in others() {
             load.credit.set(load.credit.get() + i64::from(load.weight));
@@ -152,7 +172,11 @@ impl Turns {
         };
         let first = draw(except);
         let second = draw(except);
-        if self.burden(second) < self.burden(first) { second } else { first }
+        if self.burden(second) < self.burden(first) {
+            second
+        } else {
+            first
+        }
     }
 
     /// Requests under way per weight, counting the one that is about to be added.
@@ -167,7 +191,10 @@ mod tests {
     use super::*;
 
     fn turns(weights: &[u32]) -> Turns {
-        let endpoints = weights.iter().map(|weight| (Address::Unix("/tmp/app".into()), *weight)).collect();
+        let endpoints = weights
+            .iter()
+            .map(|weight| (Address::Unix("/tmp/app".into()), *weight))
+            .collect();
         Turns::new(&Cluster::new(Settings {
             name: "app".into(),
             endpoints,
@@ -182,15 +209,22 @@ mod tests {
     fn picks(turns: &Turns, balancing: Balancing, count: usize) -> Vec<usize> {
         let mut state = 1u64;
         let mut random = move || {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
             state >> 33
         };
-        (0..count).filter_map(|_| turns.pick(balancing, None, &mut random)).collect()
+        (0..count)
+            .filter_map(|_| turns.pick(balancing, None, &mut random))
+            .collect()
     }
 
     #[test]
     fn round_robin_takes_turns() {
-        assert_eq!(picks(&turns(&[1, 1, 1]), Balancing::RoundRobin, 7), [0, 1, 2, 0, 1, 2, 0]);
+        assert_eq!(
+            picks(&turns(&[1, 1, 1]), Balancing::RoundRobin, 7),
+            [0, 1, 2, 0, 1, 2, 0]
+        );
         assert!(picks(&turns(&[]), Balancing::RoundRobin, 1).is_empty());
     }
 
@@ -220,7 +254,13 @@ mod tests {
         let picked = picks(&turns, Balancing::LeastRequest, 3000);
         let share = |endpoint| picked.iter().filter(|index| **index == endpoint).count();
         // Of nine pairs: the busiest is taken only when drawn twice, the idle one whenever it is drawn.
-        assert!(share(0) < 500 && share(2) > 1400, "{} {} {}", share(0), share(1), share(2));
+        assert!(
+            share(0) < 500 && share(2) > 1400,
+            "{} {} {}",
+            share(0),
+            share(1),
+            share(2)
+        );
         turns.end(0);
         assert_eq!(turns.in_flight(0), 1);
     }

@@ -39,7 +39,11 @@ pub struct Connection {
 }
 
 fn position(pinned: &Pinned, sockets: u64) -> Option<usize> {
-    pinned.snapshot.listeners.iter().position(|listener| listener.sockets.id() == sockets)
+    pinned
+        .snapshot
+        .listeners
+        .iter()
+        .position(|listener| listener.sockets.id() == sockets)
 }
 
 impl Connection {
@@ -54,7 +58,11 @@ impl Connection {
             return None;
         }
         let limits = &settings.limits;
-        let deadlines = Deadlines { head: limits.head_timeout, idle: limits.idle_timeout, write: limits.write_timeout };
+        let deadlines = Deadlines {
+            head: limits.head_timeout,
+            idle: limits.idle_timeout,
+            write: limits.write_timeout,
+        };
         worker.tally.borrow_mut().connection(series, 1);
         Some(Rc::new(Self {
             wire: Wire::new(stream, limits.max_head_bytes, deadlines),
@@ -123,7 +131,9 @@ impl Connection {
 
     /// Of its listener, as of now.
     pub fn limits(&self) -> Limits {
-        self.pinned.borrow().snapshot.listeners[self.listener.get()].limits.clone()
+        self.pinned.borrow().snapshot.listeners[self.listener.get()]
+            .limits
+            .clone()
     }
 
     /// The pinned generation and the listener in it, between exchanges.

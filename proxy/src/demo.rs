@@ -25,9 +25,18 @@ const KEY: &str = "demo";
 const MAX_ECHO: usize = 64 << 10;
 
 const COMPONENTS: [(&str, &[u8]); 3] = [
-    ("api-key.wasm", include_bytes!(concat!(env!("TAMIS_COMPONENTS"), "/api-key.wasm"))),
-    ("tenant.wasm", include_bytes!(concat!(env!("TAMIS_COMPONENTS"), "/tenant.wasm"))),
-    ("rewrite.wasm", include_bytes!(concat!(env!("TAMIS_COMPONENTS"), "/rewrite.wasm"))),
+    (
+        "api-key.wasm",
+        include_bytes!(concat!(env!("TAMIS_COMPONENTS"), "/api-key.wasm")),
+    ),
+    (
+        "tenant.wasm",
+        include_bytes!(concat!(env!("TAMIS_COMPONENTS"), "/tenant.wasm")),
+    ),
+    (
+        "rewrite.wasm",
+        include_bytes!(concat!(env!("TAMIS_COMPONENTS"), "/rewrite.wasm")),
+    ),
 ];
 
 /// Serves on `listen` until a signal ends it.
@@ -36,7 +45,9 @@ pub fn run(listen: SocketAddr) -> Result<(), String> {
     let folder = Folder::new().map_err(failed)?;
     let origin = start_origin().map_err(|error| format!("demo: its origin cannot listen: {error}"))?;
     let file = folder.write(listen, origin).map_err(failed)?;
-    server::run_then(&file, |bound| print!("{}", greeting(bound.unwrap_or(listen), origin, &file)))
+    server::run_then(&file, |bound| {
+        print!("{}", greeting(bound.unwrap_or(listen), origin, &file))
+    })
 }
 
 fn configuration(listen: SocketAddr, origin: SocketAddr) -> String {
@@ -107,9 +118,12 @@ fn start_origin() -> std::io::Result<SocketAddr> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("tamis-origin".into()).spawn(move || {
         runtime.block_on(async move {
-            let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+            let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
+                return;
+            };
             while let Ok((stream, _)) = listener.accept().await {
-                let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(echo));
+                let serving =
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(echo));
                 tokio::spawn(serving);
             }
         });
@@ -120,11 +134,21 @@ fn start_origin() -> std::io::Result<SocketAddr> {
 async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let (parts, body) = request.into_parts();
     let body = http_body_util::Limited::new(body, MAX_ECHO).collect().await;
-    let body = body.map_or_else(|_| "(more than 64 KiB)".into(), |body| String::from_utf8_lossy(&body.to_bytes()).into_owned());
-    let headers: serde_json::Map<String, Value> =
-        parts.headers.iter().map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into())).collect();
-    let seen = json!({ "method": parts.method.as_str(), "path": parts.uri.to_string(), "headers": headers, "body": body });
+    let body = body.map_or_else(
+        |_| "(more than 64 KiB)".into(),
+        |body| String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+    );
+    let headers: serde_json::Map<String, Value> = parts
+        .headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into()))
+        .collect();
+    let seen =
+        json!({ "method": parts.method.as_str(), "path": parts.uri.to_string(), "headers": headers, "body": body });
     let mut response = Response::new(Full::new(Bytes::from(format!("{seen:#}\n"))));
-    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static("application/json"),
+    );
     Ok(response)
 }

@@ -19,17 +19,17 @@ use tokio::time::Instant;
 
 use crate::body::{Body, RequestBody, Upload, UploadFault};
 use crate::chain::{Broken, Chain, Walk};
-use crate::filter::Reply;
 use crate::connection::Connection;
+use crate::filter::Reply;
 use crate::guard::{self, Admitted};
 use crate::head::{Attributes, Facts, Message, RequestHead, ResponseHead};
 use crate::hop;
 use crate::native::REQUEST_ID;
-use crate::telemetry::record::Record;
 use crate::pool::{self, ClusterPool};
 use crate::reply::{self, Error, Kind};
 use crate::route::Target;
 use crate::snapshot::{Action, Listener, Redirect, Route};
+use crate::telemetry::record::Record;
 use crate::worker::{Pinned, Scene};
 
 /// A request's body of at most so many bytes is read to its end after an early answer, so that the connection can be
@@ -146,7 +146,13 @@ impl Exchange {
         }
         let message = Box::new(Message {
             client_request_id: parts.headers.remove(REQUEST_ID),
-            request: RequestHead { method: parts.method, scheme: "http", target, version: parts.version, headers: parts.headers },
+            request: RequestHead {
+                method: parts.method,
+                scheme: "http",
+                target,
+                version: parts.version,
+                headers: parts.headers,
+            },
             response: None,
             facts: Facts {
                 client: connection.client,
@@ -192,7 +198,11 @@ impl Exchange {
             Action::Respond(respond) => Ok(self.local(respond.reply())),
             Action::Redirect(redirect) => Ok(self.redirect(redirect)),
             Action::Clusters { choices, total } => {
-                let draw = if choices.len() == 1 { 0 } else { self.connection.worker.random() };
+                let draw = if choices.len() == 1 {
+                    0
+                } else {
+                    self.connection.worker.random()
+                };
                 let pool = pinned.upstreams(&self.connection.worker, Action::choose(choices, *total, draw));
                 self.forward(pool, incoming).await
             }
@@ -206,7 +216,12 @@ impl Exchange {
         hop::strip_request(headers);
         headers.remove(header::EXPECT);
         let host = headers.get(header::HOST).cloned();
-        hop::forwarded(headers, self.connection.client_field.as_ref(), message.request.scheme, host.as_ref());
+        hop::forwarded(
+            headers,
+            self.connection.client_field.as_ref(),
+            message.request.scheme,
+            host.as_ref(),
+        );
         headers.insert(REQUEST_ID, message.facts.request_id.clone());
     }
 
@@ -216,7 +231,10 @@ impl Exchange {
             return Ok(None);
         }
         let connection = Rc::clone(&self.connection);
-        let scene = Scene { worker: &connection.worker, pinned };
+        let scene = Scene {
+            worker: &connection.worker,
+            pinned,
+        };
         Ok(self.walk.forward(&scene, chains, &mut self.message).await?)
     }
 
@@ -229,7 +247,11 @@ impl Exchange {
         if let Some(Ok(location)) = location.map(HeaderValue::try_from) {
             headers.insert(header::LOCATION, location);
         }
-        self.local(Reply { status: redirect.status, headers, body: Bytes::new() })
+        self.local(Reply {
+            status: redirect.status,
+            headers,
+            body: Bytes::new(),
+        })
     }
 
     /// Sends the request to an endpoint of the cluster and waits for the head of its response.
@@ -243,7 +265,9 @@ impl Exchange {
             let mut sender = match self.connected(&upstream).await {
                 Ok(sender) => sender,
                 // Nothing was sent: another endpoint may have it, once.
-                Err(error) if tried.is_none() && error.kind != Kind::RouteTimeout && pool.cluster.endpoints.len() > 1 => {
+                Err(error)
+                    if tried.is_none() && error.kind != Kind::RouteTimeout && pool.cluster.endpoints.len() > 1 =>
+                {
                     tried = Some(upstream.endpoint);
                     continue;
                 }
@@ -260,7 +284,9 @@ impl Exchange {
                 }
                 Sent::Unsent(_) => return Err(Kind::Reset.into()),
             };
-            connection.worker.upstream_answered(&upstream.pool, upstream.endpoint, response.status(), sent.elapsed());
+            connection
+                .worker
+                .upstream_answered(&upstream.pool, upstream.endpoint, response.status(), sent.elapsed());
             self.upstream = Some(upstream.answered(sender.sender, sent.elapsed()));
             return self.accept(response);
         }
@@ -279,7 +305,9 @@ impl Exchange {
 
     fn upstream_request(&mut self, body: RequestBody) -> Result<Request<RequestBody>, Error> {
         let worker = &self.connection.worker;
-        let Some(message) = &mut self.message else { return Err(Kind::Reset.into()) };
+        let Some(message) = &mut self.message else {
+            return Err(Kind::Reset.into());
+        };
         let mut request = Request::new(body);
         *request.method_mut() = message.request.method.clone();
         *request.uri_mut() = Uri::from(message.request.target.clone());
@@ -293,9 +321,17 @@ impl Exchange {
 
     fn pick(&mut self, pool: &Rc<ClusterPool>, tried: Option<usize>) -> Result<Upstream, Error> {
         let worker = &self.connection.worker;
-        let endpoint = pool.turns.pick(pool.cluster.balancing, tried, || worker.random()).ok_or(Kind::NoEndpoint)?;
+        let endpoint = pool
+            .turns
+            .pick(pool.cluster.balancing, tried, || worker.random())
+            .ok_or(Kind::NoEndpoint)?;
         pool.turns.begin(endpoint);
-        Ok(Upstream { pool: Rc::clone(pool), endpoint, sender: None, time_to_head: None })
+        Ok(Upstream {
+            pool: Rc::clone(pool),
+            endpoint,
+            sender: None,
+            time_to_head: None,
+        })
     }
 
     async fn connected(&self, upstream: &Upstream) -> Result<pool::Connection, Error> {
@@ -303,13 +339,20 @@ impl Exchange {
             return Ok(idle);
         }
         let connecting = upstream.pool.connect(upstream.endpoint);
-        let connected = self.connection.watchdog.watch(self.deadline, connecting).await.ok_or(Kind::RouteTimeout)?;
+        let connected = self
+            .connection
+            .watchdog
+            .watch(self.deadline, connecting)
+            .await
+            .ok_or(Kind::RouteTimeout)?;
         connected.map_err(|error| {
             let kind = match error.kind() {
                 std::io::ErrorKind::TimedOut => Kind::ConnectTimeout,
                 _ => Kind::ConnectFailed,
             };
-            self.connection.worker.upstream_failed(&upstream.pool, upstream.endpoint, kind.reason());
+            self.connection
+                .worker
+                .upstream_failed(&upstream.pool, upstream.endpoint, kind.reason());
             Error::new(kind, format!("{}: {error}", upstream.label()))
         })
     }
@@ -353,12 +396,18 @@ impl Exchange {
         if let Some(fault) = self.upload.as_ref().and_then(|upload| upload.fault.get()) {
             return Kind::Upload(fault).into();
         }
-        let kind = if error.is_parse() || error.is_user() { Kind::Protocol } else { Kind::Reset };
+        let kind = if error.is_parse() || error.is_user() {
+            Kind::Protocol
+        } else {
+            Kind::Reset
+        };
         self.upstream_failed(upstream, kind, chain_of(error))
     }
 
     fn upstream_failed(&self, upstream: &Upstream, kind: Kind, detail: impl std::fmt::Display) -> Error {
-        self.connection.worker.upstream_failed(&upstream.pool, upstream.endpoint, kind.reason());
+        self.connection
+            .worker
+            .upstream_failed(&upstream.pool, upstream.endpoint, kind.reason());
         Error::new(kind, format!("{}: {detail}", upstream.label()))
     }
 
@@ -373,7 +422,10 @@ impl Exchange {
         }
         hop::strip_response(&mut parts.headers);
         if let Some(message) = &mut self.message {
-            message.response = Some(ResponseHead { status: parts.status, headers: parts.headers });
+            message.response = Some(ResponseHead {
+                status: parts.status,
+                headers: parts.headers,
+            });
         }
         Ok(Body::Incoming(body))
     }
@@ -384,7 +436,10 @@ impl Exchange {
             upstream.sender = None;
         }
         if let Some(message) = &mut self.message {
-            message.response = Some(ResponseHead { status: reply.status, headers: reply.headers });
+            message.response = Some(ResponseHead {
+                status: reply.status,
+                headers: reply.headers,
+            });
         }
         Body::Full(reply.body)
     }
@@ -392,12 +447,20 @@ impl Exchange {
     fn fail(&mut self, error: Error) -> Body {
         self.reason = error.kind.reason();
         self.closes |= error.kind.closes();
-        let Some(message) = &self.message else { return Body::Empty };
+        let Some(message) = &self.message else {
+            return Body::Empty;
+        };
         let request_id = message.facts.request_id.clone();
         if error.kind.is_ours() {
             let id = String::from_utf8_lossy(request_id.as_bytes());
             let route = message.facts.route.as_ref().map(|route| route.as_str());
-            tracing::debug!(request_id = &*id, route, reason = self.reason, detail = error.detail, "exchange failed");
+            tracing::debug!(
+                request_id = &*id,
+                route,
+                reason = self.reason,
+                detail = error.detail,
+                "exchange failed"
+            );
         }
         self.local(reply::reply(error.kind, &request_id))
     }
@@ -412,8 +475,15 @@ impl Exchange {
         while !self.walk.is_over() {
             let pinned = Rc::clone(&self.pinned);
             let connection = Rc::clone(&self.connection);
-            let scene = Scene { worker: &connection.worker, pinned: &pinned };
-            let chains = chains(&pinned, self.listener, self.route.map(|index| &pinned.snapshot.routes[index]));
+            let scene = Scene {
+                worker: &connection.worker,
+                pinned: &pinned,
+            };
+            let chains = chains(
+                &pinned,
+                self.listener,
+                self.route.map(|index| &pinned.snapshot.routes[index]),
+            );
             match self.walk.backward(&scene, chains, &mut self.message).await {
                 Ok(None) => {}
                 Ok(Some(reply)) => *body = self.local(reply),
@@ -439,7 +509,12 @@ impl Exchange {
         };
         let kept = small
             && !self.expects_continue
-            && self.connection.watchdog.watch(Some(Instant::now() + timeout), read).await == Some(Ok(()));
+            && self
+                .connection
+                .watchdog
+                .watch(Some(Instant::now() + timeout), read)
+                .await
+                == Some(Ok(()));
         self.closes |= !kept;
     }
 
@@ -459,7 +534,11 @@ impl Exchange {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         self.status = response.status().as_u16();
-        response.map(|()| ResponseBody { body, exchange: Some(self), waiting_since: None })
+        response.map(|()| ResponseBody {
+            body,
+            exchange: Some(self),
+            waiting_since: None,
+        })
     }
 
     /// The response has been handed over whole: the upstream's connection can serve the next request.
@@ -473,13 +552,17 @@ impl Exchange {
     }
 
     fn write_record(&self, duration: Duration) {
-        let Some(log) = &self.pinned.snapshot.access_log else { return };
+        let Some(log) = &self.pinned.snapshot.access_log else {
+            return;
+        };
         let snapshot = &self.pinned.snapshot;
         let message = self.message.as_deref();
         let request = message.map(|message| &message.request);
         let record = Record {
             time: SystemTime::now(),
-            request_id: message.and_then(|message| message.facts.request_id.to_str().ok()).unwrap_or_default(),
+            request_id: message
+                .and_then(|message| message.facts.request_id.to_str().ok())
+                .unwrap_or_default(),
             listener: &snapshot.listeners[self.listener].name,
             route: self.route.map(|index| &*snapshot.routes[index].name),
             cluster: self.upstream.as_ref().map(|upstream| &*upstream.pool.cluster.name),
@@ -488,7 +571,13 @@ impl Exchange {
             method: request.map_or(b"", |request| request.method.as_str().as_bytes()),
             authority: self.authority.as_ref().map(HeaderValue::as_bytes),
             path: request.map_or(b"", |request| request.target.as_str().as_bytes()),
-            protocol: request.map_or("", |request| if request.version == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" }),
+            protocol: request.map_or("", |request| {
+                if request.version == Version::HTTP_10 {
+                    "HTTP/1.0"
+                } else {
+                    "HTTP/1.1"
+                }
+            }),
             status: Some(self.status),
             reason: (!self.reason.is_empty()).then_some(self.reason),
             request_bytes: self.upload.as_ref().map_or(0, |upload| upload.bytes.get()),
@@ -511,7 +600,11 @@ impl Drop for Exchange {
         let now = Instant::now();
         let duration = now.duration_since(self.started);
         let series = self.pinned.series(&self.connection.worker, self.listener, self.route);
-        self.connection.worker.tally.borrow_mut().request(series, self.status, duration.as_secs_f64());
+        self.connection
+            .worker
+            .tally
+            .borrow_mut()
+            .request(series, self.status, duration.as_secs_f64());
         self.write_record(duration);
         self.connection.end_exchange(now);
     }
@@ -582,11 +675,19 @@ pub fn record_refused(connection: &Connection, status: StatusCode, reason: &'sta
 /// The listener's chain, then the route's.
 fn chains<'a>(pinned: &'a Pinned, listener: usize, route: Option<&'a Route>) -> [&'a Chain; 2] {
     static NONE: Chain = Chain { steps: Vec::new() };
-    [&pinned.snapshot.listeners[listener].chain, route.map_or(&NONE, |route| &route.chain)]
+    [
+        &pinned.snapshot.listeners[listener].chain,
+        route.map_or(&NONE, |route| &route.chain),
+    ]
 }
 
 /// Whether a head may be forwarded, in one normal form.
-fn judge(connection: &Connection, listener: &Listener, parts: &mut http::request::Parts, head: u64) -> Result<Admitted, Error> {
+fn judge(
+    connection: &Connection,
+    listener: &Listener,
+    parts: &mut http::request::Parts,
+    head: u64,
+) -> Result<Admitted, Error> {
     if let Some(fault) = connection.wire.fault(head) {
         return Err(Kind::Ambiguous(fault).into());
     }
@@ -675,13 +776,24 @@ impl HttpBody for ResponseBody {
 impl ResponseBody {
     fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
-        let Some(exchange) = &self.exchange else { return Poll::Pending };
-        let patience = exchange.upstream.as_ref().map(|upstream| since + upstream.pool.cluster.read_timeout);
-        let Some(earliest) = patience.into_iter().chain(exchange.deadline).min() else { return Poll::Pending };
+        let Some(exchange) = &self.exchange else {
+            return Poll::Pending;
+        };
+        let patience = exchange
+            .upstream
+            .as_ref()
+            .map(|upstream| since + upstream.pool.cluster.read_timeout);
+        let Some(earliest) = patience.into_iter().chain(exchange.deadline).min() else {
+            return Poll::Pending;
+        };
         if !exchange.connection.watchdog.expired(context, earliest) {
             return Poll::Pending;
         }
-        let kind = if exchange.deadline == Some(earliest) { Kind::RouteTimeout } else { Kind::UpstreamTimeout };
+        let kind = if exchange.deadline == Some(earliest) {
+            Kind::RouteTimeout
+        } else {
+            Kind::UpstreamTimeout
+        };
         Poll::Ready(Some(Err(self.broken(kind, &Abandoned))))
     }
 
@@ -690,7 +802,10 @@ impl ResponseBody {
         if let Some(mut exchange) = self.exchange.take() {
             exchange.reason = kind.reason();
             if let Some(upstream) = &exchange.upstream {
-                exchange.connection.worker.upstream_failed(&upstream.pool, upstream.endpoint, kind.reason());
+                exchange
+                    .connection
+                    .worker
+                    .upstream_failed(&upstream.pool, upstream.endpoint, kind.reason());
             }
         }
         Error::new(kind, chain_of(error))

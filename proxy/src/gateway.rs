@@ -61,7 +61,9 @@ async fn drive(connection: &Rc<Connection>) -> hyper::Result<()> {
     let mut builder = http1::Builder::new();
     // The wire keeps the deadlines: hyper's timer is made anew for each head. No `pipeline_flush`: with it, the last
     // answer before a close stays unwritten when further requests have already been read.
-    builder.header_read_timeout(None).max_buf_size(limits.max_head_bytes.max(HYPER_MIN_BUFFER));
+    builder
+        .header_read_timeout(None)
+        .max_buf_size(limits.max_head_bytes.max(HYPER_MIN_BUFFER));
     if limits.max_fields > HYPER_MAX_FIELDS {
         builder.max_headers(limits.max_fields);
     }
@@ -81,5 +83,9 @@ async fn drive(connection: &Rc<Connection>) -> hyper::Result<()> {
 
 /// What hyper answered a head that it could not parse with.
 fn status_of(error: &hyper::Error) -> StatusCode {
-    if error.is_parse_too_large() { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE } else { StatusCode::BAD_REQUEST }
+    if error.is_parse_too_large() {
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+    } else {
+        StatusCode::BAD_REQUEST
+    }
 }

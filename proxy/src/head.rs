@@ -195,7 +195,10 @@ pub struct Attributes(Vec<(String, String)>);
 
 impl Attributes {
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), EditError> {
@@ -292,10 +295,20 @@ mod tests {
     fn what_is_sent_can_no_more_be_changed() {
         let mut message = message();
         assert_eq!(message.response_mut().err(), Some(EditError::TooLate));
-        message.response = Some(ResponseHead { status: StatusCode::OK, headers: HeaderMap::new() });
+        message.response = Some(ResponseHead {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+        });
         assert_eq!(message.request_mut().err(), Some(EditError::TooLate));
         let response = message.response_mut().unwrap();
-        for (status, valid) in [(99, false), (101, false), (199, false), (200, true), (599, true), (600, false)] {
+        for (status, valid) in [
+            (99, false),
+            (101, false),
+            (199, false),
+            (200, true),
+            (599, true),
+            (600, false),
+        ] {
             assert_eq!(response.set_status(status).is_ok(), valid, "{status}");
         }
     }
@@ -308,7 +321,10 @@ mod tests {
             assert_eq!(append(&mut headers, field()), Ok(()));
         }
         assert_eq!(append(&mut headers, field()), Err(EditError::TooLarge));
-        assert_eq!(insert(&mut headers, writable(b"y", b"1").unwrap()), Err(EditError::TooLarge));
+        assert_eq!(
+            insert(&mut headers, writable(b"y", b"1").unwrap()),
+            Err(EditError::TooLarge)
+        );
         assert_eq!(insert(&mut headers, field()), Ok(()), "replacing makes no head larger");
         let mut attributes = Attributes::default();
         for number in 0..MAX_ATTRIBUTES {
@@ -317,6 +333,9 @@ mod tests {
         assert_eq!(attributes.set("one more", "x"), Err(EditError::TooLarge));
         assert_eq!(attributes.set("0", "y"), Ok(()));
         assert_eq!(attributes.get("0"), Some("y"));
-        assert_eq!(attributes.set("0", &"x".repeat(MAX_ATTRIBUTE_BYTES)), Err(EditError::TooLarge));
+        assert_eq!(
+            attributes.set("0", &"x".repeat(MAX_ATTRIBUTE_BYTES)),
+            Err(EditError::TooLarge)
+        );
     }
 }

@@ -44,7 +44,11 @@ impl Sockets {
             Address::Tcp(address) => bind_tcp(*address, workers)?,
             Address::Unix(path) => (address.clone(), vec![bind_unix(path)?]),
         };
-        Ok(Self { id: NEXT.fetch_add(1, Ordering::Relaxed), bound, sockets })
+        Ok(Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            bound,
+            sockets,
+        })
     }
 
     pub fn id(&self) -> u64 {
@@ -70,7 +74,10 @@ fn bind_tcp(address: SocketAddr, workers: usize) -> io::Result<(Address, Vec<Soc
     // With `SO_REUSEPORT` a second process could share the port unnoticed; without it the kernel says so.
     let probe = tcp_socket(address)?;
     probe.bind(&address.into())?;
-    let bound = probe.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an IP socket"))?;
+    let bound = probe
+        .local_addr()?
+        .as_socket()
+        .ok_or_else(|| io::Error::other("not an IP socket"))?;
     drop(probe);
     let sockets = (0..workers).map(|_| {
         let socket = tcp_socket(bound)?;
@@ -83,7 +90,11 @@ fn bind_tcp(address: SocketAddr, workers: usize) -> io::Result<(Address, Vec<Soc
 }
 
 fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -107,7 +118,10 @@ fn remove_stale(path: &std::path::Path) -> io::Result<()> {
         return Ok(());
     }
     match std::os::unix::net::UnixStream::connect(path) {
-        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it")),
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another process listens on it",
+        )),
         Err(_) => std::fs::remove_file(path),
     }
 }
@@ -120,14 +134,24 @@ pub async fn accept(worker: Rc<Worker>, sockets: Arc<Sockets>) -> io::Result<()>
             let listener = TcpListener::from_std(socket.into())?;
             loop {
                 let accepted = listener.accept().await;
-                admit(&worker, &sockets, accepted.map(|(stream, peer)| (Stream::Tcp(stream), Some(peer)))).await;
+                admit(
+                    &worker,
+                    &sockets,
+                    accepted.map(|(stream, peer)| (Stream::Tcp(stream), Some(peer))),
+                )
+                .await;
             }
         }
         Address::Unix(_) => {
             let listener = UnixListener::from_std(socket.into())?;
             loop {
                 let accepted = listener.accept().await;
-                admit(&worker, &sockets, accepted.map(|(stream, _)| (Stream::Unix(stream), None))).await;
+                admit(
+                    &worker,
+                    &sockets,
+                    accepted.map(|(stream, _)| (Stream::Unix(stream), None)),
+                )
+                .await;
             }
         }
     }

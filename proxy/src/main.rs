@@ -16,7 +16,11 @@ use tracing_subscriber::EnvFilter;
 /// A filter is a sandboxed WebAssembly component, or one of the built-in ones. Configuration is one YAML file; a change
 /// of it, or of a component that it names, is taken over while traffic flows.
 #[derive(Parser)]
-#[command(version, propagate_version = true, after_help = "Start with `tamis demo`. The configuration's JSON Schema: `tamis schema`.")]
+#[command(
+    version,
+    propagate_version = true,
+    after_help = "Start with `tamis demo`. The configuration's JSON Schema: `tamis schema`."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -72,7 +76,12 @@ struct Logging {
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
     /// What is logged: a level, or levels by target, such as `info,tamis::guest=debug`
-    #[arg(long, default_value = "info,pingora_core=warn", env = "TAMIS_LOG", value_name = "FILTER")]
+    #[arg(
+        long,
+        default_value = "info,pingora_core=warn",
+        env = "TAMIS_LOG",
+        value_name = "FILTER"
+    )]
     log: String,
 }
 
@@ -114,15 +123,27 @@ fn check(path: &std::path::Path) -> Result<(), String> {
 }
 
 fn reload(admin: &Address) -> Result<(), String> {
-    let unreachable = |error: std::io::Error| format!("the admin endpoint does not answer: {error}; is the process running, and is `--admin` its `admin.address`?");
+    let unreachable = |error: std::io::Error| {
+        format!(
+            "the admin endpoint does not answer: {error}; is the process running, and is `--admin` its `admin.address`?"
+        )
+    };
     let (status, body) = admin::post(admin, "/reload", RELOAD_TIMEOUT).map_err(unreachable)?;
     if status == 200 {
         println!("{}", body.trim_end());
         return Ok(());
     }
     let errors: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
-    let lines: Vec<_> = errors["errors"].as_array().into_iter().flatten().filter_map(|error| error.as_str()).collect();
-    Err(format!("the reload was refused (status {status}); the running generation stays\n{}", lines.join("\n")))
+    let lines: Vec<_> = errors["errors"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|error| error.as_str())
+        .collect();
+    Err(format!(
+        "the reload was refused (status {status}); the running generation stays\n{}",
+        lines.join("\n")
+    ))
 }
 
 impl Logging {
@@ -132,7 +153,9 @@ impl Logging {
         let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
         let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
         match self.log_format {
-            LogFormat::Text => subscriber.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+            LogFormat::Text => subscriber
+                .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+                .init(),
             LogFormat::Json => subscriber.json().init(),
         }
         Ok(guard)

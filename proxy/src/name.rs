@@ -21,7 +21,10 @@ impl Name {
         let length = text.floor_char_boundary(MAX_BYTES);
         let mut bytes = [0; MAX_BYTES];
         bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
-        Self { bytes, length: length as u8 }
+        Self {
+            bytes,
+            length: length as u8,
+        }
     }
 
     pub fn as_str(&self) -> &str {

@@ -46,7 +46,16 @@ impl Operator {
         started: SystemTime,
     ) -> Self {
         let last = Mutex::new(vec![Report::default(); workers.len()]);
-        Self { live, workers, trigger, history, begin_drain, draining: AtomicBool::new(false), started, last }
+        Self {
+            live,
+            workers,
+            trigger,
+            history,
+            begin_drain,
+            draining: AtomicBool::new(false),
+            started,
+            last,
+        }
     }
 
     /// From now on the process says that it is not ready.
@@ -56,7 +65,11 @@ impl Operator {
 
     /// Open connections of all workers; one that does not answer counts as busy.
     pub async fn connections(&self) -> usize {
-        self.ask().await.iter().map(|report| report.as_ref().map_or(1, |report| report.connections)).sum()
+        self.ask()
+            .await
+            .iter()
+            .map(|report| report.as_ref().map_or(1, |report| report.connections))
+            .sum()
     }
 
     async fn ask(&self) -> Vec<Option<WorkerReport>> {
@@ -87,13 +100,21 @@ impl Operator {
 #[async_trait]
 impl Operations for Operator {
     async fn ready(&self) -> Readiness {
-        if self.draining.load(Ordering::Relaxed) { Readiness::Draining } else { Readiness::Ready }
+        if self.draining.load(Ordering::Relaxed) {
+            Readiness::Draining
+        } else {
+            Readiness::Ready
+        }
     }
 
     async fn metrics(&self) -> String {
         let reports = self.ask().await;
         let missing = reports.iter().filter(|report| report.is_none()).count();
-        let generations: HashSet<u64> = reports.iter().flatten().flat_map(|report| report.generations.iter().copied()).collect();
+        let generations: HashSet<u64> = reports
+            .iter()
+            .flatten()
+            .flat_map(|report| report.generations.iter().copied())
+            .collect();
         let mut last = self.last.lock().await;
         for (last, report) in last.iter_mut().zip(reports) {
             if let Some(report) = report {
@@ -131,7 +152,11 @@ impl Operations for Operator {
 
     async fn routes(&self) -> Value {
         let snapshot = self.live.load();
-        snapshot.routes.iter().map(|route| route_value(&snapshot, route)).collect()
+        snapshot
+            .routes
+            .iter()
+            .map(|route| route_value(&snapshot, route))
+            .collect()
     }
 
     async fn clusters(&self) -> Value {
@@ -160,27 +185,39 @@ impl Operations for Operator {
     async fn filters(&self) -> Value {
         let snapshot = self.live.load();
         let reports = self.reports().await;
-        let natives = snapshot.filters.iter().filter(|name| !snapshot.guests.iter().any(|guest| guest.name() == *name));
+        let natives = snapshot
+            .filters
+            .iter()
+            .filter(|name| !snapshot.guests.iter().any(|guest| guest.name() == *name));
         let natives = natives.map(|name| json!({ "name": &**name, "kind": "native" }));
         let mut shown = HashSet::new();
-        let guests = snapshot.guests.iter().filter(|guest| shown.insert(guest.id())).map(|guest| {
-            let usage = reports.iter().flat_map(|report| &report.guests).filter(|(name, ..)| name == guest.name());
-            let (live, memory) = usage.fold((0, 0), |(live, memory), (_, count, bytes)| (live + count, memory + bytes));
-            json!({
-                "name": &**guest.name(),
-                "kind": "component",
-                "sha256": guest.artifact().digest().to_string(),
-                "size_bytes": guest.artifact().size(),
-                "imports": guest.artifact().imports(),
-                "exports": guest.artifact().exports(),
-                "request_head": guest.has(Hook::RequestHead),
-                "response_head": guest.has(Hook::ResponseHead),
-                "on_failure": guest.on_failure().as_str(),
-                "instances": live,
-                "memory_bytes": memory,
-                "log_lines_dropped": guest.log_lines_dropped(),
-            })
-        });
+        let guests = snapshot
+            .guests
+            .iter()
+            .filter(|guest| shown.insert(guest.id()))
+            .map(|guest| {
+                let usage = reports
+                    .iter()
+                    .flat_map(|report| &report.guests)
+                    .filter(|(name, ..)| name == guest.name());
+                let (live, memory) = usage.fold((0, 0), |(live, memory), (_, count, bytes)| {
+                    (live + count, memory + bytes)
+                });
+                json!({
+                    "name": &**guest.name(),
+                    "kind": "component",
+                    "sha256": guest.artifact().digest().to_string(),
+                    "size_bytes": guest.artifact().size(),
+                    "imports": guest.artifact().imports(),
+                    "exports": guest.artifact().exports(),
+                    "request_head": guest.has(Hook::RequestHead),
+                    "response_head": guest.has(Hook::ResponseHead),
+                    "on_failure": guest.on_failure().as_str(),
+                    "instances": live,
+                    "memory_bytes": memory,
+                    "log_lines_dropped": guest.log_lines_dropped(),
+                })
+            });
         natives.chain(guests).collect()
     }
 
@@ -215,7 +252,11 @@ fn route_value(snapshot: &Snapshot, route: &crate::snapshot::Route) -> Value {
 
 fn filters(chain: &Chain) -> Value {
     let filter = |step: &crate::chain::Step| {
-        let kind = if matches!(step.kind, StepKind::Native(_)) { "native" } else { "component" };
+        let kind = if matches!(step.kind, StepKind::Native(_)) {
+            "native"
+        } else {
+            "component"
+        };
         json!({ "name": &*step.name, "kind": kind })
     };
     chain.steps.iter().map(filter).collect()

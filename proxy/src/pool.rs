@@ -32,7 +32,11 @@ impl Pools {
     /// The cluster's pool, made at its first use.
     pub fn of(&self, cluster: &Arc<Cluster>) -> Rc<ClusterPool> {
         let mut clusters = self.clusters.borrow_mut();
-        Rc::clone(clusters.entry(cluster.id()).or_insert_with(|| Rc::new(ClusterPool::new(Arc::clone(cluster)))))
+        Rc::clone(
+            clusters
+                .entry(cluster.id())
+                .or_insert_with(|| Rc::new(ClusterPool::new(Arc::clone(cluster)))),
+        )
     }
 
     /// Closes the idle connections of clusters that are no longer wanted; busy ones end with their exchange.
@@ -44,7 +48,9 @@ impl Pools {
     pub fn sweep(&self, now: Instant) {
         for pool in self.clusters.borrow().values() {
             for idle in &pool.idle {
-                let keep = |idle: &Idle| !idle.sender.is_closed() && now.duration_since(idle.since) < pool.cluster.idle_timeout;
+                let keep = |idle: &Idle| {
+                    !idle.sender.is_closed() && now.duration_since(idle.since) < pool.cluster.idle_timeout
+                };
                 idle.borrow_mut().retain(keep);
             }
         }
@@ -91,7 +97,12 @@ impl ClusterPool {
         let turns = Turns::new(&cluster);
         let idle = cluster.endpoints.iter().map(|_| RefCell::default()).collect();
         let series = cluster.endpoints.iter().map(|_| OnceCell::new()).collect();
-        Self { cluster, turns, idle, series }
+        Self {
+            cluster,
+            turns,
+            idle,
+            series,
+        }
     }
 
     /// What the endpoint's requests are counted under; looked up once.
@@ -111,7 +122,9 @@ impl ClusterPool {
     pub async fn connect(&self, endpoint: usize) -> io::Result<Connection> {
         let address = &self.cluster.endpoints[endpoint].address;
         let connected = tokio::time::timeout(self.cluster.connect_timeout, Stream::connect(address));
-        let stream = connected.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let stream = connected
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(MAX_RESPONSE_HEAD)
             .handshake(TokioIo::new(stream))
@@ -133,11 +146,15 @@ impl ClusterPool {
     }
 
     fn usage(&self) -> impl Iterator<Item = EndpointUsage> {
-        self.cluster.endpoints.iter().enumerate().map(|(index, endpoint)| EndpointUsage {
-            cluster: self.cluster.name.clone(),
-            endpoint: endpoint.label.clone(),
-            idle: self.idle[index].borrow().len(),
-            in_flight: self.turns.in_flight(index),
-        })
+        self.cluster
+            .endpoints
+            .iter()
+            .enumerate()
+            .map(|(index, endpoint)| EndpointUsage {
+                cluster: self.cluster.name.clone(),
+                endpoint: endpoint.label.clone(),
+                idle: self.idle[index].borrow().len(),
+                in_flight: self.turns.in_flight(index),
+            })
     }
 }

@@ -129,6 +129,10 @@ impl Reloader {
 
     /// Works off requests until nobody can ask any more.
     pub async fn run(mut self) {
+        // Whatever changed between the first look at the files and the watch over them.
+        if !matches!(self.try_reload().await, Ok(None)) {
+            self.reload("start").await.ok();
+        }
         while let Some(request) = self.requests.recv().await {
             let mut waiting = Vec::new();
             let mut cause = None;
@@ -179,14 +183,20 @@ impl Reloader {
 
     /// `None` when the files say what runs already.
     async fn try_reload(&mut self) -> Result<Option<u64>, Faults> {
-        let config = tamis_config::load(&self.file).map_err(|errors| Faults(errors.iter().map(ToString::to_string).collect()))?;
+        let config = tamis_config::load(&self.file)
+            .map_err(|errors| Faults(errors.iter().map(ToString::to_string).collect()))?;
         if let Some(watcher) = &self.watcher {
             watcher.set(assemble::watched(&self.file, &config));
         }
         self.check_fixed(&config)?;
         let old = self.live.load();
         let assembled = self.assembler.assemble(&config, old.generation + 1).await?;
-        let same_guests = assembled.snapshot.guests.iter().map(|guest| guest.id()).eq(old.guests.iter().map(|guest| guest.id()));
+        let same_guests = assembled
+            .snapshot
+            .guests
+            .iter()
+            .map(|guest| guest.id())
+            .eq(old.guests.iter().map(|guest| guest.id()));
         if config == self.config && same_guests {
             return Ok(None);
         }
@@ -211,7 +221,12 @@ impl Reloader {
         ];
         let changed = fixed.iter().filter(|(_, same)| !same);
         let faults: Vec<_> = changed
-            .map(|(key, _)| format!("{}: {key}: cannot change while the process runs; restart it, or take the change back", self.file.display()))
+            .map(|(key, _)| {
+                format!(
+                    "{}: {key}: cannot change while the process runs; restart it, or take the change back",
+                    self.file.display()
+                )
+            })
             .collect();
         if faults.is_empty() { Ok(()) } else { Err(Faults(faults)) }
     }
@@ -219,7 +234,10 @@ impl Reloader {
 
 /// Says where listeners that are new listen.
 pub fn announce(old: &[crate::snapshot::Listener], new: &[crate::snapshot::Listener]) {
-    for listener in new.iter().filter(|listener| !old.iter().any(|old| old.sockets.id() == listener.sockets.id())) {
+    for listener in new
+        .iter()
+        .filter(|listener| !old.iter().any(|old| old.sockets.id() == listener.sockets.id()))
+    {
         tracing::info!(listener = &*listener.name, address = %listener.sockets.bound, "listening");
     }
 }

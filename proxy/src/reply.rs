@@ -53,7 +53,10 @@ pub enum Kind {
 
 impl Error {
     pub fn new(kind: Kind, detail: impl fmt::Display) -> Self {
-        Self { kind, detail: Some(detail.to_string()) }
+        Self {
+            kind,
+            detail: Some(detail.to_string()),
+        }
     }
 }
 
@@ -115,7 +118,10 @@ impl Kind {
 
     /// Whether a log line at warning level is due; the rest is the daily noise of a public listener.
     pub fn is_ours(self) -> bool {
-        !matches!(self, Kind::Refused(_) | Kind::Ambiguous(_) | Kind::Upload(_) | Kind::NoRoute)
+        !matches!(
+            self,
+            Kind::Refused(_) | Kind::Ambiguous(_) | Kind::Upload(_) | Kind::NoRoute
+        )
     }
 }
 
@@ -127,8 +133,15 @@ pub fn reply(kind: Kind, request_id: &HeaderValue) -> Reply {
     text.extend_from_slice(request_id.as_bytes());
     text.push(b'\n');
     let mut headers = HeaderMap::with_capacity(4);
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    Reply { status, headers, body: Bytes::from(text) }
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    Reply {
+        status,
+        headers,
+        body: Bytes::from(text),
+    }
 }
 
 #[cfg(test)]

@@ -21,9 +21,9 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use crate::address::Address;
 use crate::admin;
 use crate::assemble::{self, Assembler, Faults};
-use crate::address::Address;
 use crate::listener::Sockets;
 use crate::operations::Operator;
 use crate::reload::{self, Reloader, Trigger};
@@ -46,10 +46,15 @@ pub fn run_then(file: &Path, listening: impl FnOnce(Option<SocketAddr>)) -> Resu
     let config = tamis_config::load(file).map_err(|errors| errors.to_string())?;
     let process = Process::prepare(file, config)?;
     let listeners = process.live.load();
-    listening(listeners.listeners.iter().find_map(|listener| match listener.sockets.bound {
-        Address::Tcp(address) => Some(address),
-        Address::Unix(_) => None,
-    }));
+    listening(
+        listeners
+            .listeners
+            .iter()
+            .find_map(|listener| match listener.sockets.bound {
+                Address::Tcp(address) => Some(address),
+                Address::Unix(_) => None,
+            }),
+    );
     process.serve();
     Ok(())
 }
@@ -59,7 +64,9 @@ pub fn check(file: &Path) -> Result<Vec<String>, String> {
     let config = tamis_config::load(file).map_err(|errors| errors.to_string())?;
     let engine = Engine::new(Assembler::reservation(&config))?;
     let assembler = Assembler::new(engine, Assembler::workers(&config));
-    control_runtime()?.block_on(assembler.check(&config)).map_err(|faults| faults.to_string())
+    control_runtime()?
+        .block_on(assembler.check(&config))
+        .map_err(|faults| faults.to_string())
 }
 
 /// Everything that was made before the first connection.
@@ -79,7 +86,9 @@ impl Process {
         let count = Assembler::workers(&config);
         let engine = Engine::new(Assembler::reservation(&config))?;
         let mut assembler = Assembler::new(engine, count);
-        let assembled = control_runtime()?.block_on(assembler.assemble(&config, 1)).map_err(|Faults(faults)| faults.join("\n"))?;
+        let assembled = control_runtime()?
+            .block_on(assembler.assemble(&config, 1))
+            .map_err(|Faults(faults)| faults.join("\n"))?;
         let snapshot = Arc::new(assembler.accept(assembled));
         let log = assembler.log().cloned();
         let live = Arc::new(Live::new(Arc::clone(&snapshot)));
@@ -88,27 +97,65 @@ impl Process {
         let admin = config.admin.as_ref().map(bind_admin).transpose()?;
         let (reloader, trigger, history) = Reloader::new(file, config, assembler, Arc::clone(&live), senders.clone());
         let (begin_drain, drain) = watch::channel(false);
-        let operator = Arc::new(Operator::new(Arc::clone(&live), senders, trigger.clone(), history, begin_drain, SystemTime::now()));
+        let operator = Arc::new(Operator::new(
+            Arc::clone(&live),
+            senders,
+            trigger.clone(),
+            history,
+            begin_drain,
+            SystemTime::now(),
+        ));
         reload::announce(&[], &snapshot.listeners);
         if let Some(sockets) = &admin {
             tracing::info!(address = %sockets.bound, "admin listening");
         }
-        Ok(Self { live, reloader, trigger, operator, admin, workers, drain, log })
+        Ok(Self {
+            live,
+            reloader,
+            trigger,
+            operator,
+            admin,
+            workers,
+            drain,
+            log,
+        })
     }
 
     /// Returns when the process may end.
     fn serve(self) {
-        let settings = ServerConf { threads: 1, grace_period_seconds: Some(0), graceful_shutdown_timeout_seconds: Some(1), ..ServerConf::default() };
+        let settings = ServerConf {
+            threads: 1,
+            grace_period_seconds: Some(0),
+            graceful_shutdown_timeout_seconds: Some(1),
+            ..ServerConf::default()
+        };
         let mut server = Server::new_with_opt_and_conf(None, settings);
         let senders: Workers = self.workers.iter().map(|(sender, _)| sender.clone()).collect();
-        server.add_service(WorkerThreads { live: Arc::clone(&self.live), commands: self.workers.into_iter().map(|(_, commands)| commands).collect() });
-        server.add_service(background_service("reload", Reloading { reloader: Mutex::new(Some(self.reloader)), trigger: self.trigger.clone() }));
+        server.add_service(WorkerThreads {
+            live: Arc::clone(&self.live),
+            commands: self.workers.into_iter().map(|(_, commands)| commands).collect(),
+        });
+        server.add_service(background_service(
+            "reload",
+            Reloading {
+                reloader: Mutex::new(Some(self.reloader)),
+                trigger: self.trigger.clone(),
+            },
+        ));
         if let Some(sockets) = self.admin {
             let operations = Arc::clone(&self.operator);
             server.add_service(background_service("admin", Admin { sockets, operations }));
         }
-        let signals = Signals { operator: self.operator, live: self.live, workers: senders, trigger: self.trigger, drain: self.drain };
-        server.run(RunArgs { shutdown_signal: Box::new(signals) });
+        let signals = Signals {
+            operator: self.operator,
+            live: self.live,
+            workers: senders,
+            trigger: self.trigger,
+            drain: self.drain,
+        };
+        server.run(RunArgs {
+            shutdown_signal: Box::new(signals),
+        });
         if let Some(log) = self.log {
             // What could not be written in time is lost; the process ends all the same.
             let _ = log.close(LOG_CLOSE);
@@ -118,7 +165,10 @@ impl Process {
 
 /// Blocking work before the server runs; its own server has threads of its own.
 fn control_runtime() -> Result<tokio::runtime::Runtime, String> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| format!("cannot start a runtime: {error}"))
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start a runtime: {error}"))
 }
 
 /// The admin endpoint's socket; a Unix socket is the owner's alone.
@@ -240,7 +290,12 @@ impl ShutdownSignalWatch for Signals {
             return ShutdownSignal::FastShutdown;
         };
         // Only now: whoever waits for this line may send a signal.
-        tracing::info!(generation = 1, workers = self.workers.len(), version = env!("CARGO_PKG_VERSION"), "generation live");
+        tracing::info!(
+            generation = 1,
+            workers = self.workers.len(),
+            version = env!("CARGO_PKG_VERSION"),
+            "generation live"
+        );
         let mut asked = self.drain.clone();
         loop {
             tokio::select! {
@@ -287,4 +342,3 @@ impl Signals {
         }
     }
 }
-

@@ -80,7 +80,10 @@ pub struct Route {
 
 pub enum Action {
     /// Never empty, total weight never zero.
-    Clusters { choices: Vec<Choice>, total: u64 },
+    Clusters {
+        choices: Vec<Choice>,
+        total: u64,
+    },
     Redirect(Redirect),
     Respond(Respond),
 }
@@ -131,7 +134,11 @@ impl Action {
 
 impl Respond {
     pub fn reply(&self) -> Reply {
-        Reply { status: self.status, headers: self.headers.clone(), body: self.body.clone() }
+        Reply {
+            status: self.status,
+            headers: self.headers.clone(),
+            body: self.body.clone(),
+        }
     }
 }
 
@@ -172,24 +179,49 @@ mod tests {
     use super::*;
 
     fn redirect() -> Redirect {
-        Redirect { status: StatusCode::FOUND, scheme: None, host: None, port: None, path: None }
+        Redirect {
+            status: StatusCode::FOUND,
+            scheme: None,
+            host: None,
+            port: None,
+            path: None,
+        }
     }
 
     #[test]
     fn locations() {
-        let https = Redirect { scheme: Some("https".into()), ..redirect() };
-        assert_eq!(https.location("http", "a.example:8080", "/x?y=1"), "https://a.example/x?y=1");
-        let port = Redirect { port: Some(8443), ..redirect() };
+        let https = Redirect {
+            scheme: Some("https".into()),
+            ..redirect()
+        };
+        assert_eq!(
+            https.location("http", "a.example:8080", "/x?y=1"),
+            "https://a.example/x?y=1"
+        );
+        let port = Redirect {
+            port: Some(8443),
+            ..redirect()
+        };
         assert_eq!(port.location("https", "a.example", "/"), "https://a.example:8443/");
-        let host = Redirect { host: Some("b.example".into()), ..redirect() };
+        let host = Redirect {
+            host: Some("b.example".into()),
+            ..redirect()
+        };
         assert_eq!(host.location("http", "[::1]:81", "/"), "http://b.example/");
-        let path = Redirect { path: Some("/new".into()), ..redirect() };
+        let path = Redirect {
+            path: Some("/new".into()),
+            ..redirect()
+        };
         assert_eq!(path.location("http", "[::1]:81", "/old?q"), "http://[::1]:81/new");
     }
 
     #[test]
     fn weights_decide() {
-        let choices = [Choice { cluster: 4, weight: 1 }, Choice { cluster: 5, weight: 0 }, Choice { cluster: 6, weight: 3 }];
+        let choices = [
+            Choice { cluster: 4, weight: 1 },
+            Choice { cluster: 5, weight: 0 },
+            Choice { cluster: 6, weight: 3 },
+        ];
         let chosen: Vec<_> = (0..5).map(|draw| Action::choose(&choices, 4, draw)).collect();
         assert_eq!(chosen, [4, 6, 6, 6, 4]);
     }

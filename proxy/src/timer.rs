@@ -61,7 +61,10 @@ mod tests {
         assert_eq!(watchdog.watch(Some(first), async { 7 }).await, Some(7));
         let second = start + Duration::from_secs(5);
         assert_eq!(watchdog.watch(Some(second), std::future::pending::<()>()).await, None);
-        assert!(Instant::now() >= second, "fired at the first deadline instead of the second");
+        assert!(
+            Instant::now() >= second,
+            "fired at the first deadline instead of the second"
+        );
         let third = start + Duration::from_secs(6);
         assert_eq!(watchdog.watch(Some(third), std::future::pending::<()>()).await, None);
         assert!(Instant::now() >= third);
@@ -71,9 +74,17 @@ mod tests {
     async fn an_earlier_deadline_shortens_the_wait() {
         let watchdog = Watchdog::default();
         let start = Instant::now();
-        let waited = tokio::time::timeout(Duration::ZERO, watchdog.watch(Some(start + Duration::from_secs(60)), std::future::pending::<()>()));
+        let waited = tokio::time::timeout(
+            Duration::ZERO,
+            watchdog.watch(Some(start + Duration::from_secs(60)), std::future::pending::<()>()),
+        );
         assert!(waited.await.is_err());
-        assert_eq!(watchdog.watch(Some(start + Duration::from_secs(1)), std::future::pending::<()>()).await, None);
+        assert_eq!(
+            watchdog
+                .watch(Some(start + Duration::from_secs(1)), std::future::pending::<()>())
+                .await,
+            None
+        );
         assert!(Instant::now() < start + Duration::from_secs(2));
     }
 }

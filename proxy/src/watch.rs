@@ -48,8 +48,16 @@ impl Watcher {
             // The thread has ended with its watcher.
             let _ = events.send(Message::Event);
         })?;
-        let watch = Watch { notifier, folders: BTreeSet::new(), marks: HashMap::new(), changed };
-        std::thread::Builder::new().name("tamis-watch".into()).spawn(move || watch.run(&received)).map_err(notify::Error::io)?;
+        let watch = Watch {
+            notifier,
+            folders: BTreeSet::new(),
+            marks: HashMap::new(),
+            changed,
+        };
+        std::thread::Builder::new()
+            .name("tamis-watch".into())
+            .spawn(move || watch.run(&received))
+            .map_err(notify::Error::io)?;
         Ok(Self { messages })
     }
 
@@ -133,8 +141,17 @@ impl<F: Fn()> Watch<F> {
 
 /// The folder that a path names, and the one that its links lead to.
 fn folders(path: &Path) -> impl Iterator<Item = PathBuf> {
-    let named = path.parent().map(|folder| if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_owned() });
-    let led_to = path.canonicalize().ok().and_then(|path| path.parent().map(Path::to_owned));
+    let named = path.parent().map(|folder| {
+        if folder.as_os_str().is_empty() {
+            PathBuf::from(".")
+        } else {
+            folder.to_owned()
+        }
+    });
+    let led_to = path
+        .canonicalize()
+        .ok()
+        .and_then(|path| path.parent().map(Path::to_owned));
     named.into_iter().chain(led_to)
 }
 
@@ -171,7 +188,10 @@ mod tests {
         let file = folder.path().join("a.yaml");
         std::fs::write(&file, "1").unwrap();
         let (watcher, told) = watched(&file);
-        let see = |what: &str| told.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{what} was not seen"));
+        let see = |what: &str| {
+            told.recv_timeout(PATIENCE)
+                .unwrap_or_else(|_| panic!("{what} was not seen"))
+        };
         std::fs::write(&file, "22").unwrap();
         see("a write in place");
         std::fs::write(folder.path().join("b"), "333").unwrap();

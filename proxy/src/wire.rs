@@ -101,7 +101,11 @@ impl Wire {
 
     /// What hyper does not show of the head with this number, counted from 1.
     pub fn fault(&self, head: u64) -> Option<Fault> {
-        self.scanner.borrow().fault().filter(|(at, _)| *at <= head).map(|(_, fault)| fault)
+        self.scanner
+            .borrow()
+            .fault()
+            .filter(|(at, _)| *at <= head)
+            .map(|(_, fault)| fault)
     }
 
     pub fn expired(&self) -> Option<Expired> {
@@ -194,10 +198,16 @@ impl Wire {
 pub struct WireEnd(Rc<Wire>);
 
 impl hyper::rt::Read for WireEnd {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, mut cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        mut cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
         READ_BUFFER.with_borrow_mut(|buffer| {
             let room = cursor.remaining().min(buffer.len());
-            self.0.poll_read(context, &mut buffer[..room]).map_ok(|read| cursor.put_slice(&buffer[..read]))
+            self.0
+                .poll_read(context, &mut buffer[..room])
+                .map_ok(|read| cursor.put_slice(&buffer[..read]))
         })
     }
 }
@@ -208,7 +218,11 @@ impl hyper::rt::Write for WireEnd {
         self.0.written(context, polled)
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let polled = self.0.with_stream(|stream| stream.poll_write_vectored(context, slices));
         self.0.written(context, polled)
     }

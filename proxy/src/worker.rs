@@ -24,7 +24,9 @@ use crate::hop::Via;
 use crate::listener;
 use crate::pool::{self, ClusterPool, EndpointUsage};
 use crate::snapshot::Snapshot;
-use crate::telemetry::metrics::{EndpointSeries, FilterSeries, Hook, Live as LiveNames, Report, RouteSeries, Tally, UNMATCHED};
+use crate::telemetry::metrics::{
+    EndpointSeries, FilterSeries, Hook, Live as LiveNames, Report, RouteSeries, Tally, UNMATCHED,
+};
 use crate::wasm;
 
 /// How often idle connections and guests are looked through.
@@ -39,7 +41,10 @@ pub struct Live {
 
 impl Live {
     pub fn new(snapshot: Arc<Snapshot>) -> Self {
-        Self { generation: AtomicU64::new(snapshot.generation), snapshot: ArcSwap::new(snapshot) }
+        Self {
+            generation: AtomicU64::new(snapshot.generation),
+            snapshot: ArcSwap::new(snapshot),
+        }
     }
 
     pub fn load(&self) -> Arc<Snapshot> {
@@ -126,8 +131,15 @@ pub struct Pinned {
 }
 
 /// Runs a worker until it is drained or stopped.
-pub fn run(index: usize, live: Arc<Live>, instance: &str, commands: mpsc::UnboundedReceiver<Command>) -> std::io::Result<()> {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+pub fn run(
+    index: usize,
+    live: Arc<Live>,
+    instance: &str,
+    commands: mpsc::UnboundedReceiver<Command>,
+) -> std::io::Result<()> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
     let worker = Rc::new(Worker::new(index, live, instance));
     runtime.block_on(worker.obey(commands));
     Ok(())
@@ -214,7 +226,12 @@ impl Worker {
     /// Accepts on the sockets of the current generation, and on no others.
     fn listen(self: &Rc<Self>, listening: &mut Listening) {
         let pinned = self.pin();
-        let wanted: HashSet<u64> = pinned.snapshot.listeners.iter().map(|listener| listener.sockets.id()).collect();
+        let wanted: HashSet<u64> = pinned
+            .snapshot
+            .listeners
+            .iter()
+            .map(|listener| listener.sockets.id())
+            .collect();
         listening.retain(|id, task| {
             let keep = wanted.contains(id);
             if !keep {
@@ -273,7 +290,9 @@ impl Worker {
     }
 
     pub fn leave(&self, connection: usize) {
-        let Some(Entry { sockets, .. }) = self.connections.borrow_mut().try_remove(connection) else { return };
+        let Some(Entry { sockets, .. }) = self.connections.borrow_mut().try_remove(connection) else {
+            return;
+        };
         let mut open = self.open.borrow_mut();
         if let Some(count) = open.get_mut(&sockets) {
             *count -= 1;
@@ -303,7 +322,9 @@ impl Worker {
 
     pub fn upstream_answered(&self, pool: &ClusterPool, endpoint: usize, status: StatusCode, took: Duration) {
         let series = self.endpoint(pool, endpoint);
-        self.tally.borrow_mut().upstream_response(series, status.as_u16(), took.as_secs_f64());
+        self.tally
+            .borrow_mut()
+            .upstream_response(series, status.as_u16(), took.as_secs_f64());
     }
 
     pub fn upstream_failed(&self, pool: &ClusterPool, endpoint: usize, kind: &'static str) {
@@ -319,7 +340,9 @@ impl Worker {
     fn endpoint(&self, pool: &ClusterPool, endpoint: usize) -> EndpointSeries {
         pool.series(endpoint, || {
             let cluster = &pool.cluster;
-            self.tally.borrow_mut().endpoint(&cluster.name, &cluster.endpoints[endpoint].label)
+            self.tally
+                .borrow_mut()
+                .endpoint(&cluster.name, &cluster.endpoints[endpoint].label)
         })
     }
 
@@ -351,7 +374,10 @@ impl Worker {
         let names: HashSet<Arc<str>> = before.keys().chain(now.keys()).cloned().collect();
         let mut tally = self.tally.borrow_mut();
         for name in names {
-            let (old, new) = (before.get(&name).copied().unwrap_or_default(), now.get(&name).copied().unwrap_or_default());
+            let (old, new) = (
+                before.get(&name).copied().unwrap_or_default(),
+                now.get(&name).copied().unwrap_or_default(),
+            );
             let series = tally.filter(&name);
             tally.filter_instances(series, new.guests - old.guests);
             tally.filter_memory(series, new.memory_bytes - old.memory_bytes);
@@ -383,7 +409,10 @@ impl Pinned {
         let cell = &self.routes[listener * (routes + 1) + route.unwrap_or(routes)];
         cell.get().unwrap_or_else(|| {
             let route = route.map_or(UNMATCHED, |route| &self.snapshot.routes[route].name);
-            let series = worker.tally.borrow_mut().route(&self.snapshot.listeners[listener].name, route);
+            let series = worker
+                .tally
+                .borrow_mut()
+                .route(&self.snapshot.listeners[listener].name, route);
             cell.set(Some(series));
             series
         })
@@ -412,13 +441,26 @@ impl Floor for Scene<'_> {
 
     fn called(&self, step: &Step, hook: filter::Hook, took: Duration) {
         let series = self.pinned.filter(self.worker, step.index);
-        self.worker.tally.borrow_mut().filter_call(series, label(hook), took.as_secs_f64());
+        self.worker
+            .tally
+            .borrow_mut()
+            .filter_call(series, label(hook), took.as_secs_f64());
     }
 
     fn failed(&self, step: &Step, hook: filter::Hook, policy: OnFailure, failure: Failure, detail: &str) {
         let series = self.pinned.filter(self.worker, step.index);
-        self.worker.tally.borrow_mut().filter_failure(series, label(hook), failure.as_str(), policy.as_str());
-        tracing::warn!(filter = &*step.name, hook = hook.as_str(), failure = failure.as_str(), policy = policy.as_str(), detail, "filter failed");
+        self.worker
+            .tally
+            .borrow_mut()
+            .filter_failure(series, label(hook), failure.as_str(), policy.as_str());
+        tracing::warn!(
+            filter = &*step.name,
+            hook = hook.as_str(),
+            failure = failure.as_str(),
+            policy = policy.as_str(),
+            detail,
+            "filter failed"
+        );
     }
 
     fn counted(&self, step: &Step, metrics: Vec<wasm::GuestMetric>) {
@@ -442,11 +484,25 @@ fn label(hook: filter::Hook) -> Hook {
 }
 
 fn names(snapshot: &Snapshot) -> LiveNames {
-    let endpoints = |cluster: &crate::cluster::Cluster| cluster.endpoints.iter().map(|endpoint| endpoint.label.clone()).collect();
+    let endpoints = |cluster: &crate::cluster::Cluster| {
+        cluster
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.label.clone())
+            .collect()
+    };
     LiveNames {
-        listeners: snapshot.listeners.iter().map(|listener| listener.name.to_string()).collect(),
+        listeners: snapshot
+            .listeners
+            .iter()
+            .map(|listener| listener.name.to_string())
+            .collect(),
         routes: snapshot.routes.iter().map(|route| route.name.to_string()).collect(),
-        clusters: snapshot.clusters.iter().map(|cluster| (cluster.name.clone(), endpoints(cluster))).collect(),
+        clusters: snapshot
+            .clusters
+            .iter()
+            .map(|cluster| (cluster.name.clone(), endpoints(cluster)))
+            .collect(),
         filters: snapshot.filters.iter().map(|name| name.to_string()).collect(),
     }
 }

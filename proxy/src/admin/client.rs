@@ -59,7 +59,11 @@ fn parse(reply: &[u8]) -> Option<(u16, String)> {
     let mut lines = head.split("\r\n");
     let mut status_line = lines.next()?.split(' ');
     status_line.next()?.strip_prefix("HTTP/1.")?;
-    let status = status_line.next()?.parse().ok().filter(|status| (100..1000).contains(status))?;
+    let status = status_line
+        .next()?
+        .parse()
+        .ok()
+        .filter(|status| (100..1000).contains(status))?;
     let mut fields = lines.filter_map(|line| line.split_once(':'));
     let (_, length) = fields.find(|(name, _)| name.eq_ignore_ascii_case("content-length"))?;
     let body = body.get(..length.trim().parse().ok()?)?;
@@ -117,9 +121,18 @@ mod tests {
     #[test]
     fn replies_to_the_byte() {
         for (reply, parsed) in [
-            (&b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok"[..], Some((200, "ok"))),
-            (b"HTTP/1.1 422 Unprocessable Entity\r\nX: y\r\nContent-Length: 0\r\n\r\n", Some((422, ""))),
-            (b"HTTP/1.0 200\r\ncontent-length: 1\r\n\r\n\xff", Some((200, "\u{fffd}"))),
+            (
+                &b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok"[..],
+                Some((200, "ok")),
+            ),
+            (
+                b"HTTP/1.1 422 Unprocessable Entity\r\nX: y\r\nContent-Length: 0\r\n\r\n",
+                Some((422, "")),
+            ),
+            (
+                b"HTTP/1.0 200\r\ncontent-length: 1\r\n\r\n\xff",
+                Some((200, "\u{fffd}")),
+            ),
             (b"HTTP/1.0 200 OK\r\ncontent-length: 3\r\n\r\nok", None), // cut short
             (b"HTTP/1.0 200 OK\r\n\r\nok", None),
             (b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n", None),
@@ -150,13 +163,20 @@ mod tests {
             while stream.write_all(&[b'x'; 4096]).is_ok() {}
         });
         let error = post(&address, "/reload", Duration::from_secs(20)).expect_err("endless");
-        assert_eq!((error.kind(), error.to_string()), (ErrorKind::InvalidData, "the reply is too large".to_owned()));
+        assert_eq!(
+            (error.kind(), error.to_string()),
+            (ErrorKind::InvalidData, "the reply is too large".to_owned())
+        );
         server.join().expect("the server ends when its client leaves");
     }
 
     #[test]
     fn nobody_there_is_an_error() {
-        let error = post(&Address::Unix("/nowhere/admin.sock".into()), "/reload", Duration::from_secs(1));
+        let error = post(
+            &Address::Unix("/nowhere/admin.sock".into()),
+            "/reload",
+            Duration::from_secs(1),
+        );
         assert_eq!(error.expect_err("nobody").kind(), ErrorKind::NotFound);
     }
 }

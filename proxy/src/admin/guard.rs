@@ -46,16 +46,22 @@ pub fn check(door: Door, method: &Method, uri: &Uri, headers: &HeaderMap) -> Res
 /// Exactly one `Host` (RFC 9112 3.2), and the same rule for the authority of an absolute target, which overrides it.
 fn host_is_local(uri: &Uri, headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
-    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return false;
+    };
     let named = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
     named.is_some_and(|host| is_loopback(&host)) && uri.authority().is_none_or(is_loopback)
 }
 
 /// `null` is the origin of whatever hides its own.
 fn origin_is_local(origin: &HeaderValue) -> bool {
-    let Some(uri) = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok()) else { return false };
+    let Some(uri) = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok()) else {
+        return false;
+    };
     let web = matches!(uri.scheme_str(), Some("http" | "https"));
-    let bare = uri.path_and_query().is_none_or(|path| *path == PathAndQuery::from_static("/"));
+    let bare = uri
+        .path_and_query()
+        .is_none_or(|path| *path == PathAndQuery::from_static("/"));
     web && bare && uri.authority().is_some_and(is_loopback)
 }
 
@@ -114,7 +120,12 @@ mod tests {
             ("localhost/x", false),
             ("löcalhost", false),
         ] {
-            let checked = check(Door::Tcp, &Method::GET, &Uri::from_static("/"), &headers(&[(HOST, host)]));
+            let checked = check(
+                Door::Tcp,
+                &Method::GET,
+                &Uri::from_static("/"),
+                &headers(&[(HOST, host)]),
+            );
             assert_eq!(checked.is_ok(), let_in, "{host:?}");
         }
     }
@@ -129,7 +140,11 @@ mod tests {
             ("http://localhost/", &local, true),
             ("http://evil.example/", &local, false),
         ] {
-            assert_eq!(check(Door::Tcp, &Method::GET, &Uri::from_static(uri), headers).is_ok(), let_in, "{uri}");
+            assert_eq!(
+                check(Door::Tcp, &Method::GET, &Uri::from_static(uri), headers).is_ok(),
+                let_in,
+                "{uri}"
+            );
         }
     }
 
@@ -154,16 +169,35 @@ mod tests {
             for (door, host) in [(Door::Tcp, "localhost"), (Door::Unix, "anything")] {
                 let fields = headers(&[(HOST, host), (ORIGIN, origin)]);
                 let checked = check(door, &Method::POST, &Uri::from_static("/reload"), &fields);
-                assert_eq!(checked, if let_in { Ok(()) } else { Err(Refusal::Origin) }, "{origin:?}");
+                assert_eq!(
+                    checked,
+                    if let_in { Ok(()) } else { Err(Refusal::Origin) },
+                    "{origin:?}"
+                );
                 assert_eq!(check(door, &Method::GET, &Uri::from_static("/"), &fields), Ok(()));
             }
         }
-        let two = headers(&[(HOST, "localhost"), (ORIGIN, "http://localhost"), (ORIGIN, "http://evil.example")]);
-        assert_eq!(check(Door::Tcp, &Method::POST, &Uri::from_static("/"), &two), Err(Refusal::Origin));
+        let two = headers(&[
+            (HOST, "localhost"),
+            (ORIGIN, "http://localhost"),
+            (ORIGIN, "http://evil.example"),
+        ]);
+        assert_eq!(
+            check(Door::Tcp, &Method::POST, &Uri::from_static("/"), &two),
+            Err(Refusal::Origin)
+        );
     }
 
     #[test]
     fn a_unix_socket_needs_no_host() {
-        assert_eq!(check(Door::Unix, &Method::POST, &Uri::from_static("/reload"), &HeaderMap::new()), Ok(()));
+        assert_eq!(
+            check(
+                Door::Unix,
+                &Method::POST,
+                &Uri::from_static("/reload"),
+                &HeaderMap::new()
+            ),
+            Ok(())
+        );
     }
 }

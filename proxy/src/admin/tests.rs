@@ -77,7 +77,10 @@ impl Server {
     }
 
     fn start(limits: Limits, reload: Result<u64, Vec<String>>, door: Door) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build();
         let runtime = runtime.expect("a runtime");
         let entered = runtime.enter();
         let (listener, address, folder) = match door {
@@ -103,11 +106,20 @@ impl Server {
         let (stop, shutdown) = watch::channel(false);
         let served = runtime.spawn(serve_within(limits, listener, process.clone(), shutdown));
         drop(entered);
-        Self { runtime, address, process, stop, served, _folder: folder }
+        Self {
+            runtime,
+            address,
+            process,
+            stop,
+            served,
+            _folder: folder,
+        }
     }
 
     fn socket(&self) -> TcpStream {
-        let Address::Tcp(address) = &self.address else { panic!("not on TCP") };
+        let Address::Tcp(address) = &self.address else {
+            panic!("not on TCP")
+        };
         connect(*address)
     }
 
@@ -132,7 +144,11 @@ fn connect(address: SocketAddr) -> TcpStream {
 }
 
 fn status(answer: &str) -> u16 {
-    answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("no status: {answer:?}"))
+    answer
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or_else(|| panic!("no status: {answer:?}"))
 }
 
 fn body(answer: &str) -> &str {
@@ -141,7 +157,8 @@ fn body(answer: &str) -> &str {
 
 fn field<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
     let (head, _) = answer.split_once("\r\n\r\n").expect("a head");
-    head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    head.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
 #[test]
@@ -181,7 +198,11 @@ fn a_wrong_method_is_told_the_right_one() {
         ("BREW", "/config", 405, Some("GET, HEAD")),
     ] {
         let answer = server.ask(method, path);
-        assert_eq!((status(&answer), field(&answer, "allow")), (code, allow), "{method} {path}");
+        assert_eq!(
+            (status(&answer), field(&answer, "allow")),
+            (code, allow),
+            "{method} {path}"
+        );
         assert!(method != "HEAD" || body(&answer).is_empty(), "{answer}");
     }
     assert_eq!(server.process.drains.load(Ordering::SeqCst), 0);
@@ -193,7 +214,10 @@ fn readiness_follows_the_process_and_the_endpoint_outlives_a_drain() {
     *server.process.readiness.lock().expect("no panic") = Readiness::Ready;
     let answer = server.ask("GET", "/ready");
     assert_eq!((status(&answer), body(&answer)), (200, "ready\n"));
-    assert_eq!(post(&server.address, "/drain", SOON).expect("a reply"), (202, "draining\n".to_owned()));
+    assert_eq!(
+        post(&server.address, "/drain", SOON).expect("a reply"),
+        (202, "draining\n".to_owned())
+    );
     assert_eq!(server.process.drains.load(Ordering::SeqCst), 1);
     let answer = server.ask("GET", "/ready");
     assert_eq!((status(&answer), body(&answer)), (503, "draining\n"));
@@ -239,10 +263,19 @@ fn strangers_are_refused_before_anything_happens() {
         ("GET /config HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403),
         ("GET /config HTTP/1.1\r\n\r\n", 403),
         ("GET /config HTTP/1.0\r\n\r\n", 403),
-        ("GET http://evil.example/config HTTP/1.1\r\nHost: localhost\r\n\r\n", 403),
-        ("GET /config HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", 403),
+        (
+            "GET http://evil.example/config HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            403,
+        ),
+        (
+            "GET /config HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
+            403,
+        ),
         ("POST /drain HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403),
-        ("POST /drain HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n\r\n", 403),
+        (
+            "POST /drain HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n\r\n",
+            403,
+        ),
         ("POST /drain HTTP/1.1\r\nHost: localhost\r\nOrigin: null\r\n\r\n", 403),
         ("GET /unknown HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403),
     ] {
@@ -256,7 +289,10 @@ fn strangers_are_refused_before_anything_happens() {
 #[test]
 fn heads_and_bodies_are_bounded() {
     let server = Server::tcp();
-    let head = format!("GET /live HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(32 << 10));
+    let head = format!(
+        "GET /live HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n",
+        "x".repeat(32 << 10)
+    );
     let declared = "POST /drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 65537\r\n\r\n".to_owned();
     let chunk = format!("{:x}\r\n{}\r\n", 65_537, "x".repeat(65_537));
     let chunked = format!("POST /drain HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}");
@@ -275,13 +311,19 @@ fn heads_and_bodies_are_bounded() {
 
 #[test]
 fn slow_clients_are_let_go() {
-    let limits = Limits { read: Duration::from_millis(250), ..LIMITS };
+    let limits = Limits {
+        read: Duration::from_millis(250),
+        ..LIMITS
+    };
     let server = Server::start(limits, Ok(4), Door::Tcp);
     for (request, answered) in [
         ("", ""),
         ("GET /live HTT", ""),
         ("GET /live HTTP/1.1\r\nHost: local", ""),
-        ("POST /drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{", "HTTP/1.1 408 "),
+        (
+            "POST /drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{",
+            "HTTP/1.1 408 ",
+        ),
     ] {
         let answer = server.exchange(request);
         assert_eq!(answer.get(..13).unwrap_or(&answer), answered, "{request}");
@@ -291,7 +333,10 @@ fn slow_clients_are_let_go() {
 
 #[test]
 fn an_exchange_has_an_end_even_when_its_operation_has_none() {
-    let limits = Limits { exchange: Duration::from_millis(250), ..LIMITS };
+    let limits = Limits {
+        exchange: Duration::from_millis(250),
+        ..LIMITS
+    };
     let server = Server::start(limits, Ok(4), Door::Tcp);
     assert_eq!(server.ask("POST", "/reload"), "");
     assert_eq!(status(&server.ask("GET", "/live")), 200);
@@ -299,10 +344,21 @@ fn an_exchange_has_an_end_even_when_its_operation_has_none() {
 
 #[test]
 fn connections_beyond_the_bound_wait_for_their_turn() {
-    let server = Server::start(Limits { connections: 2, ..LIMITS }, Ok(4), Door::Tcp);
+    let server = Server::start(
+        Limits {
+            connections: 2,
+            ..LIMITS
+        },
+        Ok(4),
+        Door::Tcp,
+    );
     let (one, two, mut third) = (server.socket(), server.socket(), server.socket());
-    third.write_all(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sent");
-    third.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+    third
+        .write_all(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .expect("sent");
+    third
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .expect("a timeout");
     let error = third.read(&mut [0; 1]).expect_err("not its turn");
     assert_eq!(error.kind(), ErrorKind::WouldBlock);
     third.set_read_timeout(Some(SOON)).expect("a timeout");
@@ -316,16 +372,30 @@ fn connections_beyond_the_bound_wait_for_their_turn() {
 #[test]
 fn it_stops_when_told_or_when_nobody_can_tell_it() {
     for told in [true, false] {
-        let limits = Limits { stop: Duration::from_millis(50), ..LIMITS };
-        let Server { runtime, stop, served, address, .. } = Server::start(limits, Ok(4), Door::Tcp);
-        let Address::Tcp(address) = address else { panic!("not on TCP") };
+        let limits = Limits {
+            stop: Duration::from_millis(50),
+            ..LIMITS
+        };
+        let Server {
+            runtime,
+            stop,
+            served,
+            address,
+            ..
+        } = Server::start(limits, Ok(4), Door::Tcp);
+        let Address::Tcp(address) = address else {
+            panic!("not on TCP")
+        };
         let _idle = connect(address); // holds nothing up
         if told {
             stop.send(true).expect("somebody listens");
         } else {
             drop(stop);
         }
-        runtime.block_on(async { timeout(SOON, served).await }).expect("in time").expect("no panic");
+        runtime
+            .block_on(async { timeout(SOON, served).await })
+            .expect("in time")
+            .expect("no panic");
         assert!(TcpStream::connect(address).is_err(), "nobody accepts");
     }
 }
@@ -334,12 +404,18 @@ fn it_stops_when_told_or_when_nobody_can_tell_it() {
 fn what_is_under_way_is_answered_before_it_stops() {
     let server = Server::start(Limits { stop: SOON, ..LIMITS }, Ok(4), Door::Tcp);
     let mut socket = server.socket();
-    socket.write_all(b"POST /reload HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sent");
+    socket
+        .write_all(b"POST /reload HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .expect("sent");
     assert_eq!(status(&server.ask("GET", "/live")), 200); // the reload was accepted before this
     server.stop.send(true).expect("somebody listens");
     server.process.may_reload.notify_one();
     let mut answer = String::new();
     socket.read_to_string(&mut answer).expect("an answer");
     assert_eq!(status(&answer), 200);
-    server.runtime.block_on(async { timeout(SOON, server.served).await }).expect("in time").expect("no panic");
+    server
+        .runtime
+        .block_on(async { timeout(SOON, server.served).await })
+        .expect("in time")
+        .expect("no panic");
 }

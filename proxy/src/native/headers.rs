@@ -44,7 +44,10 @@ struct EditsConfig {
 impl Headers {
     pub fn configure(config: &Value) -> Result<Self, String> {
         let config: Config = super::parse(config)?;
-        Ok(Self { request: Edits::new(config.request, "request")?, response: Edits::new(config.response, "response")? })
+        Ok(Self {
+            request: Edits::new(config.request, "request")?,
+            response: Edits::new(config.response, "response")?,
+        })
     }
 }
 
@@ -68,11 +71,20 @@ impl Edits {
         let fields = |fields: BTreeMap<String, String>| {
             fields
                 .into_iter()
-                .map(|(name, value)| head::writable(name.as_bytes(), value.as_bytes()).map_err(|error| refused(&name, error)))
+                .map(|(name, value)| {
+                    head::writable(name.as_bytes(), value.as_bytes()).map_err(|error| refused(&name, error))
+                })
                 .collect::<Result<Vec<_>, _>>()
         };
-        let remove = config.remove.iter().map(|name| head::writable_name(name.as_bytes()).map_err(|error| refused(name, error)));
-        Ok(Self { remove: remove.collect::<Result<_, _>>()?, set: fields(config.set)?, append: fields(config.append)? })
+        let remove = config
+            .remove
+            .iter()
+            .map(|name| head::writable_name(name.as_bytes()).map_err(|error| refused(name, error)));
+        Ok(Self {
+            remove: remove.collect::<Result<_, _>>()?,
+            set: fields(config.set)?,
+            append: fields(config.append)?,
+        })
     }
 
     /// A head that is full keeps what it has; the same bound holds for guests.
@@ -96,12 +108,18 @@ mod tests {
 
     #[test]
     fn removes_then_sets_then_appends() {
-        let filter = Headers::configure(&json!({"request": {"remove": ["a"], "set": {"b": "2"}, "append": {"b": "3", "c": "4"}}})).unwrap();
+        let filter = Headers::configure(
+            &json!({"request": {"remove": ["a"], "set": {"b": "2"}, "append": {"b": "3", "c": "4"}}}),
+        )
+        .unwrap();
         let mut headers = HeaderMap::new();
         headers.insert("a", "1".parse().unwrap());
         headers.insert("b", "1".parse().unwrap());
         filter.request.apply(&mut headers);
-        let fields: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        let fields: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+            .collect();
         assert_eq!(fields, [("b", "2"), ("b", "3"), ("c", "4")]);
     }
 
@@ -109,7 +127,10 @@ mod tests {
     fn refuses_what_belongs_to_the_host() {
         for name in ["content-length", "Connection", "host", "bad name", ""] {
             let refused = Headers::configure(&json!({"response": {"set": {name: "x"}}}));
-            assert!(refused.is_err_and(|error| error.starts_with("response: field")), "{name}");
+            assert!(
+                refused.is_err_and(|error| error.starts_with("response: field")),
+                "{name}"
+            );
         }
         assert!(Headers::configure(&json!({"answer": {}})).is_err_and(|error| error.contains("answer")));
     }

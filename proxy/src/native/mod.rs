@@ -19,12 +19,19 @@ pub fn build(name: &str, config: &serde_json::Value) -> Result<Arc<dyn Native>, 
     match name {
         "headers" => Ok(Arc::new(headers::Headers::configure(config)?)),
         "request-id" => Ok(Arc::new(request_id::RequestId::configure(config)?)),
-        _ => Err(format!("there is no built-in filter `{name}`; there are: {}", NAMES.join(", "))),
+        _ => Err(format!(
+            "there is no built-in filter `{name}`; there are: {}",
+            NAMES.join(", ")
+        )),
     }
 }
 
 /// A filter's `config` as `T`; `null` is an empty mapping.
 fn parse<T: serde::de::DeserializeOwned>(config: &serde_json::Value) -> Result<T, String> {
-    let config = if config.is_null() { serde_json::json!({}) } else { config.clone() };
+    let config = if config.is_null() {
+        serde_json::json!({})
+    } else {
+        config.clone()
+    };
     serde_json::from_value(config).map_err(|error| error.to_string())
 }

@@ -36,7 +36,8 @@ fn default_field() -> String {
 impl RequestId {
     pub fn configure(config: &Value) -> Result<Self, String> {
         let Config { header, trust_client } = super::parse(config)?;
-        let field = head::writable_name(header.as_bytes()).map_err(|error| format!("header: `{header}` cannot be written: {error:?}"))?;
+        let field = head::writable_name(header.as_bytes())
+            .map_err(|error| format!("header: `{header}` cannot be written: {error:?}"))?;
         Ok(Self { field, trust_client })
     }
 }
@@ -44,7 +45,10 @@ impl RequestId {
 impl Native for RequestId {
     fn on_request_head(&self, message: &mut Message) -> Verdict {
         if self.trust_client
-            && let Some(id) = message.client_request_id.take().or_else(|| message.request.headers.get(&self.field).cloned())
+            && let Some(id) = message
+                .client_request_id
+                .take()
+                .or_else(|| message.request.headers.get(&self.field).cloned())
             && believable(&id)
         {
             message.facts.request_id = id;
@@ -52,13 +56,18 @@ impl Native for RequestId {
         if self.field != DEFAULT_FIELD {
             message.request.headers.remove(DEFAULT_FIELD);
         }
-        message.request.headers.insert(self.field.clone(), message.facts.request_id.clone());
+        message
+            .request
+            .headers
+            .insert(self.field.clone(), message.facts.request_id.clone());
         Verdict::Proceed
     }
 
     fn on_response_head(&self, message: &mut Message) -> Verdict {
         if let Some(response) = &mut message.response {
-            response.headers.insert(self.field.clone(), message.facts.request_id.clone());
+            response
+                .headers
+                .insert(self.field.clone(), message.facts.request_id.clone());
         }
         Verdict::Proceed
     }
@@ -69,7 +78,9 @@ fn believable(id: &HeaderValue) -> bool {
     let bytes = id.as_bytes();
     !bytes.is_empty()
         && bytes.len() <= MAX_CLIENT_ID
-        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte))
+        && bytes
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte))
 }
 
 #[cfg(test)]

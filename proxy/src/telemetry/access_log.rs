@@ -74,7 +74,9 @@ impl AccessLog {
             pause: pause(queue),
             complaint: Complaint::default(),
         };
-        thread::Builder::new().name("access-log".to_owned()).spawn(move || writer.run())?;
+        thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn(move || writer.run())?;
         Ok(Self { queue: sender, state })
     }
 
@@ -112,11 +114,17 @@ impl AccessLog {
         self.state.closing.store(true, Ordering::Release);
         self.wake();
         let ended = self.state.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let (ended, _) =
-            self.state.end.wait_timeout_while(ended, deadline, |ended| !*ended).unwrap_or_else(PoisonError::into_inner);
+        let (ended, _) = self
+            .state
+            .end
+            .wait_timeout_while(ended, deadline, |ended| !*ended)
+            .unwrap_or_else(PoisonError::into_inner);
         match *ended {
             true => Ok(()),
-            false => Err(io::Error::new(io::ErrorKind::TimedOut, "the access log was not written in time")),
+            false => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the access log was not written in time",
+            )),
         }
     }
 
@@ -325,7 +333,10 @@ mod tests {
         for worker in 0..4 {
             let prefix = format!("{worker} ");
             let numbers: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix(&prefix)).collect();
-            assert!(numbers.into_iter().eq((0..1000).map(|number| number.to_string())), "worker {worker}");
+            assert!(
+                numbers.into_iter().eq((0..1000).map(|number| number.to_string())),
+                "worker {worker}"
+            );
         }
         assert_eq!((text.lines().count(), log.dropped(), log.errors()), (4000, 0, 0));
         assert_eq!(log.state.queued_bytes.load(Ordering::Relaxed), 0);
@@ -383,7 +394,9 @@ mod tests {
 
     #[test]
     fn a_target_that_cannot_be_opened_is_an_error_at_the_start() {
-        let error = AccessLog::start(Target::File("/nowhere/access.log".into()), 8).err().expect("no log");
+        let error = AccessLog::start(Target::File("/nowhere/access.log".into()), 8)
+            .err()
+            .expect("no log");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 

@@ -97,7 +97,10 @@ impl Custom {
     fn new(kind: CustomKind) -> Self {
         match kind {
             CustomKind::Counter => Self::Counter(0),
-            CustomKind::Gauge => Self::Gauge { value: 0.0, set_at: Instant::now() },
+            CustomKind::Gauge => Self::Gauge {
+                value: 0.0,
+                set_at: Instant::now(),
+            },
             CustomKind::Histogram => Self::Histogram(Box::new(Histogram::new(&GUEST_VALUES))),
         }
     }
@@ -114,7 +117,13 @@ impl Custom {
         match (self, other) {
             (Self::Counter(count), Self::Counter(more)) => *count = count.saturating_add(*more),
             (Self::Histogram(histogram), Self::Histogram(more)) => histogram.absorb(more),
-            (Self::Gauge { value, set_at }, Self::Gauge { value: theirs, set_at: later }) if later > set_at => {
+            (
+                Self::Gauge { value, set_at },
+                Self::Gauge {
+                    value: theirs,
+                    set_at: later,
+                },
+            ) if later > set_at => {
                 (*value, *set_at) = (*theirs, *later);
             }
             _ => {}

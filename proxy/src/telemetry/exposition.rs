@@ -84,7 +84,11 @@ struct Exposition {
 
 impl Exposition {
     fn process(&mut self, process: &ProcessFacts, stale: u64) {
-        let started = process.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let started = process
+            .started
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs_f64();
         let reloads = [
             ("applied", process.reloads.applied),
             ("unchanged", process.reloads.unchanged),
@@ -95,8 +99,16 @@ impl Exposition {
             "Always 1; the version that runs.",
             [gauge(&[("version", process.version)], 1.0)],
         );
-        self.gauges("tamis_start_time_seconds", "When the process started, in Unix time.", [gauge(&[], started)]);
-        self.gauges("tamis_ready", "1 while the proxy takes new traffic.", [gauge(&[], f64::from(process.ready))]);
+        self.gauges(
+            "tamis_start_time_seconds",
+            "When the process started, in Unix time.",
+            [gauge(&[], started)],
+        );
+        self.gauges(
+            "tamis_ready",
+            "1 while the proxy takes new traffic.",
+            [gauge(&[], f64::from(process.ready))],
+        );
         self.gauges("tamis_workers", "Worker threads.", [gauge(&[], process.workers as f64)]);
         self.gauges(
             "tamis_workers_missing",
@@ -136,7 +148,11 @@ impl Exposition {
     }
 
     fn listeners(&mut self, listeners: &Merged<1, ListenerCounts>) {
-        let each = || listeners.iter().map(|([name], counts)| ([("listener", &**name)], counts));
+        let each = || {
+            listeners
+                .iter()
+                .map(|([name], counts)| ([("listener", &**name)], counts))
+        };
         self.gauges(
             "tamis_connections",
             "Client connections open.",
@@ -223,7 +239,9 @@ impl Exposition {
         self.histograms(
             "tamis_upstream_duration_seconds",
             "From the first byte of a request to an upstream to the end of the response's head.",
-            clusters.iter().map(|([name], counts)| histogram(&[("cluster", name)], &counts.seconds)),
+            clusters
+                .iter()
+                .map(|([name], counts)| histogram(&[("cluster", name)], &counts.seconds)),
         );
     }
 
@@ -261,7 +279,10 @@ impl Exposition {
     fn filter_calls(&mut self, filters: &Merged<1, FilterCounts>) {
         let called = || {
             filters.iter().flat_map(|([name], counts)| {
-                let hooks = Hook::ALL.into_iter().zip(&counts.calls).filter(|(_, calls)| calls.count() > 0);
+                let hooks = Hook::ALL
+                    .into_iter()
+                    .zip(&counts.calls)
+                    .filter(|(_, calls)| calls.count() > 0);
                 hooks.map(move |(hook, calls)| ([("filter", &**name), ("hook", hook.name())], calls))
             })
         };
@@ -281,7 +302,10 @@ impl Exposition {
             filters.iter().flat_map(|([name], counts)| {
                 counts.failures.iter().map(|(failure, count)| {
                     let (hook, kind, policy) = (failure.hook.name(), failure.kind, failure.policy);
-                    counter(&[("filter", &**name), ("hook", hook), ("kind", kind), ("policy", policy)], count)
+                    counter(
+                        &[("filter", &**name), ("hook", hook), ("kind", kind), ("policy", policy)],
+                        count,
+                    )
                 })
             }),
         );
@@ -316,7 +340,12 @@ impl Exposition {
                 CustomKind::Gauge => MetricType::GAUGE,
                 CustomKind::Histogram => MetricType::HISTOGRAM,
             };
-            self.family(&format!("tamis_filter_custom_{name}"), "Made by a filter.", kind, metrics);
+            self.family(
+                &format!("tamis_filter_custom_{name}"),
+                "Made by a filter.",
+                kind,
+                metrics,
+            );
         }
     }
 
@@ -370,9 +399,12 @@ impl Claims {
         };
         let samples: Vec<String> = suffixes.iter().map(|suffix| format!("{name}{suffix}")).collect();
         let owner = (name.to_owned(), kind);
-        let free = samples.iter().all(|sample| self.by_sample.get(sample).is_none_or(|taken| *taken == owner));
+        let free = samples
+            .iter()
+            .all(|sample| self.by_sample.get(sample).is_none_or(|taken| *taken == owner));
         if free {
-            self.by_sample.extend(samples.into_iter().map(|sample| (sample, owner.clone())));
+            self.by_sample
+                .extend(samples.into_iter().map(|sample| (sample, owner.clone())));
         }
         free
     }
@@ -385,12 +417,24 @@ fn borrow<'a>(labels: &'a [(&'a str, std::sync::Arc<str>); 2]) -> [(&'a str, &'a
 fn by_code(labels: &[(&str, &str)], codes: &Counts<u16>) -> Vec<Metric> {
     let mut codes: Vec<_> = codes.iter().collect();
     codes.sort_unstable();
-    let label = |code: u16| if code == OTHER_CODES { "<other>".to_owned() } else { code.to_string() };
-    codes.into_iter().map(|(code, count)| counter(&[labels, &[("code", &label(code))]].concat(), count)).collect()
+    let label = |code: u16| {
+        if code == OTHER_CODES {
+            "<other>".to_owned()
+        } else {
+            code.to_string()
+        }
+    };
+    codes
+        .into_iter()
+        .map(|(code, count)| counter(&[labels, &[("code", &label(code))]].concat(), count))
+        .collect()
 }
 
 fn by_name(labels: &[(&str, &str)], name: &str, counts: &Counts<&'static str>) -> Vec<Metric> {
-    counts.iter().map(|(value, count)| counter(&[labels, &[(name, value)]].concat(), count)).collect()
+    counts
+        .iter()
+        .map(|(value, count)| counter(&[labels, &[(name, value)]].concat(), count))
+        .collect()
 }
 
 fn custom_metric(labels: &[(&str, &str)], custom: &Custom) -> Metric {
@@ -488,8 +532,14 @@ mod tests {
                 let name = series.split('{').next().unwrap_or_default();
                 let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
                 assert!(name.starts_with("tamis_") && name.chars().all(plain), "{line:?}");
-                let suffix = name.strip_prefix(family.0).unwrap_or_else(|| panic!("outside its family: {line:?}"));
-                let suffixes: &[&str] = if family.1 == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+                let suffix = name
+                    .strip_prefix(family.0)
+                    .unwrap_or_else(|| panic!("outside its family: {line:?}"));
+                let suffixes: &[&str] = if family.1 == "histogram" {
+                    &["_bucket", "_sum", "_count"]
+                } else {
+                    &[""]
+                };
                 assert!(suffixes.contains(&suffix), "{line:?}");
                 check_labels(&series[name.len()..]);
                 let value = value.parse().unwrap_or_else(|_| panic!("no number: {line:?}"));
@@ -606,24 +656,66 @@ mod tests {
         for (name, value) in [
             ("tamis_connections{listener=\"web\"}", 2.0),
             ("tamis_connections_total{listener=\"web\"}", 4.0),
-            ("tamis_connections_refused_total{listener=\"web\",reason=\"limit\"}", 2.0),
+            (
+                "tamis_connections_refused_total{listener=\"web\",reason=\"limit\"}",
+                2.0,
+            ),
             ("tamis_received_bytes_total{listener=\"web\"}", 20.0),
             ("tamis_sent_bytes_total{listener=\"web\"}", 40.0),
-            ("tamis_requests_total{listener=\"web\",route=\"<unmatched>\",code=\"200\"}", 2.0),
-            ("tamis_requests_total{listener=\"web\",route=\"<unmatched>\",code=\"404\"}", 2.0),
-            ("tamis_request_duration_seconds_bucket{listener=\"web\",route=\"<unmatched>\",le=\"0.001\"}", 0.0),
-            ("tamis_request_duration_seconds_bucket{listener=\"web\",route=\"<unmatched>\",le=\"0.0025\"}", 2.0),
-            ("tamis_request_duration_seconds_bucket{listener=\"web\",route=\"<unmatched>\",le=\"10\"}", 2.0),
-            ("tamis_request_duration_seconds_bucket{listener=\"web\",route=\"<unmatched>\",le=\"+Inf\"}", 4.0),
-            ("tamis_request_duration_seconds_count{listener=\"web\",route=\"<unmatched>\"}", 4.0),
-            ("tamis_upstream_requests_total{cluster=\"app\",endpoint=\"a:1\",code=\"200\"}", 2.0),
-            ("tamis_upstream_failures_total{cluster=\"app\",endpoint=\"a:1\",kind=\"reset\"}", 2.0),
+            (
+                "tamis_requests_total{listener=\"web\",route=\"<unmatched>\",code=\"200\"}",
+                2.0,
+            ),
+            (
+                "tamis_requests_total{listener=\"web\",route=\"<unmatched>\",code=\"404\"}",
+                2.0,
+            ),
+            (
+                "tamis_request_duration_seconds_bucket{listener=\"web\",route=\"<unmatched>\",le=\"0.001\"}",
+                0.0,
+            ),
+            (
+                "tamis_request_duration_seconds_bucket{listener=\"web\",route=\"<unmatched>\",le=\"0.0025\"}",
+                2.0,
+            ),
+            (
+                "tamis_request_duration_seconds_bucket{listener=\"web\",route=\"<unmatched>\",le=\"10\"}",
+                2.0,
+            ),
+            (
+                "tamis_request_duration_seconds_bucket{listener=\"web\",route=\"<unmatched>\",le=\"+Inf\"}",
+                4.0,
+            ),
+            (
+                "tamis_request_duration_seconds_count{listener=\"web\",route=\"<unmatched>\"}",
+                4.0,
+            ),
+            (
+                "tamis_upstream_requests_total{cluster=\"app\",endpoint=\"a:1\",code=\"200\"}",
+                2.0,
+            ),
+            (
+                "tamis_upstream_failures_total{cluster=\"app\",endpoint=\"a:1\",kind=\"reset\"}",
+                2.0,
+            ),
             ("tamis_upstream_connections{cluster=\"app\",endpoint=\"a:1\"}", 2.0),
-            ("tamis_upstream_connections_opened_total{cluster=\"app\",endpoint=\"a:1\"}", 2.0),
-            ("tamis_upstream_connections_reused_total{cluster=\"app\",endpoint=\"a:1\"}", 2.0),
-            ("tamis_upstream_duration_seconds_bucket{cluster=\"app\",le=\"0.0005\"}", 2.0),
+            (
+                "tamis_upstream_connections_opened_total{cluster=\"app\",endpoint=\"a:1\"}",
+                2.0,
+            ),
+            (
+                "tamis_upstream_connections_reused_total{cluster=\"app\",endpoint=\"a:1\"}",
+                2.0,
+            ),
+            (
+                "tamis_upstream_duration_seconds_bucket{cluster=\"app\",le=\"0.0005\"}",
+                2.0,
+            ),
             ("tamis_filter_calls_total{filter=\"tenant\",hook=\"request_head\"}", 2.0),
-            ("tamis_filter_duration_seconds_bucket{filter=\"tenant\",hook=\"request_head\",le=\"0.000001\"}", 2.0),
+            (
+                "tamis_filter_duration_seconds_bucket{filter=\"tenant\",hook=\"request_head\",le=\"0.000001\"}",
+                2.0,
+            ),
             (
                 "tamis_filter_failures_total{filter=\"tenant\",hook=\"response_head\",kind=\"trap\",policy=\"closed\"}",
                 2.0,
@@ -643,7 +735,16 @@ mod tests {
     #[test]
     fn hostile_labels_stay_inside_their_quotes() {
         let mut tally = Tally::new();
-        for name in ["\"} 1\ntamis_ready 0\n", "\\", "\\\"", "a,b=\"c\"", "\r", "é\u{202e}", "\0", ""] {
+        for name in [
+            "\"} 1\ntamis_ready 0\n",
+            "\\",
+            "\\\"",
+            "a,b=\"c\"",
+            "\r",
+            "é\u{202e}",
+            "\0",
+            "",
+        ] {
             let (route, endpoint, filter) = (tally.route(name, name), tally.endpoint(name, name), tally.filter(name));
             tally.listener(name);
             tally.request(route, 200, 0.1);
@@ -652,7 +753,13 @@ mod tests {
         }
         let samples = parse(&encode(&[tally.report()], &facts()));
         assert_eq!(samples["tamis_ready"], 1.0);
-        assert_eq!(samples.keys().filter(|name| name.starts_with("tamis_requests_total")).count(), 8);
+        assert_eq!(
+            samples
+                .keys()
+                .filter(|name| name.starts_with("tamis_requests_total"))
+                .count(),
+            8
+        );
         assert!(samples.contains_key("tamis_filter_custom_x{filter=\"\\\"} 1\\ntamis_ready 0\\n\"}"));
     }
 
@@ -678,6 +785,10 @@ mod tests {
         ] {
             assert_eq!(samples.get(name), Some(&value), "{name}");
         }
-        assert!(!samples.keys().any(|name| name.contains("custom") && name.contains("\"b\"")));
+        assert!(
+            !samples
+                .keys()
+                .any(|name| name.contains("custom") && name.contains("\"b\""))
+        );
     }
 }

@@ -12,8 +12,9 @@ pub struct Bounds(&'static [f64]);
 
 /// Seconds of a whole exchange or of an upstream's answer, 0.5 ms to 10 s: below lies what a proxy adds by itself,
 /// above lies what the default route timeout (15 s) ends anyway.
-pub static EXCHANGE_SECONDS: Bounds =
-    Bounds::new(&[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]);
+pub static EXCHANGE_SECONDS: Bounds = Bounds::new(&[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+]);
 
 /// Seconds of one filter hook, 1 us to 1 s: a plain wasm call is below 1 us, the default limits are 10 ms of processor
 /// time and 100 ms of wall time.
@@ -36,8 +37,9 @@ pub static HOOK_SECONDS: Bounds = Bounds::new(&[
 ]);
 
 /// Whatever a guest measures, in a unit that only the guest knows: two bounds a decade from a thousandth to ten thousand.
-pub static GUEST_VALUES: Bounds =
-    Bounds::new(&[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 50.0, 100.0, 500.0, 1000.0, 5000.0, 10_000.0]);
+pub static GUEST_VALUES: Bounds = Bounds::new(&[
+    0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 50.0, 100.0, 500.0, 1000.0, 5000.0, 10_000.0,
+]);
 
 impl Bounds {
     const fn new(bounds: &'static [f64]) -> Self {
@@ -56,7 +58,11 @@ pub struct Histogram {
 
 impl Histogram {
     pub const fn new(bounds: &'static Bounds) -> Self {
-        Self { bounds, counts: [0; MAX_BOUNDS + 1], sum: 0.0 }
+        Self {
+            bounds,
+            counts: [0; MAX_BOUNDS + 1],
+            sum: 0.0,
+        }
     }
 
     /// What is not a number is not counted: one such value would make the sum useless for good.
@@ -105,7 +111,11 @@ mod tests {
     use super::*;
 
     fn cumulative_at(histogram: &Histogram, bound: f64) -> u64 {
-        histogram.cumulative().find(|(at, _)| *at == bound).expect("a bound of this histogram").1
+        histogram
+            .cumulative()
+            .find(|(at, _)| *at == bound)
+            .expect("a bound of this histogram")
+            .1
     }
 
     #[test]

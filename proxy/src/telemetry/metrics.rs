@@ -151,16 +151,21 @@ impl Tally {
     /// Forgets what `live` does not name. A series that still counts something open (connections, instances) is kept
     /// until a later call finds it closed, so that what closes is taken off where it was put on.
     pub fn retain(&mut self, live: &Live) {
-        self.listeners.retain(|[name], counts| live.listeners.contains(name) || name == OVERFLOW || counts.open != 0);
+        self.listeners
+            .retain(|[name], counts| live.listeners.contains(name) || name == OVERFLOW || counts.open != 0);
         self.routes.retain(|[listener, route], _| {
             let known = live.routes.contains(route) || route == UNMATCHED;
             known && live.listeners.contains(listener) || route == OVERFLOW
         });
         self.endpoints.retain(|[cluster, endpoint], counts| {
-            let known = live.clusters.get(cluster).is_some_and(|endpoints| endpoints.contains(endpoint));
+            let known = live
+                .clusters
+                .get(cluster)
+                .is_some_and(|endpoints| endpoints.contains(endpoint));
             known || endpoint == OVERFLOW || counts.open != 0
         });
-        self.clusters.retain(|[name], _| live.clusters.contains_key(name) || name == OVERFLOW);
+        self.clusters
+            .retain(|[name], _| live.clusters.contains_key(name) || name == OVERFLOW);
         self.filters.retain(|[name], counts| {
             let open = counts.instances != 0 || counts.memory_bytes != 0;
             live.filters.contains(name) || name == OVERFLOW || open
@@ -180,26 +185,35 @@ impl Tally {
 }
 
 fn copy<const N: usize, V: Clone>(table: &Table<N, V>) -> Vec<(Labels<N>, V)> {
-    table.iter().map(|(labels, counts)| (labels.clone(), counts.clone())).collect()
+    table
+        .iter()
+        .map(|(labels, counts)| (labels.clone(), counts.clone()))
+        .collect()
 }
 
 /// Connections of clients.
 impl Tally {
     /// A connection came (`1`) or went (`-1`).
     pub fn connection(&mut self, series: ListenerSeries, delta: i64) {
-        let Some(counts) = found(self.listeners.at(series.0), &mut self.stale) else { return };
+        let Some(counts) = found(self.listeners.at(series.0), &mut self.stale) else {
+            return;
+        };
         counts.open += delta;
         counts.accepted += u64::try_from(delta).unwrap_or(0);
     }
 
     /// `reason`: what bound or rule the connection met before it could ask for anything.
     pub fn connection_refused(&mut self, series: ListenerSeries, reason: &'static str) {
-        let Some(counts) = found(self.listeners.at(series.0), &mut self.stale) else { return };
+        let Some(counts) = found(self.listeners.at(series.0), &mut self.stale) else {
+            return;
+        };
         counts.refused.add(reason, 1);
     }
 
     pub fn bytes(&mut self, series: ListenerSeries, received: u64, sent: u64) {
-        let Some(counts) = found(self.listeners.at(series.0), &mut self.stale) else { return };
+        let Some(counts) = found(self.listeners.at(series.0), &mut self.stale) else {
+            return;
+        };
         counts.received_bytes += received;
         counts.sent_bytes += sent;
     }
@@ -210,7 +224,9 @@ impl Tally {
     /// `seconds` from the first byte of the head to the last of the response.
     #[inline]
     pub fn request(&mut self, series: RouteSeries, status: u16, seconds: f64) {
-        let Some(counts) = found(self.routes.at(series.0), &mut self.stale) else { return };
+        let Some(counts) = found(self.routes.at(series.0), &mut self.stale) else {
+            return;
+        };
         counts.codes.add_code(status);
         counts.seconds.observe(seconds);
     }
@@ -231,13 +247,17 @@ impl Tally {
 
     /// `kind`: one of [`UPSTREAM_FAILURES`](super::UPSTREAM_FAILURES), which are shown from zero, or another.
     pub fn upstream_failure(&mut self, series: EndpointSeries, kind: &'static str) {
-        let Some(counts) = found(self.endpoints.at(series.endpoint), &mut self.stale) else { return };
+        let Some(counts) = found(self.endpoints.at(series.endpoint), &mut self.stale) else {
+            return;
+        };
         counts.failures.add(kind, 1);
     }
 
     /// A connection was opened (`1`) or closed (`-1`).
     pub fn upstream_connections(&mut self, series: EndpointSeries, delta: i64) {
-        let Some(counts) = found(self.endpoints.at(series.endpoint), &mut self.stale) else { return };
+        let Some(counts) = found(self.endpoints.at(series.endpoint), &mut self.stale) else {
+            return;
+        };
         counts.open += delta;
         counts.opened += u64::try_from(delta).unwrap_or(0);
     }
@@ -245,7 +265,9 @@ impl Tally {
     /// An exchange took a connection that was open already.
     #[inline]
     pub fn upstream_reused(&mut self, series: EndpointSeries) {
-        let Some(counts) = found(self.endpoints.at(series.endpoint), &mut self.stale) else { return };
+        let Some(counts) = found(self.endpoints.at(series.endpoint), &mut self.stale) else {
+            return;
+        };
         counts.reused += 1;
     }
 }
@@ -254,7 +276,9 @@ impl Tally {
 impl Tally {
     #[inline]
     pub fn filter_call(&mut self, series: FilterSeries, hook: Hook, seconds: f64) {
-        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else { return };
+        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else {
+            return;
+        };
         if let Some(calls) = counts.calls.get_mut(hook as usize) {
             calls.observe(seconds);
         }
@@ -263,49 +287,65 @@ impl Tally {
     /// `kind`: `trap`, `cpu`, `wall`, `memory`, `no_instance`, ..; `policy`: what became of the exchange, `closed` or
     /// `open`.
     pub fn filter_failure(&mut self, series: FilterSeries, hook: Hook, kind: &'static str, policy: &'static str) {
-        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else { return };
+        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else {
+            return;
+        };
         counts.failures.add(FilterFailure { hook, kind, policy }, 1);
     }
 
     /// Instances were made or dropped on this worker.
     pub fn filter_instances(&mut self, series: FilterSeries, delta: i64) {
-        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else { return };
+        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else {
+            return;
+        };
         counts.instances += delta;
     }
 
     /// Linear memory of the filter's instances grew, or went with an instance.
     pub fn filter_memory(&mut self, series: FilterSeries, delta_bytes: i64) {
-        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else { return };
+        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else {
+            return;
+        };
         counts.memory_bytes += delta_bytes;
     }
 
     /// The filter answered in the upstream's place.
     pub fn filter_reply(&mut self, series: FilterSeries) {
-        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else { return };
+        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else {
+            return;
+        };
         counts.replies += 1;
     }
 
     /// A log line of the filter was over its rate.
     pub fn filter_log_dropped(&mut self, series: FilterSeries) {
-        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else { return };
+        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else {
+            return;
+        };
         counts.log_dropped += 1;
     }
 
     /// The guest's `counter-add`. `name` and `by` are taken as they come and dropped when they break a rule.
     pub fn filter_counter(&mut self, series: FilterSeries, name: &str, by: u64) {
-        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else { return };
+        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else {
+            return;
+        };
         counts.custom.add(name, by);
     }
 
     /// The guest's `gauge-set`.
     pub fn filter_gauge(&mut self, series: FilterSeries, name: &str, value: f64) {
-        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else { return };
+        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else {
+            return;
+        };
         counts.custom.set(name, value);
     }
 
     /// The guest's `histogram-observe`.
     pub fn filter_histogram(&mut self, series: FilterSeries, name: &str, value: f64) {
-        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else { return };
+        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else {
+            return;
+        };
         counts.custom.observe(name, value);
     }
 }
@@ -348,13 +388,18 @@ impl Hook {
 
 impl Default for RouteCounts {
     fn default() -> Self {
-        Self { codes: Counts::default(), seconds: Histogram::new(&EXCHANGE_SECONDS) }
+        Self {
+            codes: Counts::default(),
+            seconds: Histogram::new(&EXCHANGE_SECONDS),
+        }
     }
 }
 
 impl Default for ClusterCounts {
     fn default() -> Self {
-        Self { seconds: Histogram::new(&EXCHANGE_SECONDS) }
+        Self {
+            seconds: Histogram::new(&EXCHANGE_SECONDS),
+        }
     }
 }
 
@@ -431,7 +476,12 @@ mod tests {
     fn live(names: &[&str]) -> Live {
         let names: HashSet<String> = names.iter().map(|&name| name.to_owned()).collect();
         let clusters = names.iter().map(|name| (name.clone(), names.clone())).collect();
-        Live { listeners: names.clone(), routes: names.clone(), clusters, filters: names }
+        Live {
+            listeners: names.clone(),
+            routes: names.clone(),
+            clusters,
+            filters: names,
+        }
     }
 
     /// Label values of every series, tables in the order of the fields.

@@ -130,7 +130,9 @@ impl<'a> Record<'a> {
             Field::Authority => bytes_if(self.authority),
             Field::Path => Value::Bytes(self.path),
             Field::Protocol => text(self.protocol),
-            Field::Status => self.status.map_or(Value::Unknown, |status| Value::Number(status.into())),
+            Field::Status => self
+                .status
+                .map_or(Value::Unknown, |status| Value::Number(status.into())),
             Field::Reason => text_if(self.reason),
             Field::RequestBytes => Value::Number(self.request_bytes),
             Field::ResponseBytes => Value::Number(self.response_bytes),
@@ -214,7 +216,10 @@ fn push_json_bytes(bytes: &[u8], out: &mut String) {
         return out.push_str(std::str::from_utf8(bytes).unwrap_or_default());
     }
     for chunk in bytes.utf8_chunks() {
-        chunk.valid().chars().for_each(|character| push_json_char(character, out));
+        chunk
+            .valid()
+            .chars()
+            .for_each(|character| push_json_char(character, out));
         if !chunk.invalid().is_empty() {
             out.push_str("\\ufffd");
         }
@@ -242,7 +247,10 @@ fn acts_on_viewers(character: char) -> bool {
 fn push_literal(text: &str, out: &mut String) {
     for character in text.chars() {
         if character.is_control() && character != '\t' {
-            character.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| push_hex(byte, out));
+            character
+                .encode_utf8(&mut [0; 4])
+                .bytes()
+                .for_each(|byte| push_hex(byte, out));
         } else {
             out.push(character);
         }
@@ -349,7 +357,10 @@ mod tests {
     }
 
     fn all_fields() -> Vec<Part> {
-        Field::ALL.into_iter().flat_map(|field| [Part::Field(field), Part::Literal(" ".to_owned())]).collect()
+        Field::ALL
+            .into_iter()
+            .flat_map(|field| [Part::Field(field), Part::Literal(" ".to_owned())])
+            .collect()
     }
 
     #[test]
@@ -385,7 +396,16 @@ mod tests {
             ..record()
         };
         let value: serde_json::Value = serde_json::from_str(&json(&bare)).expect("JSON");
-        for field in ["route", "cluster", "endpoint", "client", "authority", "status", "reason", "upstream_ms"] {
+        for field in [
+            "route",
+            "cluster",
+            "endpoint",
+            "client",
+            "authority",
+            "status",
+            "reason",
+            "upstream_ms",
+        ] {
             assert!(value[field].is_null(), "{field}");
         }
         let parts = [Field::Status, Field::Method, Field::Client].map(Part::Field);
@@ -402,11 +422,20 @@ mod tests {
             (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
             (253_402_300_800_000, "9999-12-31T23:59:59.999Z"),
         ] {
-            let record = Record { time: UNIX_EPOCH + Duration::from_millis(millis), ..record() };
+            let record = Record {
+                time: UNIX_EPOCH + Duration::from_millis(millis),
+                ..record()
+            };
             assert_eq!(text(vec![Part::Field(Field::Time)], &record), written, "{millis}");
         }
-        let before = Record { time: UNIX_EPOCH - Duration::from_secs(1), ..record() };
-        assert_eq!(text(vec![Part::Field(Field::Time)], &before), "1970-01-01T00:00:00.000Z");
+        let before = Record {
+            time: UNIX_EPOCH - Duration::from_secs(1),
+            ..record()
+        };
+        assert_eq!(
+            text(vec![Part::Field(Field::Time)], &before),
+            "1970-01-01T00:00:00.000Z"
+        );
     }
 
     #[test]
@@ -419,10 +448,17 @@ mod tests {
             (b"\xe2\x82", r"\xe2\x82", r"\ufffd"), // cut short
             ("é".as_bytes(), r"\xc3\xa9", "é"),
             ("\u{85}\u{9b}".as_bytes(), r"\xc2\x85\xc2\x9b", r"\u0085\u009b"),
-            ("\u{2028}\u{202e}".as_bytes(), r"\xe2\x80\xa8\xe2\x80\xae", r"\u2028\u202e"),
+            (
+                "\u{2028}\u{202e}".as_bytes(),
+                r"\xe2\x80\xa8\xe2\x80\xae",
+                r"\u2028\u202e",
+            ),
             ("😀".as_bytes(), r"\xf0\x9f\x98\x80", "😀"),
         ] {
-            let record = Record { user_agent: Some(bytes), ..record() };
+            let record = Record {
+                user_agent: Some(bytes),
+                ..record()
+            };
             assert_eq!(text(vec![Part::Field(Field::UserAgent)], &record), as_text);
             let line = json(&record);
             assert!(line.contains(&format!("\"user_agent\":\"{as_json}\",")), "{line}");

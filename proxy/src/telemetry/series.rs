@@ -61,7 +61,11 @@ struct Slot<const N: usize, V> {
 
 impl<const N: usize, V> Default for Table<N, V> {
     fn default() -> Self {
-        Self { slots: Vec::new(), by_labels: HashMap::new(), free: Vec::new() }
+        Self {
+            slots: Vec::new(),
+            by_labels: HashMap::new(),
+            free: Vec::new(),
+        }
     }
 }
 
@@ -84,7 +88,11 @@ impl<const N: usize, V: Default> Table<N, V> {
 
     fn insert(&mut self, labels: Labels<N>) -> SeriesId<V> {
         let stamp = NEXT_STAMP.fetch_add(1, Ordering::Relaxed);
-        let slot = Slot { stamp, labels: labels.clone(), value: V::default() };
+        let slot = Slot {
+            stamp,
+            labels: labels.clone(),
+            value: V::default(),
+        };
         let index = match self.free.pop() {
             Some(index) => {
                 self.slots[index] = slot;
@@ -95,7 +103,11 @@ impl<const N: usize, V: Default> Table<N, V> {
                 self.slots.len() - 1
             }
         };
-        let id = SeriesId { index, stamp, of: PhantomData };
+        let id = SeriesId {
+            index,
+            stamp,
+            of: PhantomData,
+        };
         self.by_labels.insert(labels, id);
         id
     }
@@ -126,7 +138,10 @@ impl<const N: usize, V> Table<N, V> {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&Labels<N>, &V)> {
-        self.slots.iter().filter(|slot| slot.stamp != 0).map(|slot| (&slot.labels, &slot.value))
+        self.slots
+            .iter()
+            .filter(|slot| slot.stamp != 0)
+            .map(|slot| (&slot.labels, &slot.value))
     }
 }
 

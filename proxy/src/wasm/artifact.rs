@@ -52,7 +52,11 @@ impl Artifact {
             return Err(format!("{}: not a regular file", path.display()));
         }
         if metadata.len() > MAX_BYTES {
-            return Err(format!("{}: {} bytes, more than the {MAX_BYTES} that a component may have", path.display(), metadata.len()));
+            return Err(format!(
+                "{}: {} bytes, more than the {MAX_BYTES} that a component may have",
+                path.display(),
+                metadata.len()
+            ));
         }
         std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
     }
@@ -66,8 +70,13 @@ impl Artifact {
             }
             _ => return Err("this is not a WebAssembly component (half-written file?)".into()),
         }
-        let component = Component::from_binary(engine.inner(), bytes).map_err(|error| format!("does not compile: {error:#}"))?;
-        Ok(Self { digest: Digest::of(bytes), component, size: bytes.len() })
+        let component =
+            Component::from_binary(engine.inner(), bytes).map_err(|error| format!("does not compile: {error:#}"))?;
+        Ok(Self {
+            digest: Digest::of(bytes),
+            component,
+            size: bytes.len(),
+        })
     }
 
     pub fn digest(&self) -> Digest {
@@ -81,7 +90,11 @@ impl Artifact {
     /// Names of what the component asks of its host, in its own order.
     pub fn imports(&self) -> Vec<String> {
         let engine = self.component.engine();
-        self.component.component_type().imports(engine).map(|(name, _)| name.to_owned()).collect()
+        self.component
+            .component_type()
+            .imports(engine)
+            .map(|(name, _)| name.to_owned())
+            .collect()
     }
 
     /// Names of the interfaces that the component offers.

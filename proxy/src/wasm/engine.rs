@@ -52,8 +52,12 @@ impl Engine {
                 reservation.instances, reservation.memory_bytes
             )
         })?;
-        let ticker = Ticker::start(inner.clone()).map_err(|error| format!("wasm: cannot start the epoch thread: {error}"))?;
-        Ok(Self { inner, _ticker: Arc::new(ticker) })
+        let ticker =
+            Ticker::start(inner.clone()).map_err(|error| format!("wasm: cannot start the epoch thread: {error}"))?;
+        Ok(Self {
+            inner,
+            _ticker: Arc::new(ticker),
+        })
     }
 
     pub(super) fn inner(&self) -> &wasmtime::Engine {
@@ -108,7 +112,10 @@ impl Ticker {
                 engine.increment_epoch();
             }
         })?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
     }
 }
 

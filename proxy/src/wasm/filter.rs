@@ -96,9 +96,20 @@ impl Filter {
         check_imports(&artifact.imports(), grants)?;
         let component = artifact.component();
         let exports = Exports::find(component)?;
-        let pre = link(engine, component, grants).map_err(|error| format!("does not fit the interface tamis:filter@0.1.0: {error:#}"))?;
+        let pre = link(engine, component, grants)
+            .map_err(|error| format!("does not fit the interface tamis:filter@0.1.0: {error:#}"))?;
         let log = Arc::new(LogBudget::new(limits.log_lines));
-        let filter = Self { id: next_id(), name: name.into(), artifact, pre, exports, config, limits, on_failure, log };
+        let filter = Self {
+            id: next_id(),
+            name: name.into(),
+            artifact,
+            pre,
+            exports,
+            config,
+            limits,
+            on_failure,
+            log,
+        };
         Instance::start(&filter).await.map_err(|error| error.to_string())?;
         Ok(filter)
     }
@@ -136,7 +147,11 @@ impl Exports {
             response_head: function(component, bindings::RESPONSE_HEAD, "on-response-head"),
         };
         if exports.request_head.is_none() && exports.response_head.is_none() {
-            return Err(format!("exports no hook; a filter exports `{}` or `{}`", bindings::REQUEST_HEAD, bindings::RESPONSE_HEAD));
+            return Err(format!(
+                "exports no hook; a filter exports `{}` or `{}`",
+                bindings::REQUEST_HEAD,
+                bindings::RESPONSE_HEAD
+            ));
         }
         Ok(exports)
     }
@@ -148,17 +163,35 @@ fn function(component: &Component, interface: &str, name: &str) -> Option<Compon
 }
 
 fn check_imports(imports: &[String], grants: &[Capability]) -> Result<(), String> {
-    const ALWAYS: [&str; 5] = [bindings::TYPES, bindings::REQUEST, bindings::RESPONSE, bindings::EXCHANGE, bindings::LOG];
+    const ALWAYS: [&str; 5] = [
+        bindings::TYPES,
+        bindings::REQUEST,
+        bindings::RESPONSE,
+        bindings::EXCHANGE,
+        bindings::LOG,
+    ];
     let refusals: Vec<String> = imports
         .iter()
         .filter(|import| !ALWAYS.contains(&import.as_str()))
-        .filter_map(|import| match Capability::ALL.into_iter().find(|capability| capability.interface() == import) {
-            Some(capability) if grants.contains(&capability) => None,
-            Some(capability) => Some(format!("imports `{import}` without the grant; add `{}` to its `grants`", capability.as_str())),
-            None => Some(format!("imports `{import}`, which Tamis does not offer to filters")),
+        .filter_map(|import| {
+            match Capability::ALL
+                .into_iter()
+                .find(|capability| capability.interface() == import)
+            {
+                Some(capability) if grants.contains(&capability) => None,
+                Some(capability) => Some(format!(
+                    "imports `{import}` without the grant; add `{}` to its `grants`",
+                    capability.as_str()
+                )),
+                None => Some(format!("imports `{import}`, which Tamis does not offer to filters")),
+            }
         })
         .collect();
-    if refusals.is_empty() { Ok(()) } else { Err(refusals.join("; ")) }
+    if refusals.is_empty() {
+        Ok(())
+    } else {
+        Err(refusals.join("; "))
+    }
 }
 
 fn link(engine: &Engine, component: &Component, grants: &[Capability]) -> wasmtime::Result<InstancePre<State>> {
@@ -189,7 +222,13 @@ pub(super) struct LogBudget {
 
 impl LogBudget {
     fn new(per_second: u32) -> Self {
-        Self { start: Instant::now(), per_second, second: AtomicU64::new(0), used: AtomicU32::new(0), dropped: AtomicU64::new(0) }
+        Self {
+            start: Instant::now(),
+            per_second,
+            second: AtomicU64::new(0),
+            used: AtomicU32::new(0),
+            dropped: AtomicU64::new(0),
+        }
     }
 
     /// Whether one more line may be written now. Two workers that race over the turn of a second may grant a few
@@ -227,7 +266,10 @@ mod tests {
         let import = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         assert_eq!(check_imports(&import(&[bindings::TYPES, bindings::LOG]), &[]), Ok(()));
         assert_eq!(check_imports(&import(&[bindings::CLOCK]), &[Capability::Clock]), Ok(()));
-        let refused = check_imports(&import(&[bindings::CLOCK, "wasi:cli/environment@0.2.0"]), &[Capability::Metrics]);
+        let refused = check_imports(
+            &import(&[bindings::CLOCK, "wasi:cli/environment@0.2.0"]),
+            &[Capability::Metrics],
+        );
         let message = refused.expect_err("neither is granted");
         assert!(message.contains("add `clock` to its `grants`"), "{message}");
         assert!(message.contains("`wasi:cli/environment@0.2.0`"), "{message}");
@@ -237,7 +279,10 @@ mod tests {
     fn log_lines_are_bounded() {
         let budget = LogBudget::new(3);
         let granted = (0..10).filter(|_| budget.spend()).count();
-        assert!((3..=6).contains(&granted), "{granted} of 10 lines, with at most one turn of a second between");
+        assert!(
+            (3..=6).contains(&granted),
+            "{granted} of 10 lines, with at most one turn of a second between"
+        );
         assert_eq!(budget.dropped() as usize, 10 - granted);
     }
 }

@@ -33,38 +33,63 @@ pub fn add_exchange(linker: &mut Linker<State>) -> Result<()> {
 }
 
 fn add_request(request: &mut LinkerInstance<State>) -> Result<()> {
-    request.func_wrap("method", |guest: Guest, ()| Ok((message(&guest)?.request.method.as_str().to_owned(),)))?;
-    request.func_wrap("scheme", |guest: Guest, ()| Ok((message(&guest)?.request.scheme.to_owned(),)))?;
-    request.func_wrap("authority", |guest: Guest, ()| Ok((lossy(message(&guest)?.request.authority()),)))?;
-    request.func_wrap("path", |guest: Guest, ()| Ok((message(&guest)?.request.target.path().to_owned(),)))?;
-    request.func_wrap("query", |guest: Guest, ()| Ok((message(&guest)?.request.target.query().map(str::to_owned),)))?;
+    request.func_wrap("method", |guest: Guest, ()| {
+        Ok((message(&guest)?.request.method.as_str().to_owned(),))
+    })?;
+    request.func_wrap("scheme", |guest: Guest, ()| {
+        Ok((message(&guest)?.request.scheme.to_owned(),))
+    })?;
+    request.func_wrap("authority", |guest: Guest, ()| {
+        Ok((lossy(message(&guest)?.request.authority()),))
+    })?;
+    request.func_wrap("path", |guest: Guest, ()| {
+        Ok((message(&guest)?.request.target.path().to_owned(),))
+    })?;
+    request.func_wrap("query", |guest: Guest, ()| {
+        Ok((message(&guest)?.request.target.query().map(str::to_owned),))
+    })?;
     request.func_wrap("set-method", |mut guest: Guest, (method,): (WasmStr,)| -> Edited {
         let method = text(&mut guest, &method)?;
         edit(&mut guest, |message| message.request_mut()?.set_method(&method?))
     })?;
-    request.func_wrap("set-authority", |mut guest: Guest, (authority,): (WasmStr,)| -> Edited {
-        let authority = text(&mut guest, &authority)?;
-        edit(&mut guest, |message| message.request_mut()?.set_authority(&authority?))
-    })?;
+    request.func_wrap(
+        "set-authority",
+        |mut guest: Guest, (authority,): (WasmStr,)| -> Edited {
+            let authority = text(&mut guest, &authority)?;
+            edit(&mut guest, |message| message.request_mut()?.set_authority(&authority?))
+        },
+    )?;
     request.func_wrap("set-path", |mut guest: Guest, (path,): (WasmStr,)| -> Edited {
         let path = text(&mut guest, &path)?;
         edit(&mut guest, |message| message.request_mut()?.set_path(&path?))
     })?;
-    request.func_wrap("set-query", |mut guest: Guest, (query,): (Option<WasmStr>,)| -> Edited {
-        let query = query.map(|query| text(&mut guest, &query)).transpose()?;
-        edit(&mut guest, |message| message.request_mut()?.set_query(query.transpose()?.as_deref()))
-    })?;
-    add_headers(request, request_headers, |message| Ok(&mut message.request_mut()?.headers))
+    request.func_wrap(
+        "set-query",
+        |mut guest: Guest, (query,): (Option<WasmStr>,)| -> Edited {
+            let query = query.map(|query| text(&mut guest, &query)).transpose()?;
+            edit(&mut guest, |message| {
+                message.request_mut()?.set_query(query.transpose()?.as_deref())
+            })
+        },
+    )?;
+    add_headers(request, request_headers, |message| {
+        Ok(&mut message.request_mut()?.headers)
+    })
 }
 
 fn add_response(response: &mut LinkerInstance<State>) -> Result<()> {
     response.func_wrap("status", |guest: Guest, ()| {
-        Ok((message(&guest)?.response.as_ref().map_or(0, |response| response.status.as_u16()),))
+        Ok((message(&guest)?
+            .response
+            .as_ref()
+            .map_or(0, |response| response.status.as_u16()),))
     })?;
     response.func_wrap("set-status", |mut guest: Guest, (status,): (u16,)| -> Edited {
         edit(&mut guest, |message| message.response_mut()?.set_status(status))
     })?;
-    add_headers(response, response_headers, |message| Ok(&mut message.response_mut()?.headers))
+    add_headers(response, response_headers, |message| {
+        Ok(&mut message.response_mut()?.headers)
+    })
 }
 
 fn request_headers(message: &Message) -> Option<&HeaderMap> {
@@ -84,51 +109,83 @@ fn add_headers(
     instance.func_wrap("header", move |guest: Guest, (name,): (WasmStr,)| {
         let headers = read(message(&guest)?);
         let name = name.to_str(&guest)?;
-        Ok((headers.and_then(|headers| headers.get(&*name)).map(|value| value.as_bytes().to_vec()),))
+        Ok((headers
+            .and_then(|headers| headers.get(&*name))
+            .map(|value| value.as_bytes().to_vec()),))
     })?;
     instance.func_wrap("header-values", move |guest: Guest, (name,): (WasmStr,)| {
         let headers = read(message(&guest)?);
         let name = name.to_str(&guest)?;
-        let values = headers.map(|headers| headers.get_all(&*name).iter().map(|value| value.as_bytes().to_vec()).collect());
+        let values = headers.map(|headers| {
+            headers
+                .get_all(&*name)
+                .iter()
+                .map(|value| value.as_bytes().to_vec())
+                .collect()
+        });
         Ok((values.unwrap_or_else(Vec::<Vec<u8>>::new),))
     })?;
     instance.func_wrap("headers", move |guest: Guest, ()| {
         let headers = read(message(&guest)?);
-        Ok((headers.map(|headers| headers.iter().map(header).collect()).unwrap_or_else(Vec::<Header>::new),))
+        Ok((headers
+            .map(|headers| headers.iter().map(header).collect())
+            .unwrap_or_else(Vec::<Header>::new),))
     })?;
-    instance.func_wrap("set-header", move |mut guest: Guest, (name, value): (WasmStr, WasmList<u8>)| -> Edited {
-        let field = field(&mut guest, &name, &value)?;
-        edit(&mut guest, |message| head::insert(write(message)?, field?))
-    })?;
-    instance.func_wrap("append-header", move |mut guest: Guest, (name, value): (WasmStr, WasmList<u8>)| -> Edited {
-        let field = field(&mut guest, &name, &value)?;
-        edit(&mut guest, |message| head::append(write(message)?, field?))
-    })?;
-    instance.func_wrap("remove-header", move |mut guest: Guest, (name,): (WasmStr,)| -> Edited {
-        let name = head::writable_name(name.to_str(&guest)?.as_bytes());
-        edit(&mut guest, |message| {
-            write(message)?.remove(&name?);
-            Ok(())
-        })
-    })
+    instance.func_wrap(
+        "set-header",
+        move |mut guest: Guest, (name, value): (WasmStr, WasmList<u8>)| -> Edited {
+            let field = field(&mut guest, &name, &value)?;
+            edit(&mut guest, |message| head::insert(write(message)?, field?))
+        },
+    )?;
+    instance.func_wrap(
+        "append-header",
+        move |mut guest: Guest, (name, value): (WasmStr, WasmList<u8>)| -> Edited {
+            let field = field(&mut guest, &name, &value)?;
+            edit(&mut guest, |message| head::append(write(message)?, field?))
+        },
+    )?;
+    instance.func_wrap(
+        "remove-header",
+        move |mut guest: Guest, (name,): (WasmStr,)| -> Edited {
+            let name = head::writable_name(name.to_str(&guest)?.as_bytes());
+            edit(&mut guest, |message| {
+                write(message)?.remove(&name?);
+                Ok(())
+            })
+        },
+    )
 }
 
 fn add_facts(exchange: &mut LinkerInstance<State>) -> Result<()> {
     exchange.func_wrap("client-address", |guest: Guest, ()| {
-        Ok((message(&guest)?.facts.client.map(|client| client.to_string()).unwrap_or_default(),))
+        Ok((message(&guest)?
+            .facts
+            .client
+            .map(|client| client.to_string())
+            .unwrap_or_default(),))
     })?;
-    exchange.func_wrap("listener", |guest: Guest, ()| Ok((message(&guest)?.facts.listener.as_str().to_owned(),)))?;
-    exchange.func_wrap("route", |guest: Guest, ()| Ok((message(&guest)?.facts.route.map(|route| route.as_str().to_owned()),)))?;
-    exchange.func_wrap("request-id", |guest: Guest, ()| Ok((lossy(message(&guest)?.facts.request_id.as_bytes()),)))?;
+    exchange.func_wrap("listener", |guest: Guest, ()| {
+        Ok((message(&guest)?.facts.listener.as_str().to_owned(),))
+    })?;
+    exchange.func_wrap("route", |guest: Guest, ()| {
+        Ok((message(&guest)?.facts.route.map(|route| route.as_str().to_owned()),))
+    })?;
+    exchange.func_wrap("request-id", |guest: Guest, ()| {
+        Ok((lossy(message(&guest)?.facts.request_id.as_bytes()),))
+    })?;
     exchange.func_wrap("attribute", |guest: Guest, (name,): (WasmStr,)| {
         let message = message(&guest)?;
         Ok((message.attributes.get(&name.to_str(&guest)?).map(str::to_owned),))
     })?;
-    exchange.func_wrap("set-attribute", |mut guest: Guest, (name, value): (WasmStr, WasmStr)| -> Edited {
-        let name = text(&mut guest, &name)?;
-        let value = text(&mut guest, &value)?;
-        edit(&mut guest, |message| message.attributes.set(&name?, &value?))
-    })
+    exchange.func_wrap(
+        "set-attribute",
+        |mut guest: Guest, (name, value): (WasmStr, WasmStr)| -> Edited {
+            let name = text(&mut guest, &name)?;
+            let value = text(&mut guest, &value)?;
+            edit(&mut guest, |message| message.attributes.set(&name?, &value?))
+        },
+    )
 }
 
 fn write_log(guest: Guest, (level, line): (LogLevel, WasmStr)) -> Result<()> {
@@ -138,7 +195,13 @@ fn write_log(guest: Guest, (level, line): (LogLevel, WasmStr)) -> Result<()> {
     }
     let line = line.to_str(&guest)?;
     let line = one_line(&line);
-    let (filter, request_id) = (&*state.filter, state.message.as_ref().map(|message| lossy(message.facts.request_id.as_bytes())));
+    let (filter, request_id) = (
+        &*state.filter,
+        state
+            .message
+            .as_ref()
+            .map(|message| lossy(message.facts.request_id.as_bytes())),
+    );
     match level {
         LogLevel::Debug => tracing::debug!(target: "tamis::guest", filter, request_id, "{line}"),
         LogLevel::Info => tracing::info!(target: "tamis::guest", filter, request_id, "{line}"),
@@ -229,7 +292,10 @@ fn field(guest: &mut Guest, name: &WasmStr, value: &WasmList<u8>) -> Result<Fiel
 }
 
 fn header((name, value): (&HeaderName, &HeaderValue)) -> Header {
-    Header { name: name.as_str().to_owned(), value: value.as_bytes().to_vec() }
+    Header {
+        name: name.as_str().to_owned(),
+        value: value.as_bytes().to_vec(),
+    }
 }
 
 fn lossy(bytes: &[u8]) -> String {
@@ -239,7 +305,15 @@ fn lossy(bytes: &[u8]) -> String {
 /// At most [`MAX_LOG_LINE`] bytes, without anything that could break a line or move a terminal's cursor.
 fn one_line(text: &str) -> String {
     let cut = &text[..text.floor_char_boundary(MAX_LOG_LINE)];
-    cut.chars().flat_map(|character| if character.is_control() { character.escape_default().collect() } else { vec![character] }).collect()
+    cut.chars()
+        .flat_map(|character| {
+            if character.is_control() {
+                character.escape_default().collect()
+            } else {
+                vec![character]
+            }
+        })
+        .collect()
 }
 
 #[cfg(test)]

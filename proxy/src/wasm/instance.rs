@@ -67,31 +67,64 @@ impl Instance {
         let mut store = new_store(filter);
         store.data_mut().ticks_left = START_TICKS;
         let started = tokio::time::timeout(START_WALL, async {
-            let instance = filter.pre.instantiate_async(&mut store).await.map_err(StartError::instantiate)?;
-            let function = |store: &mut Store<State>, index| instance.get_typed_func::<(), (bindings::Verdict,)>(store, index);
-            let request_head = filter.exports.request_head.as_ref().map(|index| function(&mut store, index)).transpose();
-            let response_head = filter.exports.response_head.as_ref().map(|index| function(&mut store, index)).transpose();
+            let instance = filter
+                .pre
+                .instantiate_async(&mut store)
+                .await
+                .map_err(StartError::instantiate)?;
+            let function =
+                |store: &mut Store<State>, index| instance.get_typed_func::<(), (bindings::Verdict,)>(store, index);
+            let request_head = filter
+                .exports
+                .request_head
+                .as_ref()
+                .map(|index| function(&mut store, index))
+                .transpose();
+            let response_head = filter
+                .exports
+                .response_head
+                .as_ref()
+                .map(|index| function(&mut store, index))
+                .transpose();
             if let Some(index) = &filter.exports.configure {
                 let configure = instance
                     .get_typed_func::<(&str,), (Result<(), String>,)>(&mut store, index)
                     .map_err(StartError::mismatch)?;
-                let (verdict,) = configure.call_async(&mut store, (&filter.config,)).await.map_err(StartError::trapped)?;
+                let (verdict,) = configure
+                    .call_async(&mut store, (&filter.config,))
+                    .await
+                    .map_err(StartError::trapped)?;
                 verdict.map_err(StartError::refused)?;
             }
-            Ok((request_head.map_err(StartError::mismatch)?, response_head.map_err(StartError::mismatch)?))
+            Ok((
+                request_head.map_err(StartError::mismatch)?,
+                response_head.map_err(StartError::mismatch)?,
+            ))
         });
         let (request_head, response_head) = started.await.map_err(|_| StartError::timed_out())??;
-        Ok(Box::new(Self { store, request_head, response_head, served: 0 }))
+        Ok(Box::new(Self {
+            store,
+            request_head,
+            response_head,
+            served: 0,
+        }))
     }
 
     /// Runs one hook with `message`, which is back in its place whatever happens, also when the future is dropped.
     /// After a failure the instance must be dropped.
-    pub async fn call(&mut self, hook: Hook, message: &mut Option<Box<Message>>, filter: &Filter) -> Result<Verdict, (Failure, String)> {
+    pub async fn call(
+        &mut self,
+        hook: Hook,
+        message: &mut Option<Box<Message>>,
+        filter: &Filter,
+    ) -> Result<Verdict, (Failure, String)> {
         let function = match hook {
             Hook::RequestHead => self.request_head,
             Hook::ResponseHead => self.response_head,
         };
-        let Some(function) = function else { return Ok(Verdict::Proceed) };
+        let Some(function) = function else {
+            return Ok(Verdict::Proceed);
+        };
         let turn = Turn::begin(&mut self.store, message, filter);
         let called = within(filter.limits.wall, function.call_async(&mut *turn.store, ())).await;
         let (verdict,) = match called {
@@ -124,7 +157,11 @@ fn new_store(filter: &Filter) -> Store<State> {
         log: Arc::clone(&filter.log),
         header_bytes_left: 0,
         metrics: Vec::new(),
-        memory: MemoryLimit { used: 0, limit: filter.limits.memory, denied: false },
+        memory: MemoryLimit {
+            used: 0,
+            limit: filter.limits.memory,
+            denied: false,
+        },
         ticks_left: 0,
     };
     let mut store = Store::new(filter.pre.engine(), state);
@@ -186,14 +223,19 @@ fn checked(verdict: bindings::Verdict) -> Result<Verdict, String> {
         bindings::Verdict::Proceed => return Ok(Verdict::Proceed),
         bindings::Verdict::Reply(reply) => reply,
     };
-    let status = head::final_status(reply.status).map_err(|_| format!("status {} cannot be a reply's", reply.status))?;
+    let status =
+        head::final_status(reply.status).map_err(|_| format!("status {} cannot be a reply's", reply.status))?;
     let mut headers = HeaderMap::with_capacity(reply.headers.len().min(head::MAX_FIELDS));
     for header in &reply.headers {
         head::writable(header.name.as_bytes(), &header.value)
             .and_then(|field| head::append(&mut headers, field))
             .map_err(|error| format!("header {:?} of a reply is refused: {error:?}", header.name))?;
     }
-    Ok(Verdict::Reply(Reply { status, headers, body: Bytes::from(reply.body) }))
+    Ok(Verdict::Reply(Reply {
+        status,
+        headers,
+        body: Bytes::from(reply.body),
+    }))
 }
 
 impl State {
@@ -212,7 +254,10 @@ struct OutOfTime;
 
 impl fmt::Display for OutOfTime {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "over the limit of processor time, counted in ticks of {TICK:?}")
+        write!(
+            formatter,
+            "over the limit of processor time, counted in ticks of {TICK:?}"
+        )
     }
 }
 
@@ -251,24 +296,43 @@ pub struct StartError {
 
 impl StartError {
     fn instantiate(error: wasmtime::Error) -> Self {
-        let failure = if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() { Failure::NoInstance } else { Failure::Start };
-        Self { failure, text: format!("does not start: {error:#}") }
+        let failure = if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() {
+            Failure::NoInstance
+        } else {
+            Failure::Start
+        };
+        Self {
+            failure,
+            text: format!("does not start: {error:#}"),
+        }
     }
 
     fn mismatch(error: wasmtime::Error) -> Self {
-        Self { failure: Failure::Start, text: format!("does not fit the interface tamis:filter@0.1.0: {error:#}") }
+        Self {
+            failure: Failure::Start,
+            text: format!("does not fit the interface tamis:filter@0.1.0: {error:#}"),
+        }
     }
 
     fn trapped(error: wasmtime::Error) -> Self {
-        Self { failure: Failure::Start, text: format!("`configure` failed: {error:#}") }
+        Self {
+            failure: Failure::Start,
+            text: format!("`configure` failed: {error:#}"),
+        }
     }
 
     fn refused(message: String) -> Self {
-        Self { failure: Failure::Start, text: format!("its configuration is refused: {message}") }
+        Self {
+            failure: Failure::Start,
+            text: format!("its configuration is refused: {message}"),
+        }
     }
 
     fn timed_out() -> Self {
-        Self { failure: Failure::Start, text: format!("did not start within {START_WALL:?}") }
+        Self {
+            failure: Failure::Start,
+            text: format!("did not start within {START_WALL:?}"),
+        }
     }
 }
 

@@ -30,7 +30,11 @@ impl Pools {
     /// The filter's pool, made at its first use.
     pub fn of(&self, filter: &Arc<Filter>) -> Rc<Pool> {
         let mut pools = self.pools.borrow_mut();
-        Rc::clone(pools.entry(filter.id()).or_insert_with(|| Rc::new(Pool::new(Arc::clone(filter)))))
+        Rc::clone(
+            pools
+                .entry(filter.id())
+                .or_insert_with(|| Rc::new(Pool::new(Arc::clone(filter)))),
+        )
     }
 
     /// Drops the guests at rest of filters that are no longer wanted; those at work are dropped when they are done.
@@ -54,7 +58,10 @@ impl Pools {
     /// Each filter with its live guests and their linear memory.
     pub fn usage(&self) -> Vec<(Arc<str>, u32, usize)> {
         let pools = self.pools.borrow();
-        pools.values().map(|pool| (Arc::clone(pool.filter.name()), pool.live.get(), pool.memory.get())).collect()
+        pools
+            .values()
+            .map(|pool| (Arc::clone(pool.filter.name()), pool.live.get(), pool.memory.get()))
+            .collect()
     }
 }
 
@@ -77,7 +84,14 @@ struct Rested {
 
 impl Pool {
     fn new(filter: Arc<Filter>) -> Self {
-        Self { filter, idle: RefCell::default(), live: Cell::new(0), memory: Cell::new(0), freed: Notify::new(), retired: Cell::new(false) }
+        Self {
+            filter,
+            idle: RefCell::default(),
+            live: Cell::new(0),
+            memory: Cell::new(0),
+            freed: Notify::new(),
+            retired: Cell::new(false),
+        }
     }
 
     /// A guest for one exchange: one at rest, a new one, or, when there are as many as allowed, the next that is free
@@ -92,7 +106,13 @@ impl Pool {
     fn rested(self: &Rc<Self>) -> Option<Lease> {
         let Rested { instance, .. } = self.idle.borrow_mut().pop()?;
         let memory = instance.memory_bytes();
-        Some(Lease { held: Some(Held { instance: Some(instance), memory }), pool: Rc::clone(self) })
+        Some(Lease {
+            held: Some(Held {
+                instance: Some(instance),
+                memory,
+            }),
+            pool: Rc::clone(self),
+        })
     }
 
     async fn lease_slowly(self: &Rc<Self>) -> Result<Lease, (Failure, String)> {
@@ -109,15 +129,26 @@ impl Pool {
         match waited.await {
             Ok(Some(lease)) => Ok(lease),
             Ok(None) => self.start().await,
-            Err(_) => Err((Failure::NoInstance, format!("all {} instances were busy for {wall:?}", self.live.get()))),
+            Err(_) => Err((
+                Failure::NoInstance,
+                format!("all {} instances were busy for {wall:?}", self.live.get()),
+            )),
         }
     }
 
     async fn start(self: &Rc<Self>) -> Result<Lease, (Failure, String)> {
         self.live.set(self.live.get() + 1);
         // Made first, so that the count is right again if starting fails or is given up.
-        let mut lease = Lease { held: Some(Held { instance: None, memory: 0 }), pool: Rc::clone(self) };
-        let instance = Instance::start(&self.filter).await.map_err(|error| (error.failure, error.to_string()))?;
+        let mut lease = Lease {
+            held: Some(Held {
+                instance: None,
+                memory: 0,
+            }),
+            pool: Rc::clone(self),
+        };
+        let instance = Instance::start(&self.filter)
+            .await
+            .map_err(|error| (error.failure, error.to_string()))?;
         if let Some(held) = &mut lease.held {
             held.instance = Some(instance);
             held.weigh(self);
@@ -179,12 +210,18 @@ impl Lease {
         let reuse = pool.filter.limits.reuse;
         let Some(held) = &mut self.held else { return };
         held.weigh(&pool);
-        let again = held.instance.as_mut().is_some_and(|instance| instance.served_one(reuse));
+        let again = held
+            .instance
+            .as_mut()
+            .is_some_and(|instance| instance.served_one(reuse));
         if !again || pool.retired.get() {
             return;
         }
         if let Some(instance) = self.held.take().and_then(|held| held.instance) {
-            pool.idle.borrow_mut().push(Rested { instance, since: Instant::now() });
+            pool.idle.borrow_mut().push(Rested {
+                instance,
+                since: Instant::now(),
+            });
             pool.freed.notify_one();
         }
     }
