@@ -35,6 +35,7 @@ pub struct Connection {
     /// Its listener is gone from the current generation.
     orphaned: Cell<bool>,
     key: usize,
+    watched: Cell<bool>,
     series: ListenerSeries,
 }
 
@@ -74,6 +75,7 @@ impl Connection {
             heads: Cell::new(0),
             orphaned: Cell::new(false),
             key: worker.enter(sockets),
+            watched: Cell::new(false),
             series,
             worker: Rc::clone(worker),
             pinned: RefCell::new(Rc::clone(&pinned)),
@@ -82,7 +84,10 @@ impl Connection {
 
     /// Looks at the worker again whenever `waker` is woken by it.
     pub fn watch_worker(&self, waker: &Waker) {
-        self.worker.watch(self.key, waker);
+        if !self.watched.replace(true) {
+            // A task's waker stays the same.
+            self.worker.watch(self.key, waker);
+        }
         self.rest();
     }
 
@@ -110,7 +115,7 @@ impl Connection {
 
     /// Between exchanges a connection holds on to no old generation.
     fn rest(&self) {
-        if !self.wire.is_busy() {
+        if !self.wire.is_busy() && !self.worker.is_current(&self.pinned.borrow()) {
             self.renew();
         }
     }

@@ -97,6 +97,7 @@ pub struct Exchange {
     closes: bool,
     status: u16,
     response_bytes: u64,
+    /// The response was handed over whole.
     complete: bool,
     /// For the access log only, as the client sent them.
     authority: Option<HeaderValue>,
@@ -284,10 +285,11 @@ impl Exchange {
                 }
                 Sent::Unsent(_) => return Err(Kind::Reset.into()),
             };
+            let waited = sent.elapsed();
             connection
                 .worker
-                .upstream_answered(&upstream.pool, upstream.endpoint, response.status(), sent.elapsed());
-            self.upstream = Some(upstream.answered(sender.sender, sent.elapsed()));
+                .upstream_answered(&upstream.pool, upstream.endpoint, response.status(), waited);
+            self.upstream = Some(upstream.answered(sender.sender, waited));
             return self.accept(response);
         }
     }
@@ -541,13 +543,12 @@ impl Exchange {
         })
     }
 
-    /// The response has been handed over whole: the upstream's connection can serve the next request.
-    fn complete(&mut self) {
-        self.complete = true;
+    /// Its response was handed over whole, so the upstream's connection can serve the next request.
+    fn put_back(&mut self, now: Instant) {
         if let Some(upstream) = &mut self.upstream
             && let Some(sender) = upstream.sender.take()
         {
-            upstream.pool.put_back(upstream.endpoint, sender, Instant::now());
+            upstream.pool.put_back(upstream.endpoint, sender, now);
         }
     }
 
@@ -598,6 +599,9 @@ impl Drop for Exchange {
             self.reason = "client_closed";
         }
         let now = Instant::now();
+        if self.complete {
+            self.put_back(now);
+        }
         let duration = now.duration_since(self.started);
         let series = self.pinned.series(&self.connection.worker, self.listener, self.route);
         self.connection
@@ -813,7 +817,7 @@ impl ResponseBody {
 
     fn finish(&mut self) {
         if let Some(mut exchange) = self.exchange.take() {
-            exchange.complete();
+            exchange.complete = true;
         }
     }
 }

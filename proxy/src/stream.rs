@@ -2,6 +2,7 @@
 //!
 //! Data plane. It knows nothing of HTTP.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -30,6 +31,13 @@ impl Stream {
     }
 }
 
+/// Up to here, copying the pieces of a write together costs less than the kernel's walk over a vector of them.
+const GATHER_BYTES: usize = 4 << 10;
+
+thread_local! {
+    static GATHERED: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(GATHER_BYTES));
+}
+
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
@@ -52,6 +60,13 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if slices.iter().map(|slice| slice.len()).sum::<usize>() <= GATHER_BYTES {
+            return GATHERED.with_borrow_mut(|gathered| {
+                gathered.clear();
+                slices.iter().for_each(|slice| gathered.extend_from_slice(slice));
+                self.poll_write(context, gathered)
+            });
+        }
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),

@@ -25,7 +25,7 @@ pub struct Watcher {
 }
 
 enum Message {
-    Paths(Vec<PathBuf>),
+    Paths(Vec<(PathBuf, Option<Mark>)>),
     Event,
     Stop,
 }
@@ -61,9 +61,14 @@ impl Watcher {
         Ok(Self { messages })
     }
 
-    /// Watches these paths, as they are now, in place of those before.
+    /// Watches these paths in place of those before. Whatever happens to them from now on is a change.
     pub fn set(&self, paths: Vec<PathBuf>) {
-        let _ = self.messages.send(Message::Paths(paths));
+        let marked = paths.into_iter().map(|path| {
+            let mark = mark(&path);
+            (path, mark)
+        });
+        // The thread ends with this watcher only.
+        let _ = self.messages.send(Message::Paths(marked.collect()));
     }
 }
 
@@ -86,7 +91,10 @@ impl<F: Fn()> Watch<F> {
         loop {
             let wait = if since.is_some() { QUIET } else { POLL };
             match messages.recv_timeout(wait) {
-                Ok(Message::Paths(paths)) => self.set(paths),
+                Ok(Message::Paths(paths)) => {
+                    self.set(paths);
+                    since.get_or_insert_with(Instant::now);
+                }
                 Ok(Message::Event) => {
                     let first = *since.get_or_insert_with(Instant::now);
                     if first.elapsed() >= LONGEST {
@@ -103,14 +111,14 @@ impl<F: Fn()> Watch<F> {
         }
     }
 
-    /// Keeps the marks of paths that stay, so that a change between reading and watching is not lost.
-    fn set(&mut self, paths: Vec<PathBuf>) {
-        let mut marks = HashMap::new();
-        for path in paths {
-            let mark = self.marks.remove(&path).unwrap_or_else(|| mark(&path));
-            marks.insert(path, mark);
-        }
-        self.marks = marks;
+    /// Keeps the marks of paths that stay: what happened to them before is still to be told.
+    fn set(&mut self, paths: Vec<(PathBuf, Option<Mark>)>) {
+        let old = std::mem::take(&mut self.marks);
+        let keep = |(path, new): (PathBuf, Option<Mark>)| {
+            let mark = old.get(&path).cloned().unwrap_or(new);
+            (path, mark)
+        };
+        self.marks = paths.into_iter().map(keep).collect();
         self.watch_folders();
     }
 

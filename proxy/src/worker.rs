@@ -192,11 +192,16 @@ impl Worker {
     /// The generation for a new exchange.
     pub fn pin(&self) -> Rc<Pinned> {
         let pinned = self.pinned.borrow();
-        if pinned.snapshot.generation == self.live.generation.load(Ordering::Acquire) {
+        if self.is_current(&pinned) {
             return Rc::clone(&pinned);
         }
         drop(pinned);
         self.renew()
+    }
+
+    /// Whether no newer generation is live.
+    pub fn is_current(&self, pinned: &Pinned) -> bool {
+        pinned.snapshot.generation == self.live.generation.load(Ordering::Acquire)
     }
 
     fn renew(&self) -> Rc<Pinned> {
@@ -285,7 +290,7 @@ impl Worker {
     /// Who is to be woken when this connection has to look at the worker again.
     pub fn watch(&self, connection: usize, waker: &Waker) {
         if let Some(entry) = self.connections.borrow_mut().get_mut(connection) {
-            entry.waker.get_or_insert_with(|| waker.clone()).clone_from(waker);
+            entry.waker = Some(waker.clone());
         }
     }
 

@@ -13,6 +13,10 @@ use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 /// The unit of a guest's processor time.
 pub const TICK: Duration = Duration::from_millis(1);
 
+/// Ticks between two looks at whether any guest has run. One that runs on says so at each tick, so it is never left
+/// without them.
+const REST_AFTER: u32 = 1000;
+
 /// Core instances for one component: its own module, and the shims that `wit-component` puts around it (two), with
 /// room for a component made of two languages.
 const CORE_INSTANCES_PER_COMPONENT: u32 = 8;
@@ -40,7 +44,7 @@ pub struct Reservation {
 #[derive(Clone)]
 pub struct Engine {
     inner: wasmtime::Engine,
-    _ticker: Arc<Ticker>,
+    ticker: Arc<Ticker>,
 }
 
 impl Engine {
@@ -56,8 +60,13 @@ impl Engine {
             Ticker::start(inner.clone()).map_err(|error| format!("wasm: cannot start the epoch thread: {error}"))?;
         Ok(Self {
             inner,
-            _ticker: Arc::new(ticker),
+            ticker: Arc::new(ticker),
         })
+    }
+
+    /// A guest is about to run, or runs on.
+    pub(super) fn guest_runs(&self) {
+        self.ticker.needed();
     }
 
     pub(super) fn inner(&self) -> &wasmtime::Engine {
@@ -96,33 +105,82 @@ fn pool(reservation: Reservation) -> PoolingAllocationConfig {
     pool
 }
 
-/// The thread that advances the epoch.
+/// The thread that advances the epoch each millisecond, as long as guests are called.
+///
+/// With nothing to bound it rests, so that an idle proxy, or one without components, is not woken a thousand times a
+/// second. A call finds out with one load of a flag that hardly ever changes.
 struct Ticker {
-    stop: Arc<AtomicBool>,
+    state: Arc<TickerState>,
     thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct TickerState {
+    /// A guest has run since the thread last looked.
+    needed: AtomicBool,
+    resting: AtomicBool,
+    stop: AtomicBool,
 }
 
 impl Ticker {
     fn start(engine: wasmtime::Engine) -> std::io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::Builder::new().name("tamis-epoch".into()).spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                std::thread::sleep(TICK);
-                engine.increment_epoch();
-            }
-        })?;
+        let state = Arc::new(TickerState::default());
+        let shared = Arc::clone(&state);
+        let thread = std::thread::Builder::new()
+            .name("tamis-epoch".into())
+            .spawn(move || shared.tick(&engine))?;
         Ok(Self {
-            stop,
+            state,
             thread: Some(thread),
         })
+    }
+
+    fn needed(&self) {
+        // Read first: a store would take the line from every other worker.
+        if !self.state.needed.load(Ordering::Relaxed) {
+            self.state.needed.store(true, Ordering::SeqCst);
+            if self.state.resting.load(Ordering::SeqCst)
+                && let Some(thread) = &self.thread
+            {
+                thread.thread().unpark();
+            }
+        }
+    }
+}
+
+impl TickerState {
+    fn tick(&self, engine: &wasmtime::Engine) {
+        let mut quiet = 0;
+        while !self.stop.load(Ordering::Relaxed) {
+            std::thread::sleep(TICK);
+            engine.increment_epoch();
+            quiet += 1;
+            if quiet < REST_AFTER {
+                continue;
+            }
+            quiet = 0;
+            if !self.needed.swap(false, Ordering::SeqCst) {
+                self.rest();
+            }
+        }
+    }
+
+    /// Until a guest is called. The flag is up before the last look at `needed`, and a caller looks at it after it has
+    /// set `needed`: one of the two sees the other.
+    fn rest(&self) {
+        self.resting.store(true, Ordering::SeqCst);
+        while !self.needed.load(Ordering::SeqCst) && !self.stop.load(Ordering::SeqCst) {
+            std::thread::park();
+        }
+        self.resting.store(false, Ordering::SeqCst);
     }
 }
 
 impl Drop for Ticker {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.state.stop.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
             // A panic of the ticker has been reported by its own thread.
             let _ = thread.join();
         }

@@ -66,6 +66,7 @@ pub struct Filter {
     id: u64,
     name: Arc<str>,
     artifact: Arc<Artifact>,
+    pub(super) engine: Engine,
     pub(super) pre: InstancePre<State>,
     pub(super) exports: Exports,
     /// JSON text for `configure`.
@@ -103,6 +104,7 @@ impl Filter {
             id: next_id(),
             name: name.into(),
             artifact,
+            engine: engine.clone(),
             pre,
             exports,
             config,

@@ -17,7 +17,7 @@ use wasmtime::component::TypedFunc;
 use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 
 use super::bindings;
-use super::engine::TICK;
+use super::engine::{Engine, TICK};
 use super::filter::{Filter, LogBudget};
 use crate::filter::{Failure, Hook, Reply, Verdict};
 use crate::head::{self, Message};
@@ -44,6 +44,7 @@ pub struct State {
     /// The exchange whose hook is running.
     pub(super) message: Option<Box<Message>>,
     pub(super) filter: Arc<str>,
+    engine: Engine,
     pub(super) log: Arc<LogBudget>,
     /// Bytes that the running hook may still write into heads.
     pub(super) header_bytes_left: usize,
@@ -66,6 +67,7 @@ impl Instance {
     pub async fn start(filter: &Filter) -> Result<Box<Self>, StartError> {
         let mut store = new_store(filter);
         store.data_mut().ticks_left = START_TICKS;
+        filter.engine.guest_runs();
         let started = tokio::time::timeout(START_WALL, async {
             let instance = filter
                 .pre
@@ -154,6 +156,7 @@ fn new_store(filter: &Filter) -> Store<State> {
     let state = State {
         message: None,
         filter: Arc::clone(filter.name()),
+        engine: filter.engine.clone(),
         log: Arc::clone(&filter.log),
         header_bytes_left: 0,
         metrics: Vec::new(),
@@ -178,6 +181,7 @@ fn on_tick(mut store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDead
     match state.ticks_left.checked_sub(1) {
         Some(left) => {
             state.ticks_left = left;
+            state.engine.guest_runs();
             Ok(UpdateDeadline::Yield(1))
         }
         None => Err(OutOfTime.into()),
@@ -195,6 +199,7 @@ impl<'a> Turn<'a> {
         let state = store.data_mut();
         state.message = home.take();
         state.ticks_left = filter.limits.cpu_ticks;
+        state.engine.guest_runs();
         state.header_bytes_left = filter.limits.header_bytes;
         store.set_epoch_deadline(1);
         Self { store, home }

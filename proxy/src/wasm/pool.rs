@@ -51,6 +51,8 @@ impl Pools {
     /// Drops guests that have been at rest for a minute.
     pub fn sweep(&self, now: Instant) {
         for pool in self.pools.borrow().values() {
+            // Looking here now and then is cheaper than at a clock for every exchange.
+            pool.swept.set(now);
             pool.release(|rested| now.duration_since(rested.since) >= IDLE);
         }
     }
@@ -74,11 +76,13 @@ pub struct Pool {
     /// Linear memory of all of them, as of the last time that each was put back.
     memory: Cell<usize>,
     freed: Notify,
+    swept: Cell<Instant>,
     retired: Cell<bool>,
 }
 
 struct Rested {
     instance: Box<Instance>,
+    /// The last sweep before it was put here.
     since: Instant,
 }
 
@@ -90,6 +94,7 @@ impl Pool {
             live: Cell::new(0),
             memory: Cell::new(0),
             freed: Notify::new(),
+            swept: Cell::new(Instant::now()),
             retired: Cell::new(false),
         }
     }
@@ -220,7 +225,7 @@ impl Lease {
         if let Some(instance) = self.held.take().and_then(|held| held.instance) {
             pool.idle.borrow_mut().push(Rested {
                 instance,
-                since: Instant::now(),
+                since: pool.swept.get(),
             });
             pool.freed.notify_one();
         }
