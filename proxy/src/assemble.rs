@@ -146,10 +146,6 @@ impl Assembler {
             log.reopen();
         }
     }
-
-    pub fn log(&self) -> Option<&AccessLog> {
-        self.parts.log.as_ref().map(|(_, _, log)| log)
-    }
 }
 
 /// One assembly under way.
@@ -384,7 +380,7 @@ impl<'a> Build<'a> {
     }
 
     fn sockets(&mut self, listener: &config::Listener) -> std::io::Result<Arc<Sockets>> {
-        let key = (listener.name.clone(), address(&listener.address));
+        let key = socket_key(listener);
         let kept = self.assembler.parts.sockets.get(&key).cloned();
         let sockets = match kept {
             Some(sockets) => sockets,
@@ -431,6 +427,16 @@ fn shadowed(config: &Config, table: &route::Table) -> Vec<String> {
         )
     };
     table.shadowed().into_iter().map(warning).collect()
+}
+
+/// Sockets follow their address, so that a listener can be renamed; with port 0 each listener has its own.
+fn socket_key(listener: &config::Listener) -> (String, Address) {
+    let address = address(&listener.address);
+    let name = match address {
+        Address::Tcp(tcp) if tcp.port() == 0 => listener.name.clone(),
+        _ => String::new(),
+    };
+    (name, address)
 }
 
 fn authority(bound: &Address) -> HeaderValue {

@@ -110,7 +110,7 @@ impl Connection {
 
     /// Whether the connection is to end with its current exchange.
     pub fn is_closing(&self) -> bool {
-        self.worker.is_draining() || self.orphaned.get()
+        self.worker.is_draining() || self.orphaned.get() || (!self.wire.is_busy() && self.wire.is_lost())
     }
 
     /// Between exchanges a connection holds on to no old generation.

@@ -11,10 +11,9 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::SendRequest;
 use tokio::time::Instant;
 
 use crate::body::{Body, RequestBody, Upload, UploadFault};
@@ -30,6 +29,7 @@ use crate::reply::{self, Error, Kind};
 use crate::route::Target;
 use crate::snapshot::{Action, Listener, Redirect, Route};
 use crate::telemetry::record::Record;
+use crate::wire::Expired;
 use crate::worker::{Pinned, Scene};
 
 /// A request's body of at most so many bytes is read to its end after an early answer, so that the connection can be
@@ -110,7 +110,7 @@ struct Upstream {
     pool: Rc<ClusterPool>,
     endpoint: usize,
     /// Kept until the response has been read, then pooled.
-    sender: Option<SendRequest<RequestBody>>,
+    connection: Option<pool::Connection>,
     time_to_head: Option<Duration>,
 }
 
@@ -276,20 +276,24 @@ impl Exchange {
             };
             let reused = sender.reused;
             let sent = Instant::now();
-            let response = match self.send(&upstream, &mut sender, request, sent).await? {
-                Sent::Response(response) => response,
+            let response = match self.send(&upstream, &mut sender, request, sent).await {
+                Ok(Sent::Response(response)) => response,
                 // The peer closed an idle connection before it took anything of this request.
-                Sent::Unsent(returned) if reused => {
+                Ok(Sent::Unsent(returned)) if reused => {
                     request = returned;
                     continue;
                 }
-                Sent::Unsent(_) => return Err(Kind::Reset.into()),
+                failed => {
+                    // The record says where the request went all the same.
+                    self.upstream = Some(upstream);
+                    return Err(failed.err().unwrap_or(Kind::Reset.into()));
+                }
             };
             let waited = sent.elapsed();
             connection
                 .worker
                 .upstream_answered(&upstream.pool, upstream.endpoint, response.status(), waited);
-            self.upstream = Some(upstream.answered(sender.sender, waited));
+            self.upstream = Some(upstream.answered(sender, waited));
             return self.accept(response);
         }
     }
@@ -331,7 +335,7 @@ impl Exchange {
         Ok(Upstream {
             pool: Rc::clone(pool),
             endpoint,
-            sender: None,
+            connection: None,
             time_to_head: None,
         })
     }
@@ -435,7 +439,7 @@ impl Exchange {
     /// Makes `reply` the answer. An upstream's response, if there was one, is dropped with its connection.
     fn local(&mut self, reply: Reply) -> Body {
         if let Some(upstream) = &mut self.upstream {
-            upstream.sender = None;
+            upstream.connection = None;
         }
         if let Some(message) = &mut self.message {
             message.response = Some(ResponseHead {
@@ -532,7 +536,7 @@ impl Exchange {
             headers.remove(header::CONTENT_LENGTH);
         }
         self.connection.worker.via.append(headers);
-        if self.closes || self.connection.is_closing() {
+        if self.closes || self.is_overtaken() || self.connection.is_closing() {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         self.status = response.status().as_u16();
@@ -546,10 +550,16 @@ impl Exchange {
     /// Its response was handed over whole, so the upstream's connection can serve the next request.
     fn put_back(&mut self, now: Instant) {
         if let Some(upstream) = &mut self.upstream
-            && let Some(sender) = upstream.sender.take()
+            && let Some(connection) = upstream.connection.take()
         {
-            upstream.pool.put_back(upstream.endpoint, sender, now);
+            upstream.pool.put_back(upstream.endpoint, connection, now);
         }
+    }
+
+    /// An answer that overtakes its request leaves bytes that nobody will read (RFC 9112 9.3): neither connection can
+    /// carry another exchange.
+    fn is_overtaken(&self) -> bool {
+        self.upload.as_ref().is_some_and(|upload| !upload.ended.get())
     }
 
     fn write_record(&self, duration: Duration) {
@@ -596,10 +606,13 @@ impl Drop for Exchange {
     /// Runs exactly once for every request that hyper could parse.
     fn drop(&mut self) {
         if !self.complete && self.reason.is_empty() {
-            self.reason = "client_closed";
+            self.reason = match self.connection.wire.expired() {
+                Some(Expired::Write) => "write_timeout",
+                _ => "client_closed",
+            };
         }
         let now = Instant::now();
-        if self.complete {
+        if self.complete && !self.is_overtaken() {
             self.put_back(now);
         }
         let duration = now.duration_since(self.started);
@@ -619,8 +632,8 @@ impl Upstream {
         &self.pool.cluster.endpoints[self.endpoint].label
     }
 
-    fn answered(mut self, sender: SendRequest<RequestBody>, waited: Duration) -> Self {
-        self.sender = Some(sender);
+    fn answered(mut self, connection: pool::Connection, waited: Duration) -> Self {
+        self.connection = Some(connection);
         self.time_to_head = Some(waited);
         self
     }
@@ -815,6 +828,12 @@ impl ResponseBody {
         Error::new(kind, chain_of(error))
     }
 
+    /// The answer to HEAD has a body only in its length.
+    fn is_for_head(&self) -> bool {
+        let message = self.exchange.as_ref().and_then(|exchange| exchange.message.as_ref());
+        matches!(self.body, Body::Full(_)) && message.is_some_and(|message| message.request.method == Method::HEAD)
+    }
+
     fn finish(&mut self) {
         if let Some(mut exchange) = self.exchange.take() {
             exchange.complete = true;
@@ -825,7 +844,7 @@ impl ResponseBody {
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         // hyper asks no more once a length is reached.
-        if self.body.is_end_stream() {
+        if self.body.is_end_stream() || self.is_for_head() {
             self.finish();
         }
     }

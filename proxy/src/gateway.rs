@@ -8,6 +8,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 
 use http::StatusCode;
 use hyper::server::conn::http1;
@@ -23,6 +24,8 @@ use crate::worker::Worker;
 const HYPER_MAX_FIELDS: usize = 100;
 /// hyper reads no less at once.
 const HYPER_MIN_BUFFER: usize = 8 << 10;
+/// What the kernel holds for a client beyond what is on its way; enough to keep a fast one busy.
+const UNSENT_BYTES: u32 = 128 << 10;
 /// The answer to a head that did not come to its end in time (RFC 9110 15.5.9).
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
@@ -31,6 +34,9 @@ pub fn open(worker: &Rc<Worker>, sockets: u64, stream: Stream, client: Option<So
     if let Stream::Tcp(stream) = &stream {
         // Best effort: without it, an answer in two writes waits for an acknowledgement in between.
         let _ = stream.set_nodelay(true);
+        // Writable means room for more, as the client takes bytes: with the kernel's default, a slow reader of a large
+        // response frees nothing for half a minute and looks like one that has stopped.
+        let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES);
     }
     if let Some(connection) = Connection::open(worker, sockets, stream, client) {
         tokio::task::spawn_local(serve(connection));
@@ -76,7 +82,11 @@ async fn drive(connection: &Rc<Connection>) -> hyper::Result<()> {
             told = true;
             serving.as_mut().graceful_shutdown();
         }
-        serving.as_mut().poll(context)
+        let polled = serving.as_mut().poll(context);
+        if polled.is_pending() && connection.wire.is_overdue(context) {
+            return Poll::Ready(Ok(()));
+        }
+        polled
     })
     .await
 }

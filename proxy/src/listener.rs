@@ -6,10 +6,11 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileTypeExt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -34,6 +35,8 @@ pub struct Sockets {
     /// As bound: with the port that the kernel chose for port 0.
     pub bound: Address,
     sockets: Vec<Socket>,
+    /// Its Unix socket's file is gone; a successor's must not be removed.
+    closed: AtomicBool,
 }
 
 impl Sockets {
@@ -48,11 +51,31 @@ impl Sockets {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             bound,
             sockets,
+            closed: AtomicBool::new(false),
         })
     }
 
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Stops listening now, however long an exchange still holds on to its generation: on Linux, shutting a listening
+    /// socket down takes it out of its port. Connections that nobody has accepted yet are reset.
+    pub fn close(&self) {
+        for socket in &self.sockets {
+            // One that does not listen any more is what was wanted.
+            let _ = socket.shutdown(std::net::Shutdown::Read);
+        }
+        self.remove_file();
+    }
+
+    fn remove_file(&self) {
+        if let Address::Unix(path) = &self.bound
+            && !self.closed.swap(true, Ordering::Relaxed)
+        {
+            // Somebody else may have removed it already.
+            let _ = std::fs::remove_file(path);
+        }
     }
 
     /// A worker's own socket, ready to be polled.
@@ -63,10 +86,7 @@ impl Sockets {
 
 impl Drop for Sockets {
     fn drop(&mut self) {
-        if let Address::Unix(path) = &self.bound {
-            // Somebody else may have removed it already.
-            let _ = std::fs::remove_file(path);
-        }
+        self.remove_file();
     }
 }
 
@@ -126,7 +146,7 @@ fn remove_stale(path: &std::path::Path) -> io::Result<()> {
     }
 }
 
-/// Accepts for one worker until the task is dropped.
+/// Accepts for one worker until the task is dropped or the sockets are closed.
 pub async fn accept(worker: Rc<Worker>, sockets: Arc<Sockets>) -> io::Result<()> {
     let socket = sockets.socket(worker.index)?;
     match &sockets.bound {
@@ -134,39 +154,44 @@ pub async fn accept(worker: Rc<Worker>, sockets: Arc<Sockets>) -> io::Result<()>
             let listener = TcpListener::from_std(socket.into())?;
             loop {
                 let accepted = listener.accept().await;
-                admit(
-                    &worker,
-                    &sockets,
-                    accepted.map(|(stream, peer)| (Stream::Tcp(stream), Some(peer))),
-                )
-                .await;
+                let accepted = accepted.map(|(stream, peer)| (Stream::Tcp(stream), Some(peer)));
+                if admit(&worker, &sockets, accepted).await.is_break() {
+                    return Ok(());
+                }
             }
         }
         Address::Unix(_) => {
             let listener = UnixListener::from_std(socket.into())?;
             loop {
                 let accepted = listener.accept().await;
-                admit(
-                    &worker,
-                    &sockets,
-                    accepted.map(|(stream, _)| (Stream::Unix(stream), None)),
-                )
-                .await;
+                let accepted = accepted.map(|(stream, _)| (Stream::Unix(stream), None));
+                if admit(&worker, &sockets, accepted).await.is_break() {
+                    return Ok(());
+                }
             }
         }
     }
 }
 
-async fn admit(worker: &Rc<Worker>, sockets: &Arc<Sockets>, accepted: io::Result<(Stream, Option<SocketAddr>)>) {
+type Accepted = io::Result<(Stream, Option<SocketAddr>)>;
+
+async fn admit(worker: &Rc<Worker>, sockets: &Arc<Sockets>, accepted: Accepted) -> ControlFlow<()> {
     match accepted {
         Ok((stream, peer)) => gateway::open(worker, sockets.id(), stream, peer),
         Err(error) if is_exhausted(&error) => {
             tracing::warn!(%error, "accepting pauses");
             tokio::time::sleep(EXHAUSTED_PAUSE).await;
         }
+        Err(error) if is_closed(&error) => return ControlFlow::Break(()),
         // The peer is gone again before it was accepted.
         Err(_) => {}
     }
+    ControlFlow::Continue(())
+}
+
+/// `EINVAL`: the socket was shut down, so nothing will come any more.
+fn is_closed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidInput
 }
 
 /// Out of descriptors (`EMFILE`, `ENFILE`) or of memory (`ENOBUFS`, `ENOMEM`).

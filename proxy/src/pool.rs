@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::body::RequestBody;
@@ -49,7 +50,7 @@ impl Pools {
         for pool in self.clusters.borrow().values() {
             for idle in &pool.idle {
                 let keep = |idle: &Idle| {
-                    !idle.sender.is_closed() && now.duration_since(idle.since) < pool.cluster.idle_timeout
+                    !idle.connection.sender.is_closed() && now.duration_since(idle.since) < pool.cluster.idle_timeout
                 };
                 idle.borrow_mut().retain(keep);
             }
@@ -81,15 +82,23 @@ pub struct ClusterPool {
 }
 
 struct Idle {
-    sender: SendRequest<RequestBody>,
+    connection: Connection,
     since: Instant,
 }
 
-/// A connection in use by one exchange.
+/// A connection to an endpoint. Dropped anywhere but in its pool, it is cut at once: a body that is still being written
+/// to it, or read from it, belongs to an exchange that is over.
 pub struct Connection {
     pub sender: SendRequest<RequestBody>,
     /// Whether it has carried a request before, so that the peer may be closing it right now.
     pub reused: bool,
+    task: AbortHandle,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 impl ClusterPool {
@@ -114,9 +123,10 @@ impl ClusterPool {
     pub fn idle(&self, endpoint: usize) -> Option<Connection> {
         let mut idle = self.idle[endpoint].borrow_mut();
         // One that is not ready yet has just been put back; its task will get there.
-        let ready = idle.iter().rposition(|idle| idle.sender.is_ready())?;
-        let Idle { sender, .. } = idle.swap_remove(ready);
-        Some(Connection { sender, reused: true })
+        let ready = idle.iter().rposition(|idle| idle.connection.sender.is_ready())?;
+        let mut connection = idle.swap_remove(ready).connection;
+        connection.reused = true;
+        Some(connection)
     }
 
     pub async fn connect(&self, endpoint: usize) -> io::Result<Connection> {
@@ -130,18 +140,22 @@ impl ClusterPool {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(io::Error::other)?;
-        tokio::task::spawn_local(async move {
+        let task = tokio::task::spawn_local(async move {
             // Its exchange learns of an error through the sender; an idle connection has nobody to tell.
             let _ = connection.await;
         });
-        Ok(Connection { sender, reused: false })
+        Ok(Connection {
+            sender,
+            reused: false,
+            task: task.abort_handle(),
+        })
     }
 
     /// Keeps a connection whose exchange is over, if there is room.
-    pub fn put_back(&self, endpoint: usize, sender: SendRequest<RequestBody>, now: Instant) {
+    pub fn put_back(&self, endpoint: usize, connection: Connection, now: Instant) {
         let mut idle = self.idle[endpoint].borrow_mut();
-        if !sender.is_closed() && idle.len() < self.cluster.max_idle {
-            idle.push(Idle { sender, since: now });
+        if !connection.sender.is_closed() && idle.len() < self.cluster.max_idle {
+            idle.push(Idle { connection, since: now });
         }
     }
 

@@ -12,6 +12,7 @@ use tamis_config::Config;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::assemble::{self, Assembler, Faults};
+use crate::snapshot::Listener;
 use crate::telemetry::exposition::Reloads;
 use crate::watch::Watcher;
 use crate::worker::{Command, Live, Workers};
@@ -204,7 +205,10 @@ impl Reloader {
         self.config = config;
         let generation = snapshot.generation;
         announce(&old.listeners, &snapshot.listeners);
-        self.live.store(snapshot);
+        self.live.store(Arc::clone(&snapshot));
+        for listener in removed(&old.listeners, &snapshot.listeners) {
+            listener.sockets.close();
+        }
         for worker in &self.workers {
             // A worker that has ended takes no requests either.
             let _ = worker.send(Command::Reconcile);
@@ -232,12 +236,15 @@ impl Reloader {
     }
 }
 
+/// Listeners whose sockets the new generation does not have.
+fn removed<'a>(old: &'a [Listener], new: &'a [Listener]) -> impl Iterator<Item = &'a Listener> {
+    let kept = |old: &Listener| new.iter().any(|new| new.sockets.id() == old.sockets.id());
+    old.iter().filter(move |old| !kept(old))
+}
+
 /// Says where listeners that are new listen.
-pub fn announce(old: &[crate::snapshot::Listener], new: &[crate::snapshot::Listener]) {
-    for listener in new
-        .iter()
-        .filter(|listener| !old.iter().any(|old| old.sockets.id() == listener.sockets.id()))
-    {
+pub fn announce(old: &[Listener], new: &[Listener]) {
+    for listener in removed(new, old) {
         tracing::info!(listener = &*listener.name, address = %listener.sockets.bound, "listening");
     }
 }

@@ -27,12 +27,14 @@ use crate::assemble::{self, Assembler, Faults};
 use crate::listener::Sockets;
 use crate::operations::Operator;
 use crate::reload::{self, Reloader, Trigger};
-use crate::telemetry::access_log::AccessLog;
+use crate::snapshot::Snapshot;
 use crate::wasm::Engine;
 use crate::worker::{self, Command, Live, Workers};
 
 /// How often a drain looks whether everything has ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// For the workers to drop what is still open when the process ends.
+const THREADS_END: Duration = Duration::from_secs(1);
 /// For the last lines of the access log when the process ends.
 const LOG_CLOSE: Duration = Duration::from_secs(2);
 
@@ -45,18 +47,21 @@ pub fn run(file: &Path) -> Result<(), String> {
 pub fn run_then(file: &Path, listening: impl FnOnce(Option<SocketAddr>)) -> Result<(), String> {
     let config = tamis_config::load(file).map_err(|errors| errors.to_string())?;
     let process = Process::prepare(file, config)?;
-    let listeners = process.live.load();
-    listening(
-        listeners
-            .listeners
-            .iter()
-            .find_map(|listener| match listener.sockets.bound {
-                Address::Tcp(address) => Some(address),
-                Address::Unix(_) => None,
-            }),
-    );
+    let first = first_address(&process.live.load());
+    listening(first);
     process.serve();
     Ok(())
+}
+
+/// Lets go of the generation at once: whoever holds it keeps its sockets open.
+fn first_address(snapshot: &Snapshot) -> Option<SocketAddr> {
+    snapshot
+        .listeners
+        .iter()
+        .find_map(|listener| match listener.sockets.bound {
+            Address::Tcp(address) => Some(address),
+            Address::Unix(_) => None,
+        })
 }
 
 /// Loads `file` and everything that it names, and opens nothing. Warnings, or the errors as a text.
@@ -78,7 +83,6 @@ struct Process {
     admin: Option<Sockets>,
     workers: Vec<(mpsc::UnboundedSender<Command>, mpsc::UnboundedReceiver<Command>)>,
     drain: watch::Receiver<bool>,
-    log: Option<AccessLog>,
 }
 
 impl Process {
@@ -90,7 +94,6 @@ impl Process {
             .block_on(assembler.assemble(&config, 1))
             .map_err(|Faults(faults)| faults.join("\n"))?;
         let snapshot = Arc::new(assembler.accept(assembled));
-        let log = assembler.log().cloned();
         let live = Arc::new(Live::new(Arc::clone(&snapshot)));
         let workers: Vec<_> = (0..count).map(|_| mpsc::unbounded_channel()).collect();
         let senders: Workers = workers.iter().map(|(sender, _)| sender.clone()).collect();
@@ -117,7 +120,6 @@ impl Process {
             admin,
             workers,
             drain,
-            log,
         })
     }
 
@@ -131,8 +133,10 @@ impl Process {
         };
         let mut server = Server::new_with_opt_and_conf(None, settings);
         let senders: Workers = self.workers.iter().map(|(sender, _)| sender.clone()).collect();
+        let (ending, ended) = std::sync::mpsc::channel();
         server.add_service(WorkerThreads {
             live: Arc::clone(&self.live),
+            ending: Some(ending),
             commands: self.workers.into_iter().map(|(_, commands)| commands).collect(),
         });
         server.add_service(background_service(
@@ -148,17 +152,23 @@ impl Process {
         }
         let signals = Signals {
             operator: self.operator,
-            live: self.live,
-            workers: senders,
+            live: Arc::clone(&self.live),
+            workers: senders.clone(),
             trigger: self.trigger,
             drain: self.drain,
         };
         server.run(RunArgs {
             shutdown_signal: Box::new(signals),
         });
-        if let Some(log) = self.log {
+        // What is still open is cut, and leaves its record.
+        for worker in &senders {
+            let _ = worker.send(Command::Stop);
+        }
+        // Nobody ever sends: the wait ends when the last thread has let go of its end.
+        let _ = ended.recv_timeout(THREADS_END);
+        if let Some(log) = &self.live.load().access_log {
             // What could not be written in time is lost; the process ends all the same.
-            let _ = log.close(LOG_CLOSE);
+            let _ = log.writer.close(LOG_CLOSE);
         }
     }
 }
@@ -186,6 +196,8 @@ fn bind_admin(address: &tamis_config::Address) -> Result<Sockets, String> {
 /// The data plane's threads, under pingora's life cycle.
 struct WorkerThreads {
     live: Arc<Live>,
+    /// Held by every thread until it ends.
+    ending: Option<std::sync::mpsc::Sender<()>>,
     commands: Vec<mpsc::UnboundedReceiver<Command>>,
 }
 
@@ -194,16 +206,21 @@ impl Service for WorkerThreads {
     /// The table of descriptors is for handing sockets to a successor; ours are made by `assemble`.
     async fn start_service(&mut self, _fds: Option<ListenFds>, mut shutdown: ShutdownWatch, _listeners_per_fd: usize) {
         let instance = instance();
+        let ending = self.ending.take();
         for (index, commands) in self.commands.drain(..).enumerate() {
-            let (live, instance) = (Arc::clone(&self.live), instance.clone());
+            let (live, instance, ending) = (Arc::clone(&self.live), instance.clone(), ending.clone());
             let thread = std::thread::Builder::new().name(format!("tamis-worker-{index}"));
-            let spawned = thread.spawn(move || worker::run(index, live, &instance, commands));
+            let spawned = thread.spawn(move || {
+                let ended = worker::run(index, live, &instance, commands);
+                drop(ending);
+                ended
+            });
             if let Err(error) = spawned {
                 tracing::error!(%error, "a worker cannot start");
                 std::process::exit(1);
             }
         }
-        // The threads end with their commands' senders or by command.
+        drop(ending);
         let _ = shutdown.wait_for(|down| *down).await;
     }
 
@@ -297,23 +314,30 @@ impl ShutdownSignalWatch for Signals {
             "generation live"
         );
         let mut asked = self.drain.clone();
-        loop {
+        let by_signal = loop {
             tokio::select! {
                 _ = hangup.recv() => {
                     self.trigger.reopen_log();
                     self.trigger.pull("SIGHUP");
                 }
-                _ = terminate.recv() => break,
-                _ = quit.recv() => break,
-                _ = asked.wait_for(|drain| *drain) => break,
+                _ = terminate.recv() => break true,
+                _ = quit.recv() => break true,
+                _ = asked.wait_for(|drain| *drain) => break false,
                 _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
             }
+        };
+        // An orchestrator asks for the drain first and sends its signal later: that one is not the second.
+        let mut patience = if by_signal { 1 } else { 2 };
+        let mut drain = std::pin::pin!(self.drain());
+        while patience > 0 {
+            tokio::select! {
+                () = &mut drain => return ShutdownSignal::FastShutdown,
+                _ = terminate.recv() => patience -= 1,
+                _ = quit.recv() => patience -= 1,
+                _ = interrupt.recv() => patience = 0,
+            }
         }
-        tokio::select! {
-            () = self.drain() => {}
-            _ = terminate.recv() => tracing::warn!("second signal: ending at once"),
-            _ = interrupt.recv() => tracing::warn!("second signal: ending at once"),
-        }
+        tracing::warn!("second signal: ending at once");
         ShutdownSignal::FastShutdown
     }
 }
@@ -326,7 +350,11 @@ impl Signals {
         tracing::info!(?timeout, "draining");
         let deadline = Instant::now() + timeout;
         for worker in &self.workers {
+            // One that has ended accepts nothing any more.
             let _ = worker.send(Command::Drain);
+        }
+        for listener in &self.live.load().listeners {
+            listener.sockets.close();
         }
         loop {
             let connections = self.operator.connections().await;

@@ -108,6 +108,25 @@ impl Wire {
             .map(|(_, fault)| fault)
     }
 
+    /// Whether the rest of a request whose exchange is over has been waited for long enough. hyper does not read while it
+    /// cannot hand a body on, so reading alone would not find out.
+    pub fn is_overdue(&self, context: &mut Context<'_>) -> bool {
+        let unread = !self.busy.get() && self.scanner.borrow().position() == Position::Body;
+        let overdue = unread
+            && self
+                .reading
+                .expired(context, self.waiting_since.get() + self.deadlines.get().idle);
+        if overdue {
+            self.expired.set(Some(Expired::Idle));
+        }
+        overdue
+    }
+
+    /// Whether bytes came that nobody can follow: no further request of this connection will be served.
+    pub fn is_lost(&self) -> bool {
+        self.scanner.borrow().fault().is_some()
+    }
+
     pub fn expired(&self) -> Option<Expired> {
         self.expired.get()
     }

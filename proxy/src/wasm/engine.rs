@@ -4,7 +4,7 @@
 //! by epochs: a thread of its own advances the epoch each millisecond, whatever the workers do.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ pub const TICK: Duration = Duration::from_millis(1);
 /// without them.
 const REST_AFTER: u32 = 1000;
 
+/// Room that exchanges cannot take, so that a new configuration can be tried while every instance is in use.
+const CONTROL_RESERVE: u32 = 8;
 /// Core instances for one component: its own module, and the shims that `wit-component` puts around it (two), with
 /// room for a component made of two languages.
 const CORE_INSTANCES_PER_COMPONENT: u32 = 8;
@@ -45,6 +47,16 @@ pub struct Reservation {
 pub struct Engine {
     inner: wasmtime::Engine,
     ticker: Arc<Ticker>,
+    seats: Arc<AtomicU32>,
+}
+
+/// Room for one of the process's instances on the data plane; free again when it is dropped.
+pub struct Seat(Arc<AtomicU32>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Engine {
@@ -61,7 +73,15 @@ impl Engine {
         Ok(Self {
             inner,
             ticker: Arc::new(ticker),
+            seats: Arc::new(AtomicU32::new(reservation.instances)),
         })
+    }
+
+    /// `None` when as many instances as configured are alive.
+    pub(super) fn seat(&self) -> Option<Seat> {
+        let take = |free: u32| free.checked_sub(1);
+        let taken = self.seats.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        taken.ok().map(|_| Seat(Arc::clone(&self.seats)))
     }
 
     /// A guest is about to run, or runs on.
@@ -88,7 +108,7 @@ fn settings(reservation: Reservation) -> Config {
 }
 
 fn pool(reservation: Reservation) -> PoolingAllocationConfig {
-    let instances = reservation.instances;
+    let instances = reservation.instances.saturating_add(CONTROL_RESERVE);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .total_core_instances(instances.saturating_mul(4))

@@ -112,7 +112,9 @@ impl Filter {
             on_failure,
             log,
         };
-        Instance::start(&filter).await.map_err(|error| error.to_string())?;
+        Instance::start(&filter, None)
+            .await
+            .map_err(|error| error.to_string())?;
         Ok(filter)
     }
 

@@ -275,20 +275,16 @@ fn text(guest: &mut Guest, text: &WasmStr) -> Result<std::result::Result<String,
 
 type Field = std::result::Result<head::Field, head::EditError>;
 
-/// A field that the guest wants to write: checked, paid for out of the hook's budget, and copied.
+/// A field that the guest wants to write: paid for out of the hook's budget, checked, and copied.
 fn field(guest: &mut Guest, name: &WasmStr, value: &WasmList<u8>) -> Result<Field> {
     let name = name.to_str(&*guest)?;
     let value = value.as_le_slice(&*guest);
-    let bytes = name.len() + value.len();
+    let Some(left) = guest.data().header_bytes_left.checked_sub(name.len() + value.len()) else {
+        return Ok(Err(head::EditError::TooLarge));
+    };
     let field = head::writable(name.as_bytes(), value);
-    let state = guest.data_mut();
-    match state.header_bytes_left.checked_sub(bytes) {
-        Some(left) => {
-            state.header_bytes_left = left;
-            Ok(field)
-        }
-        None => Ok(Err(head::EditError::TooLarge)),
-    }
+    guest.data_mut().header_bytes_left = left;
+    Ok(field)
 }
 
 fn header((name, value): (&HeaderName, &HeaderValue)) -> Header {

@@ -17,7 +17,7 @@ use wasmtime::component::TypedFunc;
 use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 
 use super::bindings;
-use super::engine::{Engine, TICK};
+use super::engine::{Engine, Seat, TICK};
 use super::filter::{Filter, LogBudget};
 use crate::filter::{Failure, Hook, Reply, Verdict};
 use crate::head::{self, Message};
@@ -37,6 +37,8 @@ pub struct Instance {
     request_head: Option<HookFunction>,
     response_head: Option<HookFunction>,
     served: u32,
+    /// Counts it among the process's instances; one that is started only to be tried has none.
+    _seat: Option<Seat>,
 }
 
 /// What the host keeps for one guest.
@@ -64,7 +66,7 @@ pub enum GuestMetric {
 
 impl Instance {
     /// Instantiates and configures. The error's text is for the operator.
-    pub async fn start(filter: &Filter) -> Result<Box<Self>, StartError> {
+    pub async fn start(filter: &Filter, seat: Option<Seat>) -> Result<Box<Self>, StartError> {
         let mut store = new_store(filter);
         store.data_mut().ticks_left = START_TICKS;
         filter.engine.guest_runs();
@@ -109,6 +111,7 @@ impl Instance {
             request_head,
             response_head,
             served: 0,
+            _seat: seat,
         }))
     }
 
@@ -134,7 +137,7 @@ impl Instance {
             Some(Err(error)) => return Err(turn.store.data().classify(&error)),
             None => return Err((Failure::Wall, format!("over limits.wall of {:?}", filter.limits.wall))),
         };
-        checked(verdict).map_err(|reason| (Failure::BadReply, reason))
+        checked(verdict, filter.limits.header_bytes).map_err(|reason| (Failure::BadReply, reason))
     }
 
     /// Counts an exchange; whether the instance may serve another.
@@ -201,9 +204,9 @@ impl<'a> Turn<'a> {
         let state = store.data_mut();
         state.message = home.take();
         state.ticks_left = filter.limits.cpu_ticks;
-        state.engine.guest_runs();
         state.header_bytes_left = filter.limits.header_bytes;
         store.set_epoch_deadline(1);
+        filter.engine.guest_runs();
         Self { store, home }
     }
 }
@@ -225,13 +228,21 @@ async fn within<F: Future>(wall: Duration, future: F) -> Option<F::Output> {
 }
 
 /// What a guest answers is held to the same rules as what it writes into a head.
-fn checked(verdict: bindings::Verdict) -> Result<Verdict, String> {
+fn checked(verdict: bindings::Verdict, header_bytes: usize) -> Result<Verdict, String> {
     let reply = match verdict {
         bindings::Verdict::Proceed => return Ok(Verdict::Proceed),
         bindings::Verdict::Reply(reply) => reply,
     };
     let status =
         head::final_status(reply.status).map_err(|_| format!("status {} cannot be a reply's", reply.status))?;
+    let written: usize = reply
+        .headers
+        .iter()
+        .map(|header| header.name.len() + header.value.len())
+        .sum();
+    if written > header_bytes {
+        return Err(format!("{written} bytes of fields, more than limits.header_bytes"));
+    }
     let mut headers = HeaderMap::with_capacity(reply.headers.len().min(head::MAX_FIELDS));
     for header in &reply.headers {
         head::writable(header.name.as_bytes(), &header.value)

@@ -151,7 +151,11 @@ impl Pool {
             }),
             pool: Rc::clone(self),
         };
-        let instance = Instance::start(&self.filter)
+        let seat = self.filter.engine.seat().ok_or_else(|| {
+            let reason = "all instances of the process (wasm.max_instances) are in use";
+            (Failure::NoInstance, reason.to_owned())
+        })?;
+        let instance = Instance::start(&self.filter, Some(seat))
             .await
             .map_err(|error| (error.failure, error.to_string()))?;
         if let Some(held) = &mut lease.held {
