@@ -4,6 +4,7 @@ mod bodies;
 mod check;
 mod deadlines;
 mod drain;
+mod endurance;
 mod faults;
 mod filters;
 mod guests;
