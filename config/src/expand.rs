@@ -84,7 +84,7 @@ mod tests {
     impl Environment for One {
         fn variable(&self, name: &str) -> Result<Option<String>, String> {
             Ok(match name {
-                "HOME" => Some("/root".to_owned()),
+                "HOME" => Some("/home/me".to_owned()),
                 "EMPTY" => Some(String::new()),
                 "TRICK" => Some("${HOME}".to_owned()),
                 _ => None,
@@ -101,13 +101,13 @@ mod tests {
         let cases = [
             ("plain", Ok("plain")),
             ("", Ok("")),
-            ("${HOME}/x", Ok("/root/x")),
+            ("${HOME}/x", Ok("/home/me/x")),
             ("a${HOME}b${HOME}", Ok("a/rootb/root")),
             ("${NONE:-d}", Ok("d")),
             ("${NONE:-}", Ok("")),
             ("${EMPTY}", Ok("")),
             ("${EMPTY:-d}", Ok("d")),
-            ("${HOME:-d}", Ok("/root")),
+            ("${HOME:-d}", Ok("/home/me")),
             ("$$", Ok("$")),
             ("$${HOME}", Ok("${HOME}")),
             ("$$$$", Ok("$$")),
