@@ -160,7 +160,10 @@ impl Streamed {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
                 self.upload.bytes.set(self.upload.bytes.get() + bytes);
-                self.upload.ended.set(self.incoming.is_end_stream());
+                // Nothing follows trailers, and hyper does not ask.
+                self.upload
+                    .ended
+                    .set(frame.is_trailers() || self.incoming.is_end_stream());
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => Poll::Ready(Some(Err(self.fail(fault_of(&error))))),

@@ -131,8 +131,10 @@ impl Reloader {
     /// Works off requests until nobody can ask any more.
     pub async fn run(mut self) {
         // Whatever changed between the first look at the files and the watch over them.
-        if !matches!(self.try_reload().await, Ok(None)) {
-            self.reload("start").await.ok();
+        let first = self.try_reload().await;
+        if !matches!(first, Ok(None)) {
+            // Nobody asked, so nobody is told but the log.
+            let _ = self.settle("start", first);
         }
         while let Some(request) = self.requests.recv().await {
             let mut waiting = Vec::new();
@@ -162,7 +164,13 @@ impl Reloader {
     }
 
     async fn reload(&mut self, cause: &'static str) -> Outcome {
-        match self.try_reload().await {
+        let result = self.try_reload().await;
+        self.settle(cause, result)
+    }
+
+    /// Counts and logs what came of a reload.
+    fn settle(&self, cause: &'static str, result: Result<Option<u64>, Faults>) -> Outcome {
+        match result {
             Ok(Some(generation)) => {
                 self.history.note(&self.history.applied, None);
                 tracing::info!(generation, cause, "generation live");
