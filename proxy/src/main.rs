@@ -11,7 +11,7 @@ use tamis::admin;
 use tamis::{demo, server};
 use tracing_subscriber::EnvFilter;
 
-/// An exchange makes some fifty short-lived allocations; glibc's allocator costs 5 % of its time.
+/// glibc's allocator took about 4 % of the samples in a profile of plain proxying; this one took about 2 %.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

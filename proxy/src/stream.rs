@@ -31,7 +31,8 @@ impl Stream {
     }
 }
 
-/// Up to here, copying the pieces of a write together costs less than the kernel's walk over a vector of them.
+/// Up to here the pieces of a write are copied together and go out by `send`; beyond, the copy would cost more than the
+/// kernel's walk over a vector of them.
 const GATHER_BYTES: usize = 4 << 10;
 
 thread_local! {
