@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json, json};
 
 use crate::model::{
-    AccessLog, Action, Cluster, Config, Endpoint, Filter, FilterKind, FilterLimits, FilterUse, HostPattern, Listener,
-    ListenerLimits, LogFormat, LogPart, LogTarget, PathPattern, Redirect, Respond, Route, RouteMatch, ValuePattern,
-    WeightedCluster,
+    AccessLog, Action, Breaker, Cluster, Config, Endpoint, Filter, FilterKind, FilterLimits, FilterUse, Grant,
+    HostPattern, Listener, ListenerLimits, LogFormat, LogPart, LogTarget, PathPattern, Redirect, Respond, Route,
+    RouteMatch, ValuePattern, Wasm, WeightedCluster,
 };
 use crate::units::{show_duration, show_size};
 use crate::word::Word as _;
@@ -21,11 +21,11 @@ impl Config {
         json!({
             "workers": self.workers,
             "drain_timeout": show_duration(self.drain_timeout),
-            "wasm": { "max_instances": self.wasm.max_instances, "max_memory": show_size(self.wasm.max_memory) },
+            "wasm": wasm(&self.wasm),
             "admin": self.admin.as_ref().map_or(json!("off"), |address| json!({ "address": address.to_string() })),
             "access_log": access_log(&self.access_log),
             "listeners": named(self.listeners.iter().map(|item| (&item.name, listener(self, item)))),
-            "filters": named(self.filters.iter().map(|item| (&item.name, filter(item)))),
+            "filters": named(self.filters.iter().map(|item| (&item.name, filter(self, item)))),
             "clusters": named(self.clusters.iter().map(|item| (&item.name, cluster(item)))),
             "routes": self.routes.iter().map(|item| route(self, item)).collect::<Vec<_>>(),
         })
@@ -34,6 +34,19 @@ impl Config {
 
 fn named<'a>(items: impl Iterator<Item = (&'a String, Json)>) -> Json {
     Json::Object(items.map(|(name, item)| (name.clone(), item)).collect())
+}
+
+fn wasm(wasm: &Wasm) -> Json {
+    json!({
+        "max_instances": wasm.max_instances,
+        "max_memory": show_size(wasm.max_memory),
+        "max_table_elements": wasm.max_table_elements,
+        "max_stack": show_size(wasm.max_stack as u64),
+        "cache": wasm.cache.as_ref().map_or("off".to_owned(), |path| path.display().to_string()),
+        "max_component": show_size(wasm.max_component),
+        "compile_threads": wasm.compile_threads,
+        "compile_timeout": show_duration(wasm.compile_timeout),
+    })
 }
 
 fn access_log(log: &AccessLog) -> Json {
@@ -52,6 +65,7 @@ fn log_part(part: &LogPart) -> String {
     match part {
         LogPart::Literal(text) => text.replace('{', "{{").replace('}', "}}"),
         LogPart::Field(field) => format!("{{{}}}", field.word()),
+        LogPart::Attribute(name) => format!("{{attribute:{name}}}"),
     }
 }
 
@@ -89,16 +103,18 @@ fn one_use(config: &Config, filter_use: &FilterUse) -> Json {
     }
 }
 
-fn filter(filter: &Filter) -> Json {
+fn filter(config: &Config, filter: &Filter) -> Json {
     let mut described = Map::new();
     match &filter.kind {
         FilterKind::Component(path) => {
             described.insert("component".to_owned(), json!(path.display().to_string()));
             described.insert(
                 "grants".to_owned(),
-                filter.grants.iter().map(|grant| grant.word()).collect(),
+                filter.grants.iter().map(|granted| grant(config, granted)).collect(),
             );
             described.insert("limits".to_owned(), filter_limits(&filter.limits));
+            described.insert("breaker".to_owned(), breaker(filter.breaker.as_ref()));
+            described.insert("tick".to_owned(), json!(filter.tick.map(show_duration)));
             described.insert("instance_reuse".to_owned(), json!(filter.instance_reuse));
         }
         FilterKind::Native(name) => {
@@ -110,13 +126,43 @@ fn filter(filter: &Filter) -> Json {
     Json::Object(described)
 }
 
+fn grant(config: &Config, grant: &Grant) -> Json {
+    match grant {
+        Grant::KeyValue(Some(table)) => json!({ "key_value": table }),
+        Grant::Outbound(clusters) => {
+            let name = |index: &usize| config.clusters.get(*index).map(|cluster| cluster.name.as_str());
+            json!({ "outbound": clusters.iter().map(name).collect::<Vec<_>>() })
+        }
+        _ => json!(grant.word()),
+    }
+}
+
+fn breaker(breaker: Option<&Breaker>) -> Json {
+    let Some(breaker) = breaker else { return json!("off") };
+    json!({
+        "failures": breaker.failures,
+        "within": show_duration(breaker.within),
+        "backoff": show_duration(breaker.backoff),
+        "max_backoff": show_duration(breaker.max_backoff),
+    })
+}
+
 fn filter_limits(limits: &FilterLimits) -> Json {
     json!({
         "memory": show_size(limits.memory),
+        "table_elements": limits.table_elements,
         "cpu": show_duration(limits.cpu),
+        "exchange_cpu": show_duration(limits.exchange_cpu),
         "wall": show_duration(limits.wall),
+        "wait": show_duration(limits.wait),
         "instances": limits.instances,
         "header_bytes": show_size(limits.header_bytes as u64),
+        "body_bytes": show_size(limits.body_bytes as u64),
+        "lifted_bytes": show_size(limits.lifted_bytes as u64),
+        "outbound_calls": limits.outbound_calls,
+        "outbound_concurrent": limits.outbound_concurrent,
+        "key_value_bytes": show_size(limits.key_value_bytes as u64),
+        "key_value_keys": limits.key_value_keys,
         "log_lines": limits.log_lines,
     })
 }

@@ -47,6 +47,19 @@ pub struct Wasm {
     pub max_instances: u32,
     /// The largest `limits.memory` that a filter may ask for; default 64 MiB.
     pub max_memory: u64,
+    /// The largest `limits.table_elements` that a filter may ask for; default 32,768.
+    pub max_table_elements: usize,
+    /// Bytes of a guest's stack, 64 KiB to 8 MiB; default 512 KiB.
+    pub max_stack: usize,
+    /// The folder for compiled code, resolved against the folder of the configuration file; `None`, the default, keeps
+    /// it in memory alone. It need not exist.
+    pub cache: Option<PathBuf>,
+    /// Bytes of the largest component that is read; default 64 MiB.
+    pub max_component: u64,
+    /// Threads that compile, 1 to 64; default 1.
+    pub compile_threads: usize,
+    /// For one component; default 60 s.
+    pub compile_timeout: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -75,6 +88,8 @@ pub enum LogFormat {
 pub enum LogPart {
     Literal(String),
     Field(LogField),
+    /// `{attribute:NAME}`: one of the exchange's attributes. Never empty.
+    Attribute(String),
 }
 
 /// What an access-log record can say; the names in YAML are these in snake case.
@@ -99,6 +114,8 @@ pub enum LogField {
     UpstreamMs,
     UserAgent,
     Referer,
+    /// All that filters have left on the exchange, as a JSON object.
+    Attributes,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -141,9 +158,13 @@ pub struct Filter {
     pub kind: FilterKind,
     /// The `config:` block as JSON; `null` when there is none. Secrets are already resolved.
     pub config: Settings,
-    /// Names as in YAML: `metrics`, `clock`, ...; checked against the known set.
+    /// Each capability at most once.
     pub grants: Vec<Grant>,
     pub limits: FilterLimits,
+    /// `None` when it is `off`, and for built-in filters.
+    pub breaker: Option<Breaker>,
+    /// How often the tick hook is called; at least 100 ms. `None` is never, and so it is for built-in filters.
+    pub tick: Option<Duration>,
     /// Exchanges that one instance serves before it is replaced; at least 1. Default 1,000.
     pub instance_reuse: u32,
     pub on_failure: OnFailure,
@@ -158,26 +179,70 @@ pub enum FilterKind {
 }
 
 /// A capability beyond configuration, log, and the exchange itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Grant {
     Metrics,
     Clock,
+    Random,
+    /// The filter's own table, or the one of that name, which all filters share that are granted it. Both are
+    /// different sets: a shared table may have the name of a filter. All filters that share a table have the same
+    /// `key_value_bytes` and `key_value_keys`.
+    KeyValue(Option<String>),
+    /// Indices into [`Config::clusters`]; never empty, each once.
+    Outbound(Vec<usize>),
+    /// The interfaces of WASI that language runtimes import.
+    Wasi,
 }
 
+/// What a component may take. Each default has its reason beside it in `parse`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FilterLimits {
-    /// Linear memory of one instance. Default 16 MiB.
+    /// Linear memory of one instance. Default 16 MiB; at most [`Wasm::max_memory`].
     pub memory: u64,
-    /// Processor time of one hook call; rounded up to whole milliseconds. Default 10 ms.
+    /// Entries of one table of an instance. Default 16,384; at most [`Wasm::max_table_elements`].
+    pub table_elements: usize,
+    /// Processor time of one hook call; rounded up to whole milliseconds. Default 10 ms; at most `wall` and
+    /// `exchange_cpu`.
     pub cpu: Duration,
-    /// Wall time of one hook call. Default 100 ms.
+    /// Processor time of all hook calls of one exchange together. Default 100 ms; at least `cpu`.
+    pub exchange_cpu: Duration,
+    /// Wall time of one hook call. Default 100 ms, and 5 s with [`Grant::Outbound`].
     pub wall: Duration,
-    /// Instances alive at once, over all workers. Default 256.
+    /// How long an exchange waits for an instance when all are busy. Default 100 ms.
+    pub wait: Duration,
+    /// Instances alive at once, over all workers. Default 256; at most [`Wasm::max_instances`].
     pub instances: u32,
     /// Names and values that one hook call may write into a head, together. Default 64 KiB.
     pub header_bytes: usize,
+    /// What one `read-body` may hold, and the longest whole answer of an outbound call. Default 1 MiB; at most
+    /// `lifted_bytes`.
+    pub body_bytes: usize,
+    /// What one call across the border may copy out of the guest. Default 16 MiB; at least `body_bytes`.
+    pub lifted_bytes: usize,
+    /// Outbound calls of one exchange. Default 8.
+    pub outbound_calls: u32,
+    /// Outbound calls of the filter at once, over all workers. Default 1,024.
+    pub outbound_concurrent: u32,
+    /// Keys and values of the filter's table together. Default 16 MiB.
+    pub key_value_bytes: usize,
+    /// Keys of the filter's table. Default 100,000.
+    pub key_value_keys: usize,
     /// Log lines a second; more are dropped and counted. Default 100.
     pub log_lines: u32,
+}
+
+/// When a filter that fails again and again is left alone for a while. Each default has its reason beside it in
+/// `parse`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Breaker {
+    /// So many failures within `within` open it; at least 1. Default 5.
+    pub failures: u32,
+    /// Default 10 s.
+    pub within: Duration,
+    /// How long it stays open the first time; each further opening doubles it. Default 1 s; at most `max_backoff`.
+    pub backoff: Duration,
+    /// Where the doubling ends. Default 60 s.
+    pub max_backoff: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -290,7 +355,7 @@ pub enum ValuePattern {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Indices into [`Config::clusters`] with weights; never empty, never all zero. A single cluster has weight 1.
+    /// Never empty, never all of weight 0. A single cluster has weight 1.
     Clusters(Vec<WeightedCluster>),
     Redirect(Redirect),
     Respond(Respond),
@@ -298,7 +363,9 @@ pub enum Action {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WeightedCluster {
+    /// Index into [`Config::clusters`].
     pub cluster: usize,
+    /// 0 to 1,000; 0 for a cluster that filters alone choose.
     pub weight: u32,
 }
 

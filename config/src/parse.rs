@@ -3,11 +3,13 @@
 //! Control plane. Goes on after a fault like the reader does; the model exists only when there was none.
 
 mod access_log;
+mod ceiling;
 mod cluster;
 mod filter;
 mod listener;
 mod pattern;
 mod route;
+mod wasm;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -16,7 +18,7 @@ use std::time::Duration;
 
 use crate::environment::Environment;
 use crate::error::Errors;
-use crate::model::{Address, Cluster, Config, Filter, Listener, Wasm};
+use crate::model::{Address, Cluster, Config, Listener};
 use crate::node::{Node, Value};
 use crate::place::Place;
 use crate::reader::{FromNode, Reader, quote};
@@ -30,12 +32,6 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Loopback, because the endpoint can drain the proxy.
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9901);
-
-/// At 16 MiB each these are 16 GiB of address space, and in practice far less memory.
-const MAX_INSTANCES: u32 = 1_000;
-
-/// Four times a filter's default.
-const MAX_MEMORY: u64 = 64 << 20;
 
 pub(crate) fn parse(text: &str, file: &Path, environment: &dyn Environment) -> Result<Config, Errors> {
     let mut node = Node::parse(text, &Place::file(file))?;
@@ -54,16 +50,14 @@ pub(crate) fn parse(text: &str, file: &Path, environment: &dyn Environment) -> R
 }
 
 fn config(document: Document, reader: &mut Reader) -> Option<Config> {
-    let wasm = wasm(document.wasm);
+    let wasm = wasm::wasm(document.wasm, reader);
     let names = Names {
         filters: names(document.filters.as_ref()),
         clusters: names(document.clusters.as_ref()),
     };
     let admin = admin(document.admin, reader);
     let access_log = access_log::access_log(document.access_log, reader);
-    let filters: Option<Vec<Filter>> = all(document.filters, |name, filter| {
-        filter::filter(name, filter, &wasm, reader)
-    });
+    let filters = filter::filters(document.filters, &names, &wasm, reader);
     let clusters: Option<Vec<Cluster>> = all(document.clusters, |name, value| cluster::cluster(name, value, reader));
     let listeners = listeners(document.listeners.0, &names, reader);
     let routes = route::routes(document.routes.0, &names, reader);
@@ -151,14 +145,6 @@ fn all<T, M>(items: Option<Named<T>>, mut convert: impl FnMut(&str, At<T>) -> Op
         })
         .collect();
     converted.into_iter().collect()
-}
-
-fn wasm(wasm: Option<vocabulary::Wasm>) -> Wasm {
-    let (instances, memory) = wasm.map_or((None, None), |wasm| (wasm.max_instances, wasm.max_memory));
-    Wasm {
-        max_instances: instances.map_or(MAX_INSTANCES, |count| count.as_u32()),
-        max_memory: memory.map_or(MAX_MEMORY, |size| size.0),
-    }
 }
 
 /// The inner `None` is `off`.

@@ -43,6 +43,15 @@ pub(crate) struct At<T> {
     pub(crate) value: T,
 }
 
+impl<T> At<T> {
+    pub(crate) fn map<U>(self, convert: impl FnOnce(T) -> U) -> At<U> {
+        At {
+            place: self.place,
+            value: convert(self.value),
+        }
+    }
+}
+
 impl<T: FromNode> FromNode for At<T> {
     fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
         let value = T::from_node(node, reader)?;

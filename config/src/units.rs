@@ -109,6 +109,13 @@ impl FromNode for Period {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size<const MIN: u64, const MAX: u64>(pub(crate) u64);
 
+impl<const MIN: u64, const MAX: u64> Size<MIN, MAX> {
+    /// Never cut short: the bounds of each such field lie within 32 bits.
+    pub(crate) fn as_usize(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
 impl<const MIN: u64, const MAX: u64> FromNode for Size<MIN, MAX> {
     fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
         if let Value::Number(number) = &node.value {

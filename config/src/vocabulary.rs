@@ -8,12 +8,13 @@ use std::borrow::Cow;
 use crate::choice::Choice;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use crate::model::{Address, Grant, LoadBalancing, OnFailure};
+use crate::model::{Address, LoadBalancing, OnFailure};
 use crate::node::{Node, Value};
 use crate::reader::{Block, FromNode, Reader, quote};
 use crate::settings::Settings;
 use crate::shape::{At, Field, Named, Noun, OffOr, Pairs, Required, ShortOr, True};
 use crate::units::{Count, Period, Size};
+use crate::word::GrantWord;
 
 /// Declares blocks: for each a struct that is readable from a node and has a schema.
 ///
@@ -87,11 +88,24 @@ vocabulary! {
     }
 
     /// Bounds of the WebAssembly engine, shared by all filters.
+    #[derive(Default)]
     struct Wasm {
         /// Instances alive at once in the whole process. Default 1000.
         max_instances: Option<Count<1, 100_000>>,
         /// The most memory that a filter may be given. Default `64MiB`.
         max_memory: Option<Size<{ 64 << 10 }, { 4 << 30 }>>,
+        /// The most entries that one table of a filter may be given. Default 32768.
+        max_table_elements: Option<Count<1, 1_000_000>>,
+        /// A guest's stack. Default `512KiB`.
+        max_stack: Option<Size<{ 64 << 10 }, { 8 << 20 }>>,
+        /// A folder for compiled code, which makes the next start faster, or `off`. Default `off`.
+        cache: Option<OffOr<At<String>>>,
+        /// The largest component that is read. Default `64MiB`.
+        max_component: Option<Size<{ 1 << 10 }, { 1 << 30 }>>,
+        /// Threads that compile components. Default 1.
+        compile_threads: Option<Count<1, 64>>,
+        /// How long the compilation of one component may take. Default `60s`.
+        compile_timeout: Option<Period>,
     }
 
     /// The endpoint for operators.
@@ -106,7 +120,8 @@ vocabulary! {
         file: Option<At<String>>,
         /// Write to standard output.
         stdout: Option<True>,
-        /// `json`, or text with `{field}` in it; `{{` and `}}` stand for plain braces. Default `json`.
+        /// `json`, or text with `{field}` or `{attribute:NAME}` in it; `{{` and `}}` stand for plain braces. Default
+        /// `json`.
         format: Option<At<String>>,
         /// Records that may wait for the writer; more are dropped and counted. Default 8192.
         queue: Option<Count<1, 1_000_000>>,
@@ -133,7 +148,7 @@ vocabulary! {
         /// Between two pieces of a response that the client takes. Default `30s`.
         write_timeout: Option<Period>,
         /// Request line and header fields together. Default `64KiB`.
-        max_head_bytes: Option<At<Size<{ 8 << 10 }, { 1 << 20 }>>>,
+        max_head_bytes: Option<Size<{ 8 << 10 }, { 1 << 20 }>>,
         /// Name and value of one header field. Default `16KiB`, or `max_head_bytes` if that is less.
         max_field_bytes: Option<At<Size<256, { 1 << 20 }>>>,
         /// Header fields of one request. Default 100.
@@ -153,29 +168,74 @@ vocabulary! {
         /// Given to the filter as JSON. A string `file:PATH` is replaced by the content of that file.
         config: Option<Settings>,
         /// Capabilities that the component needs. Default: none.
-        grants: Option<At<Vec<At<Grant>>>>,
+        grants: Option<At<Vec<Grant>>>,
         /// What the component may take.
         limits: Option<At<FilterLimits>>,
+        /// When a component that fails again and again is left alone for a while, or `off`.
+        breaker: Option<At<OffOr<Breaker>>>,
+        /// How often the component's tick hook is called; at least `100ms`. Default: never.
+        tick: Option<At<Period>>,
         /// Exchanges that one instance serves before it is replaced; 1 isolates each exchange. Default 1000.
         instance_reuse: Option<At<Count<1, 1_000_000_000>>>,
         /// Default `closed`.
         on_failure: Option<OnFailure>,
     }
 
+    /// A capability with its object.
+    struct GrantBlock ExactlyOneOf(key_value, outbound) {
+        /// Name of a table that all filters share that are granted it.
+        key_value: Option<At<String>>,
+        /// The clusters to which the component may send requests.
+        outbound: Option<At<Vec<At<String>>>>,
+    }
+
     /// What a component may take.
+    #[derive(Default)]
     struct FilterLimits {
         /// Linear memory of one instance. Default `16MiB`, or `wasm.max_memory` if that is less.
         memory: Option<At<Size<{ 64 << 10 }, { 4 << 30 }>>>,
-        /// Processor time of one call. Default `10ms`.
+        /// Entries of one table of an instance. Default 16384, or `wasm.max_table_elements` if that is less.
+        table_elements: Option<At<Count<1, 1_000_000>>>,
+        /// Processor time of one hook. Default `10ms`, or `wall` or `exchange_cpu` if that is less.
         cpu: Option<At<Period>>,
-        /// Wall time of one call. Default `100ms`.
-        wall: Option<At<Period>>,
+        /// Processor time of all hooks of one exchange together. Default `100ms`, or `cpu` if that is more.
+        exchange_cpu: Option<Period>,
+        /// Wall time of one hook. Default `100ms`, and `5s` with the grant `outbound`, because it waits for others.
+        wall: Option<Period>,
+        /// How long an exchange waits for an instance when all are busy. Default `100ms`.
+        wait: Option<Period>,
         /// Instances alive at once. Default 256, or `wasm.max_instances` if that is less.
         instances: Option<At<Count<1, 100_000>>>,
-        /// Names and values that one call may write into a head, together. Default `64KiB`.
+        /// Names and values that one hook may write into a head, together. Default `64KiB`.
         header_bytes: Option<Size<0, { 1 << 20 }>>,
+        /// What one `read-body` may hold, and the longest whole answer of an outbound call. Default `1MiB`, or
+        /// `lifted_bytes` if that is less.
+        body_bytes: Option<At<Size<0, { 1 << 30 }>>>,
+        /// What one call may copy out of the component. Default `16MiB`, or `body_bytes` if that is more.
+        lifted_bytes: Option<Size<{ 64 << 10 }, { 1 << 30 }>>,
+        /// Outbound calls of one exchange. Default 8.
+        outbound_calls: Option<Count<0, 1000>>,
+        /// Outbound calls at once, over all exchanges. Default 1024.
+        outbound_concurrent: Option<Count<1, 100_000>>,
+        /// Keys and values of the table together; a shared table has the same in all its filters. Default `16MiB`.
+        key_value_bytes: Option<Size<{ 64 << 10 }, { 2 << 30 }>>,
+        /// Keys of the table; a shared table has the same in all its filters. Default 100000.
+        key_value_keys: Option<Count<1, 10_000_000>>,
         /// Log lines a second; more are dropped and counted. Default 100.
         log_lines: Option<Count<0, 100_000>>,
+    }
+
+    /// When a component that fails again and again is left alone for a while.
+    #[derive(Default)]
+    struct Breaker {
+        /// So many failures within `within` open it. Default 5.
+        failures: Option<Count<1, 100_000>>,
+        /// Default `10s`.
+        within: Option<Period>,
+        /// How long it stays open; each further opening doubles that. Default `1s`, or `max_backoff` if that is less.
+        backoff: Option<At<Period>>,
+        /// Where the doubling ends. Default `60s`, or `backoff` if that is more.
+        max_backoff: Option<Period>,
     }
 
     /// A filter in a chain, with a configuration of its own there.
@@ -268,7 +328,7 @@ vocabulary! {
     struct WeightedCluster {
         /// Name of the cluster.
         name: Required<At<String>>,
-        /// Its share among the clusters of the route; 0 for none.
+        /// Its share among the clusters of the route; 0 if filters alone choose it.
         weight: Required<Count<0, 1000>>,
     }
 
@@ -299,6 +359,9 @@ vocabulary! {
 
 /// A filter's name, or a block.
 pub(crate) type FilterUse = At<ShortOr<At<String>, FilterUseBlock>>;
+
+/// A capability's name, or a block.
+pub(crate) type Grant = At<ShortOr<GrantWord, GrantBlock>>;
 
 /// An address, or a block.
 pub(crate) type Endpoint = ShortOr<Address, EndpointBlock>;

@@ -18,14 +18,7 @@ pub(crate) trait Word: Copy + PartialEq + Sized + 'static {
     const WORDS: &'static [(&'static str, Self)];
 
     fn parse(text: &str) -> Result<Self, String> {
-        let found = Self::WORDS
-            .iter()
-            .find(|(word, _)| *word == text)
-            .map(|(_, value)| *value);
-        found.ok_or_else(|| {
-            let suggestion = suggestion(text, Self::WORDS.iter().map(|(word, _)| *word));
-            format!("`{}` is not known{suggestion}", quote(text))
-        })
+        find(text)
     }
 
     fn word(self) -> &'static str {
@@ -35,6 +28,14 @@ pub(crate) trait Word: Copy + PartialEq + Sized + 'static {
             .find(|(_, value)| *value == self)
             .map_or("", |(word, _)| *word)
     }
+}
+
+fn find<W: Word>(text: &str) -> Result<W, String> {
+    let found = W::WORDS.iter().find(|(word, _)| *word == text);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let suggestion = suggestion(text, W::WORDS.iter().map(|(word, _)| *word));
+        format!("`{}` is not known{suggestion}", quote(text))
+    })
 }
 
 impl Word for LoadBalancing {
@@ -51,10 +52,59 @@ impl Word for OnFailure {
     const WORDS: &'static [(&'static str, Self)] = &[("closed", Self::Closed), ("open", Self::Open)];
 }
 
-impl Word for Grant {
+/// A capability that needs no object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GrantWord {
+    Metrics,
+    Clock,
+    Random,
+    KeyValue,
+    Wasi,
+}
+
+impl Word for GrantWord {
     const NAME: &'static str = "Grant";
-    const DESCRIPTION: &'static str = "A capability beyond configuration, log, and the exchange itself.";
-    const WORDS: &'static [(&'static str, Self)] = &[("metrics", Self::Metrics), ("clock", Self::Clock)];
+    const DESCRIPTION: &'static str = "A capability beyond configuration, log, and the exchange itself. `key_value` is a table of the filter's own; `wasi` are the interfaces that language runtimes import.";
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("metrics", Self::Metrics),
+        ("clock", Self::Clock),
+        ("random", Self::Random),
+        ("key_value", Self::KeyValue),
+        ("wasi", Self::Wasi),
+    ];
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "outbound" => Err("`outbound` needs to know where to; write `outbound: [CLUSTER]`".to_owned()),
+            _ => find(text),
+        }
+    }
+}
+
+impl From<GrantWord> for Grant {
+    fn from(word: GrantWord) -> Self {
+        match word {
+            GrantWord::Metrics => Self::Metrics,
+            GrantWord::Clock => Self::Clock,
+            GrantWord::Random => Self::Random,
+            GrantWord::KeyValue => Self::KeyValue(None),
+            GrantWord::Wasi => Self::Wasi,
+        }
+    }
+}
+
+impl Grant {
+    /// The capability's name in YAML, without its object.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Metrics => "metrics",
+            Self::Clock => "clock",
+            Self::Random => "random",
+            Self::KeyValue(_) => "key_value",
+            Self::Outbound(_) => "outbound",
+            Self::Wasi => "wasi",
+        }
+    }
 }
 
 impl Word for LogField {
@@ -80,6 +130,7 @@ impl Word for LogField {
         ("upstream_ms", Self::UpstreamMs),
         ("user_agent", Self::UserAgent),
         ("referer", Self::Referer),
+        ("attributes", Self::Attributes),
     ];
 }
 
@@ -104,7 +155,7 @@ macro_rules! readable {
     )*};
 }
 
-readable!(LoadBalancing, OnFailure, Grant);
+readable!(LoadBalancing, OnFailure, GrantWord);
 
 #[cfg(test)]
 mod tests {
@@ -134,11 +185,16 @@ mod tests {
                 LogField::UpstreamMs => "upstream_ms",
                 LogField::UserAgent => "user_agent",
                 LogField::Referer => "referer",
+                LogField::Attributes => "attributes",
             };
             assert_eq!((*word, field.word()), (expected, expected));
         }
-        assert_eq!(LogField::WORDS.len(), 19);
-        assert_eq!([Grant::Metrics.word(), Grant::Clock.word()], ["metrics", "clock"]);
+        assert_eq!(LogField::WORDS.len(), 20);
+        // Each word that needs no object is the name of what it grants.
+        for (word, grant) in GrantWord::WORDS {
+            assert_eq!((*word, grant.word(), Grant::from(*grant).word()), (*word, *word, *word));
+        }
+        assert_eq!(GrantWord::WORDS.len(), 5);
         assert_eq!([OnFailure::Closed.word(), OnFailure::Open.word()], ["closed", "open"]);
         let balancing = [LoadBalancing::RoundRobin.word(), LoadBalancing::LeastRequest.word()];
         assert_eq!(balancing, ["round_robin", "least_request"]);

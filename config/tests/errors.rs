@@ -392,7 +392,7 @@ fn listeners_are_checked() {
         ),
         (
             "{ a: { address: 127.0.0.1:80, limits: { max_field_bytes: 65KiB } } }",
-            "larger than max_head_bytes, 64KiB",
+            "limits.max_field_bytes: more than limits.max_head_bytes, 64KiB",
         ),
         (
             "{ a: { address: 127.0.0.1:80, limits: { max_connections: 0 } } }",

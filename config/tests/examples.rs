@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tamis_config::{AccessLog, Action, FilterLimits, ListenerLimits, LogFormat, LogTarget, OnFailure};
+use tamis_config::{AccessLog, Action, Breaker, FilterLimits, ListenerLimits, LogFormat, LogTarget, OnFailure};
 
 fn examples() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
@@ -86,6 +86,9 @@ fn everything_shows_the_defaults_of_filters() {
     let plain = plain.filters.iter().find(|filter| filter.name == "tenant").unwrap();
     assert_eq!(tenant.limits, plain.limits);
     assert_eq!(tenant.limits, FilterLimits::default());
+    assert_eq!(tenant.breaker, plain.breaker);
+    assert_eq!(tenant.breaker, Some(Breaker::default()));
+    assert_eq!((tenant.tick, plain.tick), (None, None));
     assert_eq!(tenant.instance_reuse, plain.instance_reuse);
     assert_eq!(
         (tenant.on_failure, plain.on_failure),

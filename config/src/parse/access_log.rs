@@ -83,17 +83,29 @@ fn split(format: &str) -> Result<Vec<LogPart>, String> {
         if !literal.is_empty() {
             parts.push(LogPart::Literal(std::mem::take(&mut literal)));
         }
-        parts.push(LogPart::Field(LogField::parse(name)?));
+        parts.push(part(name)?);
         rest = after;
     }
     literal.push_str(rest);
     if !literal.is_empty() {
         parts.push(LogPart::Literal(literal));
     }
-    if parts.iter().any(|part| matches!(part, LogPart::Field(_))) {
-        return Ok(parts);
+    if parts.iter().all(|part| matches!(part, LogPart::Literal(_))) {
+        return Err("no `{field}` in it; write `json`, or text such as \"{method} {path} {status}\"".to_owned());
     }
-    Err("no `{field}` in it; write `json`, or text such as \"{method} {path} {status}\"".to_owned())
+    Ok(parts)
+}
+
+/// What stands between braces.
+fn part(name: &str) -> Result<LogPart, String> {
+    match name.strip_prefix("attribute:") {
+        Some("") => Err("`{attribute:}` without a name; write it as in `{attribute:tenant}`".to_owned()),
+        Some(attribute) => Ok(LogPart::Attribute(attribute.to_owned())),
+        None if name == "attribute" => {
+            Err("`{attribute}` without a name; write `{attribute:NAME}`, or `{attributes}` for all of them".to_owned())
+        }
+        None => LogField::parse(name).map(LogPart::Field),
+    }
 }
 
 #[cfg(test)]
@@ -113,6 +125,12 @@ mod tests {
             literal(" é"),
         ];
         assert_eq!(split("a {{b}} {method}{path} é"), Ok(expected));
+        let expected = vec![
+            LogPart::Attribute("x:y z".to_owned()),
+            literal(" "),
+            LogPart::Field(LogField::Attributes),
+        ];
+        assert_eq!(split("{attribute:x:y z} {attributes}"), Ok(expected));
     }
 
     #[test]
@@ -121,6 +139,9 @@ mod tests {
             ("{methd}", "did you mean `method`"),
             ("{method", "without its partner"),
             ("method}", "without its partner"),
+            ("{attribute:}", "as in `{attribute:tenant}`"),
+            ("{attribute}", "write `{attribute:NAME}`, or `{attributes}`"),
+            ("{attribut}", "did you mean `attributes`"),
             ("plain", "no `{field}`"),
             ("", "no `{field}`"),
             ("{method}\n", "control character"),

@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use super::{Names, or_default};
+use super::{Names, ceiling::Ceiling, or_default};
 use crate::model::{FilterUse, Listener, ListenerLimits};
 use crate::reader::Reader;
 use crate::shape::{At, ShortOr};
-use crate::units::Size;
+use crate::units::show_size;
 use crate::vocabulary;
 
 /// A head fits one packet or a few; 10 s is enough for the slowest link, and short for who sends a byte at a time.
@@ -90,48 +90,26 @@ fn limits(limits: Option<vocabulary::ListenerLimits>, reader: &mut Reader) -> Op
     let Some(limits) = limits else {
         return Some(ListenerLimits::default());
     };
-    let head = limits.max_head_bytes.map_or(MAX_HEAD_BYTES, |size| size.value.0);
-    let field = part_of_head("max_field_bytes", limits.max_field_bytes, MAX_FIELD_BYTES, head, reader);
-    let target = part_of_head(
-        "max_target_bytes",
-        limits.max_target_bytes,
-        MAX_TARGET_BYTES,
-        head,
-        reader,
-    );
+    let head = Ceiling {
+        setting: "limits.max_head_bytes",
+        value: limits.max_head_bytes.map_or(MAX_HEAD_BYTES, |size| size.0),
+        show: show_size,
+    };
+    let field = limits.max_field_bytes.map(|size| size.map(|size| size.0));
+    let field = head.hold("max_field_bytes", field.as_ref(), MAX_FIELD_BYTES, reader);
+    let target = limits.max_target_bytes.map(|size| size.map(|size| size.0));
+    let target = head.hold("max_target_bytes", target.as_ref(), MAX_TARGET_BYTES, reader);
     Some(ListenerLimits {
         head_timeout: or_default(limits.head_timeout, HEAD_TIMEOUT),
         idle_timeout: or_default(limits.idle_timeout, IDLE_TIMEOUT),
         body_timeout: or_default(limits.body_timeout, BODY_TIMEOUT),
         write_timeout: or_default(limits.write_timeout, WRITE_TIMEOUT),
-        max_head_bytes: bytes(head),
+        max_head_bytes: bytes(head.value),
         max_field_bytes: bytes(field?),
         max_fields: limits.max_fields.map_or(MAX_FIELDS, |count| count.as_usize()),
         max_target_bytes: bytes(target?),
         max_connections: limits.max_connections.map_or(MAX_CONNECTIONS, |count| count.as_usize()),
     })
-}
-
-/// A part larger than the whole would never come to bear.
-fn part_of_head<const MIN: u64, const MAX: u64>(
-    key: &str,
-    size: Option<At<Size<MIN, MAX>>>,
-    default: u64,
-    head: u64,
-    reader: &mut Reader,
-) -> Option<u64> {
-    let Some(size) = size else {
-        return Some(default.min(head));
-    };
-    if size.value.0 <= head {
-        return Some(size.value.0);
-    }
-    let message = format!(
-        "larger than max_head_bytes, {}; lower it, or raise that",
-        crate::units::show_size(head)
-    );
-    reader.error_at(&size.place, key, message);
-    None
 }
 
 /// Sizes here are at most 1 MiB.
