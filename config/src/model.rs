@@ -235,7 +235,8 @@ pub struct FilterLimits {
 /// `parse`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breaker {
-    /// So many failures within `within` open it; at least 1. Default 5.
+    /// So many failures in a row, all within `within`, open it; at least 1. Default 5. A success begins the count anew,
+    /// so that a client who knows how to make a filter fail does not switch it off for all others.
     pub failures: u32,
     /// Default 10 s.
     pub within: Duration,

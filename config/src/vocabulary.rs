@@ -228,7 +228,7 @@ vocabulary! {
     /// When a component that fails again and again is left alone for a while.
     #[derive(Default)]
     struct Breaker {
-        /// So many failures within `within` open it. Default 5.
+        /// So many failures in a row, all within `within`, open it. Default 5.
         failures: Option<Count<1, 100_000>>,
         /// Default `10s`.
         within: Option<Period>,

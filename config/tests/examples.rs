@@ -164,6 +164,38 @@ fn schema_and_parser_agree() {
         ("routes: [{ redirect: { status: 301 } }]", false),
         ("routes: { cluster: c }", false),
         (
+            "routes: [{ clusters: [{ name: c, weight: 1 }] }]\nwasm: { cache: off }",
+            true,
+        ),
+        ("routes: [{ cluster: c }]\nwasm: { cache: compiled }", true),
+        ("routes: [{ cluster: c }]\nwasm: { cache: true }", false),
+        (
+            "filters: { f: { component: a, grants: [random, key_value, wasi, { outbound: [c] }] } }\n\
+             routes: [{ cluster: c }]",
+            true,
+        ),
+        (
+            "filters: { f: { component: a, grants: [{ key_value: a }], breaker: off, tick: 1s } }\n\
+             routes: [{ cluster: c }]",
+            true,
+        ),
+        (
+            "filters: { f: { component: a, breaker: { failures: 1 } } }\nroutes: [{ cluster: c }]",
+            true,
+        ),
+        (
+            "filters: { f: { component: a, grants: [outbound] } }\nroutes: [{ cluster: c }]",
+            false,
+        ),
+        (
+            "filters: { f: { component: a, grants: [{ key_value: a, outbound: [c] }] } }\nroutes: [{ cluster: c }]",
+            false,
+        ),
+        (
+            "filters: { f: { component: a, breaker: on } }\nroutes: [{ cluster: c }]",
+            false,
+        ),
+        (
             "filters: { f: { native: a, limit: {} } }\nroutes: [{ cluster: c }]",
             false,
         ),

@@ -42,9 +42,9 @@ fn filter(
     let At { place, value: filter } = filter;
     reader.within_item(format!("filter `{name}`"), |reader| {
         let kind = kind(&filter, reader);
-        let wall = limits::default_wall(filter.grants.as_ref());
-        let limits = limits::limits(filter.limits.map(|limits| limits.value), wall, wasm, reader);
         let grants = reader.within("grants", |reader| grant::grants(filter.grants, names, reader));
+        let wall = limits::default_wall(grants.as_deref());
+        let limits = limits::limits(filter.limits.map(|limits| limits.value), wall, wasm, reader);
         let breaker = breaker::breaker(filter.breaker.map(|breaker| breaker.value), reader);
         let tick = tick(filter.tick, reader);
         let kind = kind?;

@@ -12,11 +12,11 @@ use crate::shape::OffOr;
 use crate::units::show_duration;
 use crate::vocabulary;
 
-/// One crash is an accident of its exchange; five in a row are a defect of the filter.
+/// One is an accident of its exchange; five in a row are a defect of the filter, or of what it depends on.
 const FAILURES: u32 = 5;
-/// A filter that fails more rarely than every other second serves most of its exchanges.
+/// Failures that come more slowly cost too little to be worth an interruption.
 const WITHIN: Duration = Duration::from_secs(10);
-/// A passing trouble costs little more than it lasts.
+/// So a passing trouble costs little more time than it lasts.
 const BACKOFF: Duration = Duration::from_secs(1);
 /// Once the trouble is mended, the filter is back within a minute, and until then costs one attempt a minute.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);

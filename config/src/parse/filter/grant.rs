@@ -33,17 +33,17 @@ pub(super) fn grants(
 }
 
 fn with_object(block: GrantBlock, names: &Names, reader: &mut Reader) -> Option<Grant> {
-    if let Some(table) = block.key_value {
-        return match check_name(&table.value) {
-            Ok(()) => Some(Grant::KeyValue(Some(table.value))),
-            Err(message) => {
-                reader.error_at(&table.place, "key_value", message);
-                None
-            }
-        };
+    match (block.key_value, block.outbound) {
+        (Some(table), None) => reader.within("key_value", |reader| shared(table, reader)),
+        (None, Some(clusters)) => reader.within("outbound", |reader| outbound(clusters, names, reader)),
+        // Noted when the block was read.
+        _ => None,
     }
-    let clusters = block.outbound?;
-    reader.within("outbound", |reader| outbound(clusters, names, reader))
+}
+
+fn shared(table: At<String>, reader: &mut Reader) -> Option<Grant> {
+    let sound = check_name(&table.value).map_err(|message| reader.error(&table.place, message));
+    sound.ok().map(|()| Grant::KeyValue(Some(table.value)))
 }
 
 fn outbound(clusters: At<Vec<At<String>>>, names: &Names, reader: &mut Reader) -> Option<Grant> {

@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use crate::model::{FilterLimits, Wasm};
+use crate::model::{FilterLimits, Grant, Wasm};
 use crate::parse::ceiling::{Ceiling, at_least};
 use crate::parse::or_default;
 use crate::reader::Reader;
-use crate::shape::{At, ShortOr};
+use crate::shape::At;
 use crate::units::{Count, Size, show_duration, show_size};
 use crate::vocabulary;
 
@@ -67,12 +67,10 @@ impl Default for FilterLimits {
     }
 }
 
-/// By what is asked for, so that a fault among the grants has no second one here.
-pub(super) fn default_wall(grants: Option<&At<Vec<vocabulary::Grant>>>) -> Duration {
-    let grants = grants.map(|grants| grants.value.as_slice()).unwrap_or_default();
-    let outbound =
-        |grant: &vocabulary::Grant| matches!(&grant.value, ShortOr::Block(block) if block.key_value.is_none());
-    if grants.iter().any(outbound) {
+/// Of grants with a fault (`None`) the longer, so that it has no second one here.
+pub(super) fn default_wall(grants: Option<&[Grant]>) -> Duration {
+    let outbound = |grants: &[Grant]| grants.iter().any(|grant| matches!(grant, Grant::Outbound(_)));
+    if grants.is_none_or(outbound) {
         OUTBOUND_WALL
     } else {
         WALL
