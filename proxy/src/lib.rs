@@ -48,6 +48,7 @@ pub mod listener;
 pub mod name;
 pub mod native;
 pub mod operations;
+pub mod permits;
 pub mod pool;
 pub mod reload;
 pub mod reply;
