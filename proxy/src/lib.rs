@@ -34,6 +34,7 @@ pub mod address;
 pub mod admin;
 pub mod assemble;
 pub mod body;
+pub mod breaker;
 pub mod chain;
 pub mod cluster;
 pub mod connection;
