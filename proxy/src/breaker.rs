@@ -57,8 +57,8 @@ pub enum State {
 }
 
 /// The right to find out whether things work again. Dropped without a verdict, it is free for the next exchange; kept
-/// for another back-off without one, it is given up, and its verdict no longer counts: a client that is slow must not
-/// keep everybody else out.
+/// for another back-off without one, it loses its say to the next that asks: a client that is slow must not keep
+/// everybody else out.
 pub struct Probe {
     breaker: Arc<Breaker>,
     id: u64,
@@ -201,7 +201,7 @@ impl Breaker {
         let mut circuit = self.circuit();
         let doubled = match &circuit.phase {
             Phase::Open(opening) if opening.is_probed_by(probe) => opening.backoff.saturating_mul(2),
-            // Given up: another probe decides, or has decided.
+            // Another probe has the say, or has had it.
             _ => return,
         };
         match verdict {
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_takes_too_long_is_given_up_and_has_no_say() {
+    fn a_probe_that_takes_too_long_loses_its_say() {
         let (breaker, start) = opened();
         let now = start + seconds(1);
         let slow = probe(&breaker, now);

@@ -57,6 +57,7 @@ pub mod route;
 pub mod scan;
 pub mod server;
 pub mod snapshot;
+pub mod store;
 pub mod stream;
 pub mod telemetry;
 pub mod timer;
