@@ -175,3 +175,91 @@ pub fn get_or_compute(
 pub(crate) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Proxy;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_computed_value_is_kept_for_its_time() {
+        let proxy = Proxy::new();
+        let compute = |value: &'static str| {
+            proxy.within(|| get_or_compute("k", Some(MINUTE), SECOND, || Ok(Some(value.into()))).expect("it computes"))
+        };
+        assert_eq!(compute("one").as_deref(), Some(&b"one"[..]));
+        proxy.advance(MINUTE - SECOND);
+        assert_eq!(compute("two").as_deref(), Some(&b"one"[..]));
+        proxy.advance(SECOND);
+        assert_eq!(compute("three").as_deref(), Some(&b"three"[..]));
+    }
+
+    #[test]
+    fn whoever_computes_nothing_lets_the_next_one_try() {
+        let proxy = Proxy::new();
+        proxy.within(|| {
+            let compute = |result: Result<Option<Vec<u8>>, Failure>| get_or_compute("k", None, SECOND, || result);
+            assert_eq!(compute(Ok(None)).expect("it computes"), None);
+            assert!(compute(Err(Failure::new("no"))).is_err());
+            let large = vec![0; 16 << 20];
+            assert_eq!(compute(Ok(Some(large.clone()))).expect("it computes"), Some(large));
+            assert_eq!(get("k"), None);
+            assert_eq!(compute(Ok(Some(vec![1]))).expect("it computes"), Some(vec![1]));
+            assert_eq!(get("k"), Some(vec![1]));
+        });
+        assert_eq!(proxy.now_ms(), Proxy::new().now_ms(), "nobody has waited");
+    }
+
+    #[test]
+    fn who_waits_in_vain_is_told() {
+        let proxy = Proxy::new();
+        proxy.claim_elsewhere("k");
+        let before_ms = proxy.now_ms();
+        proxy.within(|| {
+            assert!(matches!(claim("k", SECOND), Claimed::TimedOut));
+            let computed = get_or_compute("k", None, SECOND, || panic!("another computes it"));
+            let failure = computed.expect_err("nobody came to an end").to_string();
+            assert!(failure.ends_with("nobody has computed `k` within 1s"), "{failure}");
+        });
+        assert_eq!(proxy.now_ms() - before_ms, 2000);
+    }
+
+    #[test]
+    fn a_claim_ends_when_it_is_set_or_dropped_or_its_hook_ends() {
+        let proxy = Proxy::new();
+        proxy.within(|| {
+            let Claimed::Yours(claim) = claim("k", SECOND) else {
+                panic!("nobody else wants it")
+            };
+            assert!(matches!(super::claim("k", SECOND), Claimed::TimedOut));
+            drop(claim);
+            let Claimed::Yours(claim) = super::claim("k", SECOND) else {
+                panic!("it was dropped")
+            };
+            claim.set("v", None).expect("it is small");
+            assert!(matches!(super::claim("k", SECOND), Claimed::Value(value) if value == b"v"));
+            let Claimed::Yours(claim) = super::claim("other", SECOND) else {
+                panic!("nobody else wants it")
+            };
+            std::mem::forget(claim);
+        });
+        proxy.within(|| assert!(matches!(claim("other", SECOND), Claimed::Yours(_))));
+    }
+
+    #[test]
+    fn times_are_rounded_up_to_milliseconds() {
+        let cases = [
+            (Duration::ZERO, 0),
+            (Duration::from_nanos(1), 1),
+            (Duration::from_micros(1001), 2),
+            (MINUTE, 60_000),
+            (Duration::MAX, u64::MAX),
+        ];
+        for (duration, expected) in cases {
+            assert_eq!(milliseconds(duration), expected, "{duration:?}");
+        }
+    }
+}

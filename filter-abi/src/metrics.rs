@@ -59,3 +59,33 @@ impl Labels {
         metrics::histogram_observe(name, &self.0, value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Proxy;
+
+    #[test]
+    fn labels_make_series_of_their_own() {
+        let proxy = Proxy::new();
+        proxy.within(|| {
+            counter_add("orders", 2);
+            let acme = labels(&[("tenant", "acme"), ("plan", "a\"b")]);
+            acme.counter_add("orders", 3);
+            acme.counter_add("orders", 4);
+            acme.gauge_set("open", 1.5);
+            acme.histogram_observe("size", 7.0);
+            gauge_set("open", 2.5);
+            histogram_observe("size", 8.0);
+            histogram_observe("size", 9.0);
+        });
+        let series = |name: &str| format!(r#"{name}{{plan="a\"b",tenant="acme"}}"#);
+        assert_eq!((proxy.counter("orders"), proxy.counter(&series("orders"))), (2, 7));
+        assert_eq!(
+            (proxy.gauge("open"), proxy.gauge(&series("open"))),
+            (Some(2.5), Some(1.5))
+        );
+        assert_eq!(proxy.histogram("size"), [8.0, 9.0]);
+        assert_eq!(proxy.histogram(&series("size")), [7.0]);
+    }
+}

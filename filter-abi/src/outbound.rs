@@ -248,3 +248,97 @@ impl fmt::Display for CallError {
 }
 
 impl Error for CallError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Reply;
+    use crate::testing::Proxy;
+
+    #[test]
+    fn a_call_goes_out_as_it_was_built() {
+        let proxy = Proxy::new();
+        let handle = proxy.clone();
+        proxy.on_call("auth", move |call| {
+            handle.advance(Duration::from_secs(1));
+            Ok(Reply::new(200).text(format!("{} {}", call.method, call.target)))
+        });
+        let before_ms = proxy.now_ms();
+        let call = post("auth", "/a?b=1")
+            .authority("auth.example")
+            .header("x-a", "1")
+            .json(&[1, 2])
+            .timeout(Duration::from_millis(5));
+        let answer = proxy.within(|| call.clone().send()).expect("it is answered");
+        assert_eq!((answer.status, answer.body), (200, b"POST /a?b=1".to_vec()));
+        assert_eq!(proxy.now_ms() - before_ms, 1000);
+        assert_eq!(proxy.calls(), [call]);
+        let [call] = &proxy.calls()[..] else { panic!("one call") };
+        let expected = [Header::new("x-a", "1"), Header::new("content-type", "application/json")];
+        assert_eq!((&call.headers[..], &call.body[..]), (&expected[..], &b"[1,2]"[..]));
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_not_sent() {
+        let proxy = Proxy::new();
+        proxy.on_call("auth", |_| Ok(Reply::new(200)));
+        let cases = [
+            (get("other", "/"), CallError::NotGranted),
+            (get("auth", ""), CallError::Invalid),
+            (get("auth", "x"), CallError::Invalid),
+            (get("auth", "/a b"), CallError::Invalid),
+            (get("auth", "/a#b"), CallError::Invalid),
+            (Call::new("CONNECT", "auth", "/"), CallError::Invalid),
+            (Call::new("", "auth", "/"), CallError::Invalid),
+            (get("auth", "/").header("te", "x"), CallError::Invalid),
+            (get("auth", "/").header("x", "a\r\nb"), CallError::Invalid),
+            (get("auth", "/").authority("a b"), CallError::Invalid),
+        ];
+        for (call, error) in cases {
+            assert_eq!(proxy.within(|| call.clone().send()), Err(error), "{call:?}");
+        }
+        assert!(proxy.calls().is_empty());
+    }
+
+    #[test]
+    fn an_answer_can_be_read_in_pieces() {
+        let proxy = Proxy::new();
+        let pieces = || ["ab", "c"].map(|piece| Ok(piece.into()));
+        let broken = pieces().into_iter().chain([Err(CallError::Broken)]);
+        proxy.answer_in_pieces("lists", Reply::new(200).header("x-a", "1"), pieces());
+        proxy.answer_in_pieces("lists", Reply::new(200), broken);
+        proxy.fail("lists", CallError::Unreachable);
+        proxy.within(|| {
+            let mut reader = get("lists", "/").open().expect("it is answered");
+            assert_eq!(
+                (reader.status, reader.header("X-A").map(|value| value == "1")),
+                (200, Some(true))
+            );
+            assert_eq!(reader.read(), Ok(Some(b"ab".to_vec())));
+            assert_eq!(reader.read(), Ok(Some(b"c".to_vec())));
+            assert_eq!((reader.read(), reader.read()), (Ok(None), Ok(None)));
+
+            let reader = get("lists", "/").open().expect("it is answered");
+            let read: Vec<_> = reader.collect();
+            assert_eq!(read, [Ok(b"ab".to_vec()), Ok(b"c".to_vec()), Err(CallError::Broken)]);
+
+            assert_eq!(get("lists", "/").open().err(), Some(CallError::Unreachable));
+        });
+    }
+
+    #[test]
+    fn a_reader_closes_at_its_end_and_when_it_is_dropped() {
+        let proxy = Proxy::new();
+        proxy.answer_in_pieces("lists", Reply::new(200), [Ok(b"a".to_vec())]);
+        proxy.answer_in_pieces("lists", Reply::new(200), [Ok(b"a".to_vec())]);
+        proxy.within(|| {
+            let mut read = get("lists", "/").open().expect("it is answered");
+            let dropped = get("lists", "/").open().expect("it is answered");
+            assert_eq!(proxy.open_calls(), 2);
+            drop(dropped);
+            assert_eq!(proxy.open_calls(), 1);
+            assert_eq!((&mut read).count(), 1);
+            assert_eq!(proxy.open_calls(), 0);
+        });
+    }
+}

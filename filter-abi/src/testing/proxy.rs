@@ -212,6 +212,11 @@ impl Proxy {
         self.state().outbound.calls.clone()
     }
 
+    /// How many answers are being read; none outside of a hook, whose end closes them.
+    pub fn open_calls(&self) -> usize {
+        self.state().outbound.open.len()
+    }
+
     fn prepare(&self, cluster: &str, prepared: Prepared) {
         self.cluster(cluster).queue.push_back(prepared);
     }

@@ -106,3 +106,49 @@ impl Table {
         self.claims.retain(|_, claimer| *claimer == Claimer::Elsewhere);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_end_when_their_time_has_come() {
+        let mut table = Table::default();
+        table.set("k", b"v", Some(10), 5).expect("it is small");
+        table.set("for ever", b"v", None, 5).expect("it is small");
+        assert_eq!(table.get("k", 14).as_deref(), Some(&b"v"[..]));
+        assert_eq!(table.get("k", 15), None);
+        assert!(!table.delete("k", 15));
+        assert!(table.delete("for ever", u64::MAX));
+    }
+
+    #[test]
+    fn counters_keep_their_time_and_stop_at_the_ends_of_their_range() {
+        let mut table = Table::default();
+        assert_eq!(table.add("n", 2, Some(10), 0), Ok(2));
+        assert_eq!(table.add("n", i64::MAX, Some(10), 9), Ok(i64::MAX));
+        assert_eq!(table.add("n", 1, Some(10), 10), Ok(1), "the counter has begun anew");
+        table.set("n", b"other", None, 10).expect("it is small");
+        assert_eq!(table.add("n", -1, None, 10), Ok(-1));
+    }
+
+    #[test]
+    fn a_swap_needs_the_expected_value() {
+        let mut table = Table::default();
+        let cases: [(Option<&[u8]>, &[u8], bool); 4] = [
+            (Some(b"a"), b"b", false),
+            (None, b"a", true),
+            (None, b"b", false),
+            (Some(b"a"), b"b", true),
+        ];
+        for (expected, value, swapped) in cases {
+            assert_eq!(table.compare_and_swap("k", expected, value, None, 0), Ok(swapped));
+        }
+        let large = vec![0; BYTES / 8];
+        assert_eq!(
+            table.compare_and_swap("k", Some(b"b"), &large, None, 0),
+            Err(StoreError::TooLarge)
+        );
+        assert_eq!(table.get("k", 0).as_deref(), Some(&b"b"[..]));
+    }
+}
