@@ -7,8 +7,8 @@ use std::ops::Deref;
 pub struct HeldBody {
     /// What has come; empty for a request without a body.
     pub data: Vec<u8>,
-    /// Whether this is all of it; otherwise the hook asked for [`OverMax::Continue`](crate::OverMax::Continue), and there
-    /// is more.
+    /// Whether this is all of it; otherwise the filter asked for [`OverMax::Continue`](crate::OverMax::Continue), and
+    /// there is more.
     pub complete: bool,
 }
 

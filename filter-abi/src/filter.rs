@@ -14,9 +14,9 @@ use crate::{
 ///
 /// # The fields of the struct
 ///
-/// What [`configure`](Filter::configure) makes is a template: each exchange begins with a clone of it, which all its
-/// hooks share and which is dropped with the exchange. So a field may hold what the filter has seen of the exchange, and
-/// the next client's never finds it there:
+/// What [`configure`](Filter::configure) makes is a template: each exchange begins with a clone of it, which is that of
+/// all its hooks and of no other exchange. So a field may hold what the filter has seen of an exchange, and the next one,
+/// of another client, does not find it there:
 ///
 /// ```
 /// use std::rc::Rc;
@@ -38,7 +38,12 @@ use crate::{
 ///         Ok(BodyLimit { paths: paths.into(), bytes: 0 })
 ///     }
 ///
-///     fn on_request_body(&mut self, chunk: Vec<u8>, request: &Request, _: &mut Exchange) -> Result<BodyVerdict, Failure> {
+///     fn on_request_body(
+///         &mut self,
+///         chunk: Vec<u8>,
+///         request: &Request,
+///         _: &mut Exchange,
+///     ) -> Result<BodyVerdict, Failure> {
 ///         self.bytes += chunk.len() as u64;
 ///         let path = request.path();
 ///         match self.paths.iter().find(|(prefix, _)| path.starts_with(prefix)) {

@@ -87,6 +87,7 @@ mod tests {
 
     #[test]
     fn each_exchange_begins_with_a_clone_of_its_own() {
+        type Case<'a> = (&'a [Hook], &'a [Hook], &'a [u32], u32);
         let all = [
             RequestHead,
             HeldBody,
@@ -95,7 +96,7 @@ mod tests {
             ResponseBody,
             Completion,
         ];
-        let cases: [(&[Hook], &[Hook], &[u32], u32); 6] = [
+        let cases: [Case; 6] = [
             // Two whole exchanges.
             (
                 &all,

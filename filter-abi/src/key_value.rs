@@ -1,7 +1,8 @@
 //! A table that all instances of the filter share; needs the grant `key_value`.
 //!
 //! With `key_value: NAME` it is shared by all filters that are granted that name. It is a cache: it is bounded
-//! (`limits.key_value_bytes`), and what was not used for longest makes room, so what is kept here can be gone at any time.
+//! (`limits.key_value_bytes`), and what was not used for longest makes room, so what is kept here can be gone at any
+//! time.
 //!
 //! ```no_run
 //! # use std::time::Duration;

@@ -83,14 +83,30 @@
 //!
 //! # What holds for every filter
 //!
-//! * The component exports exactly the hooks that are written in the `impl` block. A hook that is not there costs
-//!   nothing, not even a call.
-//! * An instance serves one exchange (a request and its response) at a time and then the next one: what a filter
-//!   keeps in `self` outlives the exchange, until the proxy drops the instance. Never keep a client's data there.
+//! * The component exports the hooks that are written in the `impl` block, and no others: a hook that is not there
+//!   costs nothing, not even a call. (The attribute [`#[filter]`](macro@filter) tells of the one exception.)
+//! * An instance serves one exchange (a request and its response) at a time. Each exchange begins with a clone of what
+//!   [`configure`](Filter::configure) has made, so a field of the struct may hold a client's data: the next exchange
+//!   does not find it. What is configured is best kept in an `Rc`, so that the clone costs next to nothing.
 //! * A hook that returns a [`Failure`] or panics leaves a line in the proxy's log and fails its exchange, as the
 //!   filter's `on_failure` says; the proxy drops the instance and makes a new one.
-//! * [`log`] is always there; [`metrics`] and [`clock`] are linked into the component only when called, and then must
-//!   be granted in the configuration.
+//! * [`log`] is always there. What else goes beyond the exchange is linked into the component only when called, and
+//!   then must be granted in the configuration: [`metrics`], [`clock`], [`random`], [`key_value`], [`outbound`].
+//!
+//! # The hooks of an exchange
+//!
+//! | hook | is called | decides |
+//! |---|---|---|
+//! | [`on_connection`](Filter::on_connection) | once a connection, in a listener's chain | [`Admission`] |
+//! | [`on_request_head`](Filter::on_request_head) | with the request's head | [`RequestVerdict`]: go on, reply, or read the body first |
+//! | [`on_held_body`](Filter::on_held_body) | with the body that was asked for | [`HeldVerdict`] |
+//! | [`on_request_body`](Filter::on_request_body), [`on_request_end`](Filter::on_request_end) | for each piece on its way, and at the end | [`BodyVerdict`], [`EndVerdict`] |
+//! | [`on_response_head`](Filter::on_response_head) | with the response's head | [`Verdict`] |
+//! | [`on_response_body`](Filter::on_response_body), [`on_response_end`](Filter::on_response_end) | for each piece on its way, and at the end | [`BodyVerdict`], [`EndVerdict`] |
+//! | [`on_completion`](Filter::on_completion) | when it is over | |
+//! | [`on_tick`](Filter::on_tick) | every `tick` of the configuration, in no exchange | |
+//!
+//! A [`Reply`] becomes the verdict of any of them by `into()`.
 
 mod body;
 mod configuration;
@@ -141,12 +157,17 @@ pub use request::Request;
 pub use response::Response;
 pub use verdict::{Admission, BodyVerdict, EndVerdict, HeldVerdict, OverMax, RequestVerdict, Verdict};
 
-/// Makes a component of an `impl Filter for ...` block: the component exports exactly the hooks that are in the block.
+/// Makes a component of an `impl Filter for ...` block: the component exports the hooks that are in the block.
+///
+/// A filter with hooks for bodies and none for their heads exports a head's hook besides, which goes on: in it the
+/// exchange begins, and what the filter kept of the one before is dropped. (A body could not tell: some messages have
+/// none, others are cut off.)
 ///
 /// Natively it changes nothing, so that the filter can be tested with plain `cargo test`. One crate holds one filter. A
 /// filter without a hook does not compile:
 ///
 /// ```compile_fail
+/// #[derive(Clone)]
 /// struct Idle;
 ///
 /// #[tamis_filter::filter]
@@ -158,9 +179,31 @@ pub use verdict::{Admission, BodyVerdict, EndVerdict, HeldVerdict, OverMax, Requ
 ///     }
 /// }
 /// ```
+///
+/// Nor does one that waits for a body which it cannot ask for:
+///
+/// ```compile_fail
+/// # use tamis_filter::{Exchange, Failure, HeldBody, HeldVerdict, Request};
+/// #[derive(Clone)]
+/// struct Waits;
+///
+/// #[tamis_filter::filter]
+/// impl tamis_filter::Filter for Waits {
+///     type Config = ();
+///
+///     fn configure((): ()) -> Result<Self, String> {
+///         Ok(Waits)
+///     }
+///
+///     fn on_held_body(&mut self, _: HeldBody, _: &mut Request, _: &mut Exchange) -> Result<HeldVerdict, Failure> {
+///         Ok(HeldVerdict::Proceed)
+///     }
+/// }
+/// ```
 pub use tamis_filter_macros::filter;
 
-/// What `#[filter]` becomes natively: nothing but a use of the filter, so that it is not called dead code.
+/// What `#[filter]` becomes natively: a use of the filter, so that it is not called dead code, and a list of what its
+/// component would export, so that this can be tested.
 #[cfg(not(target_family = "wasm"))]
 #[doc(hidden)]
 #[macro_export]
@@ -168,5 +211,16 @@ macro_rules! __guest {
     ($filter:ty: $($hook:ident),+) => {
         const _: fn(<$filter as $crate::Filter>::Config) -> ::std::result::Result<$filter, ::std::string::String> =
             <$filter as $crate::Filter>::configure;
+
+        impl $crate::__Exports for $filter {
+            const EXPORTS: &'static [&'static str] = &[$(stringify!($hook)),+];
+        }
     };
+}
+
+/// What a filter's component exports, besides `configure`.
+#[cfg(not(target_family = "wasm"))]
+#[doc(hidden)]
+pub trait __Exports {
+    const EXPORTS: &'static [&'static str];
 }

@@ -96,13 +96,15 @@ fn interfaces(body: &Group) -> Result<Vec<&'static str>, TokenStream> {
         let message = "`on_held_body` is called only when `on_request_head` has asked for the body";
         return Err(refuse(body.span_open(), message));
     }
+    // An exchange of a filter begins at a head: what the filter keeps of the one before is dropped there. Bodies cannot
+    // tell, as some messages have none and others are cut off.
+    let begins_at_request = written("RequestHead") || written("RequestBody");
+    let begins_at_response = !begins_at_request && written("ResponseBody");
     let mut interfaces: Vec<&str> = HOOKS.iter().map(|hook| hook.1).collect();
     interfaces.dedup();
     interfaces.retain(|interface| match *interface {
-        // An exchange of a filter begins at a head: what the filter keeps of the one before is dropped there. Bodies
-        // cannot tell, as some have no body and others are cut off.
-        "RequestHead" => written("RequestHead") || written("RequestBody"),
-        "ResponseHead" => written("ResponseHead") || (written("ResponseBody") && !written("RequestHead")),
+        "RequestHead" => begins_at_request,
+        "ResponseHead" => begins_at_response || written("ResponseHead"),
         interface => written(interface),
     });
     Ok(interfaces)

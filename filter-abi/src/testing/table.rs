@@ -135,14 +135,16 @@ mod tests {
     #[test]
     fn a_swap_needs_the_expected_value() {
         let mut table = Table::default();
-        let cases: [(Option<&[u8]>, &[u8], bool); 4] = [
-            (Some(b"a"), b"b", false),
-            (None, b"a", true),
-            (None, b"b", false),
-            (Some(b"a"), b"b", true),
+        let cases = [
+            (Some("a"), "b", false),
+            (None, "a", true),
+            (None, "b", false),
+            (Some("a"), "b", true),
         ];
         for (expected, value, swapped) in cases {
-            assert_eq!(table.compare_and_swap("k", expected, value, None, 0), Ok(swapped));
+            let expected = expected.map(str::as_bytes);
+            let done = table.compare_and_swap("k", expected, value.as_bytes(), None, 0);
+            assert_eq!(done, Ok(swapped), "{expected:?}");
         }
         let large = vec![0; BYTES / 8];
         assert_eq!(
