@@ -1,7 +1,7 @@
 //! What is known of the current exchange besides its two heads, and what filters leave for one another.
 
-use crate::EditError;
 use crate::host::{self, exchange};
+use crate::{EditError, Peer};
 
 /// Facts about the exchange, and its attributes: texts that later filters and the access log can read.
 #[derive(Debug)]
@@ -40,5 +40,24 @@ impl Exchange {
     /// `TooLarge`: more than 32 attributes, or one of more than 4 KiB.
     pub fn set_attribute(&mut self, name: &str, value: &str) -> Result<(), EditError> {
         host::edited(exchange::set_attribute(name, value))
+    }
+
+    /// The cluster that a filter has chosen; none when the route's own choice stands.
+    pub fn cluster(&self) -> Option<String> {
+        exchange::cluster()
+    }
+
+    /// Chooses one of the clusters that the route names.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid`: the route does not name that cluster. `TooLate`: the request is already sent.
+    pub fn set_cluster(&mut self, name: &str) -> Result<(), EditError> {
+        host::edited(exchange::set_cluster(name))
+    }
+
+    /// The client's connection, which carries this exchange.
+    pub fn peer(&self) -> Peer {
+        Peer(())
     }
 }

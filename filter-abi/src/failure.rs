@@ -7,7 +7,8 @@ use std::panic::Location;
 /// Why the proxy refused to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EditError {
-    /// Not a field name, or a value with CR, LF, NUL or another control character (RFC 9110 section 5.5).
+    /// Not a field name, or a value with CR, LF, NUL or another control character (RFC 9110 section 5.5); not a cluster
+    /// that the route names.
     Invalid,
     /// A framing or hop-by-hop field, which only the proxy writes.
     Forbidden,

@@ -1,154 +1,181 @@
-//! The filter inside a component: the proxy's imports as functions, and the exports that `#[filter]` writes.
+//! The filter inside a component: the exports that `#[filter]` writes, each a few lines over the instance.
 //!
-//! Each hook has a world of its own, so that a component exports the hooks that its filter has and no others; the
-//! linker drops the imports that nobody calls. Nothing else in this crate names `wit_bindgen`, whose generated code is
-//! also the crate's only `unsafe`.
+//! Each interface has a world of its own, so that a component exports those whose hooks its filter has and no others.
+//! Only this file and `guest/host.rs` name `wit_bindgen`, whose generated code is also the crate's only `unsafe`.
 
 use std::cell::RefCell;
 
-use crate::{Exchange, Failure, Filter, Request, Response, Verdict, configuration};
+use crate::instance::Instance;
+use crate::{Connection, Exchange, Failure, Filter, HeldBody, Request, Response, configuration};
 
-/// What a component may import.
-mod imports {
-    wit_bindgen::generate!({
-        path: "wit",
-        inline: "
-            package tamis:guest;
-            world imports {
-                import tamis:filter/types@0.1.0;
-                import tamis:filter/request@0.1.0;
-                import tamis:filter/response@0.1.0;
-                import tamis:filter/exchange@0.1.0;
-                import tamis:filter/log@0.1.0;
-                import tamis:filter/metrics@0.1.0;
-                import tamis:filter/clock@0.1.0;
-            }
-        ",
-        generate_all,
-        generate_unused_types: true,
-    });
+#[path = "guest/host.rs"]
+pub(crate) mod host;
+#[path = "guest/translate.rs"]
+mod translate;
+
+pub use crate::hook::Hook;
+pub use host::types;
+
+use completion::exports::tamis::filter::completion::Outcome;
+use connection::exports::tamis::filter::connection::Admission;
+use translate::headers;
+
+/// The bindings of one exported interface.
+macro_rules! export {
+    ($module:ident, $world:literal $(, $types:literal)?) => {
+        /// An export.
+        pub mod $module {
+            wit_bindgen::generate!({
+                path: "wit",
+                inline: $world,
+                $(with: { $types: super::types },)?
+                generate_all,
+                pub_export_macro: true,
+                default_bindings_module: "tamis_filter::__guest",
+            });
+        }
+    };
 }
 
-/// The export `configure`.
-pub mod configure {
-    wit_bindgen::generate!({
-        path: "wit",
-        inline: "package tamis:guest; world configure { export tamis:filter/configure@0.1.0; }",
-        generate_all,
-        pub_export_macro: true,
-        default_bindings_module: "tamis_filter::__guest::configure",
-    });
+export!(
+    configure,
+    "package tamis:guest; world configure { export tamis:filter/configure@0.1.0; }"
+);
+export!(
+    connection,
+    "package tamis:guest; world connection { export tamis:filter/connection@0.1.0; }"
+);
+export!(
+    request_head,
+    "package tamis:guest; world request-head { export tamis:filter/request-head@0.1.0; }",
+    "tamis:filter/types@0.1.0"
+);
+export!(
+    held_body,
+    "package tamis:guest; world held-body { export tamis:filter/held-body@0.1.0; }",
+    "tamis:filter/types@0.1.0"
+);
+export!(
+    request_body,
+    "package tamis:guest; world request-body { export tamis:filter/request-body@0.1.0; }",
+    "tamis:filter/types@0.1.0"
+);
+export!(
+    response_head,
+    "package tamis:guest; world response-head { export tamis:filter/response-head@0.1.0; }",
+    "tamis:filter/types@0.1.0"
+);
+export!(
+    response_body,
+    "package tamis:guest; world response-body { export tamis:filter/response-body@0.1.0; }",
+    "tamis:filter/types@0.1.0"
+);
+export!(
+    completion,
+    "package tamis:guest; world completion { export tamis:filter/completion@0.1.0; }"
+);
+export!(
+    tick,
+    "package tamis:guest; world tick { export tamis:filter/tick@0.1.0; }"
+);
+
+/// The component's filter: none until it is configured.
+pub struct Guest<F> {
+    instance: RefCell<Option<Instance<F>>>,
+    exports: &'static [Hook],
 }
 
-/// The export `request-head`.
-pub mod on_request_head {
-    wit_bindgen::generate!({
-        path: "wit",
-        inline: "package tamis:guest; world request-head { export tamis:filter/request-head@0.1.0; }",
-        with: { "tamis:filter/types@0.1.0": super::imports::tamis::filter::types },
-        generate_all,
-        pub_export_macro: true,
-        default_bindings_module: "tamis_filter::__guest::on_request_head",
-    });
-}
-
-/// The export `response-head`.
-pub mod on_response_head {
-    wit_bindgen::generate!({
-        path: "wit",
-        inline: "package tamis:guest; world response-head { export tamis:filter/response-head@0.1.0; }",
-        with: { "tamis:filter/types@0.1.0": super::imports::tamis::filter::types },
-        generate_all,
-        pub_export_macro: true,
-        default_bindings_module: "tamis_filter::__guest::on_response_head",
-    });
-}
-
-/// The functions that the rest of the crate is written against, as the proxy implements them.
-pub(crate) mod host {
-    use super::imports::tamis::filter::{log, types};
-    use crate::log::Level;
-    use crate::{EditError, Header};
-
-    pub(crate) use super::imports::tamis::filter::{clock, exchange, metrics, request, response};
-
-    pub(crate) fn edited(result: Result<(), types::EditError>) -> Result<(), EditError> {
-        result.map_err(|error| match error {
-            types::EditError::Invalid => EditError::Invalid,
-            types::EditError::Forbidden => EditError::Forbidden,
-            types::EditError::TooLarge => EditError::TooLarge,
-            types::EditError::TooLate => EditError::TooLate,
-        })
+impl<F: Filter> Guest<F> {
+    /// Not configured yet. `exports` are in the contract's order.
+    pub const fn new(exports: &'static [Hook]) -> Self {
+        Guest {
+            instance: RefCell::new(None),
+            exports,
+        }
     }
 
-    pub(crate) fn headers(headers: Vec<types::Header>) -> Vec<Header> {
-        headers
-            .into_iter()
-            .map(|header| Header {
-                name: header.name,
-                value: header.value.into(),
-            })
-            .collect()
-    }
-
-    pub(crate) fn write_log(level: Level, line: &str) {
-        let level = match level {
-            Level::Debug => log::Level::Debug,
-            Level::Info => log::Level::Info,
-            Level::Warn => log::Level::Warn,
-            Level::Error => log::Level::Error,
-        };
-        log::write(level, line);
-    }
-}
-
-/// The instance's filter: none until it is configured.
-pub struct Instance<F>(RefCell<Option<F>>);
-
-impl<F: Filter> Instance<F> {
-    /// Not configured yet.
-    pub const fn new() -> Self {
-        Instance(RefCell::new(None))
-    }
-
-    /// The export `configure`.
     pub fn configure(&self, json: &str) -> Result<(), String> {
         std::panic::set_hook(Box::new(|panic| {
             let place = panic.location().map_or("?".to_owned(), ToString::to_string);
             crate::log::error!("panicked at {place}: {}", panic.payload_as_str().unwrap_or("?"));
         }));
-        *self.0.borrow_mut() = Some(configuration::configure(json)?);
+        let filter = configuration::configure(json)?;
+        self.instance.replace(Some(Instance::new(filter, self.exports)));
         Ok(())
     }
 
-    /// The export `on-request-head`.
-    pub fn on_request_head(&self) -> types::Verdict {
-        self.run(|filter| filter.on_request_head(&mut Request(()), &mut Exchange(())))
+    pub fn on_connection(&self) -> Admission {
+        self.run(Hook::Connection, |filter| filter.on_connection(&mut Connection(())))
+            .into()
     }
 
-    /// The export `on-response-head`.
+    pub fn on_request_head(&self) -> types::RequestVerdict {
+        self.run(Hook::RequestHead, |filter| {
+            filter.on_request_head(&mut Request(()), &mut Exchange(()))
+        })
+        .into()
+    }
+
+    pub fn on_held_body(&self, data: Vec<u8>, complete: bool) -> types::HeldVerdict {
+        let body = HeldBody { data, complete };
+        self.run(Hook::HeldBody, |filter| {
+            filter.on_held_body(body, &mut Request(()), &mut Exchange(()))
+        })
+        .into()
+    }
+
+    pub fn on_request_body(&self, chunk: Vec<u8>) -> types::BodyVerdict {
+        self.run(Hook::RequestBody, |filter| {
+            filter.on_request_body(chunk, &Request(()), &mut Exchange(()))
+        })
+        .into()
+    }
+
+    pub fn on_request_end(&self, trailers: Vec<types::Header>) -> types::EndVerdict {
+        self.run(Hook::RequestBody, |filter| {
+            filter.on_request_end(headers(trailers), &Request(()), &mut Exchange(()))
+        })
+        .into()
+    }
+
     pub fn on_response_head(&self) -> types::Verdict {
-        self.run(|filter| filter.on_response_head(&Request(()), &mut Response(()), &mut Exchange(())))
+        self.run(Hook::ResponseHead, |filter| {
+            filter.on_response_head(&Request(()), &mut Response(()), &mut Exchange(()))
+        })
+        .into()
     }
 
-    fn run(&self, hook: impl FnOnce(&mut F) -> Result<Verdict, Failure>) -> types::Verdict {
-        match self.0.borrow_mut().as_mut().map(hook) {
-            Some(Ok(Verdict::Proceed)) => types::Verdict::Proceed,
-            Some(Ok(Verdict::Reply(reply))) => types::Verdict::Reply(types::Reply {
-                status: reply.status,
-                headers: reply.headers.into_iter().map(header).collect(),
-                body: reply.body,
-            }),
-            Some(Err(failure)) => fail(&failure.to_string()),
+    pub fn on_response_body(&self, chunk: Vec<u8>) -> types::BodyVerdict {
+        self.run(Hook::ResponseBody, |filter| {
+            filter.on_response_body(chunk, &Request(()), &Response(()), &mut Exchange(()))
+        })
+        .into()
+    }
+
+    pub fn on_response_end(&self, trailers: Vec<types::Header>) -> types::EndVerdict {
+        self.run(Hook::ResponseBody, |filter| {
+            filter.on_response_end(headers(trailers), &Request(()), &Response(()), &mut Exchange(()))
+        })
+        .into()
+    }
+
+    pub fn on_completion(&self, outcome: Outcome) {
+        self.run(Hook::Completion, |filter| {
+            filter.on_completion(outcome.into(), &Request(()), &Response(()), &mut Exchange(()))
+        });
+    }
+
+    pub fn on_tick(&self) {
+        self.run(Hook::Tick, F::on_tick);
+    }
+
+    fn run<T>(&self, hook: Hook, run: impl FnOnce(&mut F) -> Result<T, Failure>) -> T {
+        match self.instance.borrow_mut().as_mut() {
+            Some(instance) => instance
+                .run(hook, run)
+                .unwrap_or_else(|failure| fail(&failure.to_string())),
             None => fail("a hook was called before `configure`"),
         }
-    }
-}
-
-fn header(header: crate::Header) -> types::Header {
-    types::Header {
-        name: header.name,
-        value: header.value.into_bytes(),
     }
 }
 
@@ -159,47 +186,105 @@ fn fail(message: &str) -> ! {
     std::process::abort()
 }
 
-pub use imports::tamis::filter::types;
-
 /// What `#[filter]` becomes in a component: its exports.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __guest {
     ($filter:ty: $($hook:ident),+) => {
         const _: () = {
+            use $crate::__guest;
+
             ::std::thread_local! {
-                static INSTANCE: $crate::__guest::Instance<$filter> = const { $crate::__guest::Instance::new() };
+                static GUEST: __guest::Guest<$filter> =
+                    const { __guest::Guest::new(&[$(__guest::Hook::$hook),+]) };
             }
-            struct Guest;
-            impl $crate::__guest::configure::exports::tamis::filter::configure::Guest for Guest {
+
+            struct Exports;
+
+            impl __guest::configure::exports::tamis::filter::configure::Guest for Exports {
                 fn configure(json: ::std::string::String) -> ::std::result::Result<(), ::std::string::String> {
-                    INSTANCE.with(|instance| instance.configure(&json))
+                    GUEST.with(|guest| guest.configure(&json))
                 }
             }
-            $crate::__guest::configure::export!(Guest with_types_in $crate::__guest::configure);
-            $($crate::__hook!($hook);)+
+            __guest::configure::export!(Exports with_types_in __guest::configure);
+
+            $($crate::__export!($hook);)+
         };
     };
 }
 
-/// One hook's export.
+/// One interface's export.
 #[doc(hidden)]
 #[macro_export]
-macro_rules! __hook {
-    (on_request_head) => {
-        impl $crate::__guest::on_request_head::exports::tamis::filter::request_head::Guest for Guest {
-            fn on_request_head() -> $crate::__guest::types::Verdict {
-                INSTANCE.with($crate::__guest::Instance::on_request_head)
+macro_rules! __export {
+    (Connection) => {
+        impl __guest::connection::exports::tamis::filter::connection::Guest for Exports {
+            fn on_connection() -> __guest::connection::exports::tamis::filter::connection::Admission {
+                GUEST.with(__guest::Guest::on_connection)
             }
         }
-        $crate::__guest::on_request_head::export!(Guest with_types_in $crate::__guest::on_request_head);
+        __guest::connection::export!(Exports with_types_in __guest::connection);
     };
-    (on_response_head) => {
-        impl $crate::__guest::on_response_head::exports::tamis::filter::response_head::Guest for Guest {
-            fn on_response_head() -> $crate::__guest::types::Verdict {
-                INSTANCE.with($crate::__guest::Instance::on_response_head)
+    (RequestHead) => {
+        impl __guest::request_head::exports::tamis::filter::request_head::Guest for Exports {
+            fn on_request_head() -> __guest::types::RequestVerdict {
+                GUEST.with(__guest::Guest::on_request_head)
             }
         }
-        $crate::__guest::on_response_head::export!(Guest with_types_in $crate::__guest::on_response_head);
+        __guest::request_head::export!(Exports with_types_in __guest::request_head);
+    };
+    (HeldBody) => {
+        impl __guest::held_body::exports::tamis::filter::held_body::Guest for Exports {
+            fn on_held_body(body: ::std::vec::Vec<u8>, complete: bool) -> __guest::types::HeldVerdict {
+                GUEST.with(|guest| guest.on_held_body(body, complete))
+            }
+        }
+        __guest::held_body::export!(Exports with_types_in __guest::held_body);
+    };
+    (RequestBody) => {
+        impl __guest::request_body::exports::tamis::filter::request_body::Guest for Exports {
+            fn on_request_body(chunk: ::std::vec::Vec<u8>) -> __guest::types::BodyVerdict {
+                GUEST.with(|guest| guest.on_request_body(chunk))
+            }
+            fn on_request_end(trailers: ::std::vec::Vec<__guest::types::Header>) -> __guest::types::EndVerdict {
+                GUEST.with(|guest| guest.on_request_end(trailers))
+            }
+        }
+        __guest::request_body::export!(Exports with_types_in __guest::request_body);
+    };
+    (ResponseHead) => {
+        impl __guest::response_head::exports::tamis::filter::response_head::Guest for Exports {
+            fn on_response_head() -> __guest::types::Verdict {
+                GUEST.with(__guest::Guest::on_response_head)
+            }
+        }
+        __guest::response_head::export!(Exports with_types_in __guest::response_head);
+    };
+    (ResponseBody) => {
+        impl __guest::response_body::exports::tamis::filter::response_body::Guest for Exports {
+            fn on_response_body(chunk: ::std::vec::Vec<u8>) -> __guest::types::BodyVerdict {
+                GUEST.with(|guest| guest.on_response_body(chunk))
+            }
+            fn on_response_end(trailers: ::std::vec::Vec<__guest::types::Header>) -> __guest::types::EndVerdict {
+                GUEST.with(|guest| guest.on_response_end(trailers))
+            }
+        }
+        __guest::response_body::export!(Exports with_types_in __guest::response_body);
+    };
+    (Completion) => {
+        impl __guest::completion::exports::tamis::filter::completion::Guest for Exports {
+            fn on_completion(outcome: __guest::completion::exports::tamis::filter::completion::Outcome) {
+                GUEST.with(|guest| guest.on_completion(outcome));
+            }
+        }
+        __guest::completion::export!(Exports with_types_in __guest::completion);
+    };
+    (Tick) => {
+        impl __guest::tick::exports::tamis::filter::tick::Guest for Exports {
+            fn on_tick() {
+                GUEST.with(__guest::Guest::on_tick);
+            }
+        }
+        __guest::tick::export!(Exports with_types_in __guest::tick);
     };
 }

@@ -15,6 +15,22 @@ pub struct Header {
     pub value: HeaderValue,
 }
 
+impl Header {
+    /// A header field of that name and value, unchecked.
+    pub fn new(name: &str, value: impl AsRef<[u8]>) -> Self {
+        Header {
+            name: name.to_owned(),
+            value: value.as_ref().to_vec().into(),
+        }
+    }
+}
+
+/// The first value of that name.
+pub(crate) fn first<'a>(headers: &'a [Header], name: &str) -> Option<&'a HeaderValue> {
+    let header = headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
+    Some(&header.value)
+}
+
 /// Whether a filter may write this field: what [`Request::set_header`](crate::Request::set_header) checks, for use in
 /// [`configure`](crate::Filter::configure). An empty value is a good one.
 ///

@@ -1,8 +1,10 @@
 //! Write a Tamis filter in Rust: a struct, one trait and one attribute.
 //!
 //! ```
+//! use std::rc::Rc;
+//!
 //! use serde::Deserialize;
-//! use tamis_filter::{Exchange, Failure, Filter, Reply, Request, Response, Verdict, filter};
+//! use tamis_filter::{Exchange, Failure, Filter, Reply, Request, RequestVerdict, Response, Verdict, filter};
 //!
 //! #[derive(Deserialize)]
 //! #[serde(deny_unknown_fields)]
@@ -11,8 +13,9 @@
 //! }
 //!
 //! /// Serves one version of an API, and says which.
+//! #[derive(Clone)]
 //! struct ApiVersion {
-//!     version: String,
+//!     version: Rc<str>,
 //! }
 //!
 //! #[filter]
@@ -20,20 +23,20 @@
 //!     type Config = Config;
 //!
 //!     fn configure(config: Config) -> Result<Self, String> {
-//!         Ok(ApiVersion { version: config.version })
+//!         Ok(ApiVersion { version: config.version.into() })
 //!     }
 //!
-//!     fn on_request_head(&mut self, request: &mut Request, exchange: &mut Exchange) -> Result<Verdict, Failure> {
-//!         if request.header("x-version").is_some_and(|version| version != self.version) {
+//!     fn on_request_head(&mut self, request: &mut Request, exchange: &mut Exchange) -> Result<RequestVerdict, Failure> {
+//!         if request.header("x-version").is_some_and(|version| version != *self.version) {
 //!             return Ok(Reply::new(404).text("there is no such version\n").into());
 //!         }
 //!         request.remove_header("x-version")?;
 //!         exchange.set_attribute("version", &self.version)?;
-//!         Ok(Verdict::Proceed)
+//!         Ok(RequestVerdict::Proceed)
 //!     }
 //!
 //!     fn on_response_head(&mut self, _: &Request, response: &mut Response, _: &mut Exchange) -> Result<Verdict, Failure> {
-//!         response.set_header("x-version", &self.version)?;
+//!         response.set_header("x-version", &*self.version)?;
 //!         Ok(Verdict::Proceed)
 //!     }
 //! }
@@ -41,12 +44,12 @@
 //! // In a filter these lines are its `#[test]`, and run with plain `cargo test`: no proxy, no wasm.
 //! use tamis_filter::testing::{self, json};
 //!
-//! let mut filter: ApiVersion = testing::configure(json!({ "version": "2" })).unwrap();
+//! let filter: ApiVersion = testing::configure(json!({ "version": "2" })).unwrap();
 //! let mut exchange = testing::Exchange::get("/items").with_header("x-version", "2");
-//! assert_eq!(exchange.request_head(&mut filter), Verdict::Proceed);
+//! assert_eq!(exchange.request_head(&filter), RequestVerdict::Proceed);
 //! assert_eq!(exchange.request.header("x-version"), None);
 //! assert_eq!(exchange.attribute("version"), Some("2"));
-//! assert_eq!(exchange.response_head(&mut filter), Verdict::Proceed);
+//! assert_eq!(exchange.response_head(&filter), Verdict::Proceed);
 //! assert_eq!(exchange.response.header("x-version"), Some("2"));
 //! ```
 //!
@@ -80,25 +83,53 @@
 //!
 //! # What holds for every filter
 //!
-//! * The component exports exactly the hooks that are written in the `impl` block. A hook that is not there costs
-//!   nothing, not even a call.
-//! * An instance serves one exchange (a request and its response) at a time and then the next one: what a filter
-//!   keeps in `self` outlives the exchange, until the proxy drops the instance. Never keep a client's data there.
+//! * The component exports the hooks that are written in the `impl` block, and no others: a hook that is not there
+//!   costs nothing, not even a call. (The attribute [`#[filter]`](macro@filter) tells of the one exception.)
+//! * An instance serves one exchange (a request and its response) at a time. Each exchange begins with a clone of what
+//!   [`configure`](Filter::configure) has made, so a field of the struct may hold a client's data: the next exchange
+//!   does not find it. What is configured is best kept in an `Rc`, so that the clone costs next to nothing.
 //! * A hook that returns a [`Failure`] or panics leaves a line in the proxy's log and fails its exchange, as the
 //!   filter's `on_failure` says; the proxy drops the instance and makes a new one.
-//! * [`log`] is always there; [`metrics`] and [`clock`] are linked into the component only when called, and then must
-//!   be granted in the configuration.
+//! * [`log`] is always there. What else goes beyond the exchange is linked into the component only when called, and
+//!   then must be granted in the configuration: [`metrics`], [`clock`], [`random`], [`key_value`], [`outbound`].
+//!
+//! # The hooks of an exchange
+//!
+//! | hook | is called | decides |
+//! |---|---|---|
+//! | [`on_connection`](Filter::on_connection) | once a connection, in a listener's chain | [`Admission`] |
+//! | [`on_request_head`](Filter::on_request_head) | with the request's head | [`RequestVerdict`]: go on, reply, or read the body first |
+//! | [`on_held_body`](Filter::on_held_body) | with the body that was asked for | [`HeldVerdict`] |
+//! | [`on_request_body`](Filter::on_request_body), [`on_request_end`](Filter::on_request_end) | for each piece on its way, and at the end | [`BodyVerdict`], [`EndVerdict`] |
+//! | [`on_response_head`](Filter::on_response_head) | with the response's head | [`Verdict`] |
+//! | [`on_response_body`](Filter::on_response_body), [`on_response_end`](Filter::on_response_end) | for each piece on its way, and at the end | [`BodyVerdict`], [`EndVerdict`] |
+//! | [`on_completion`](Filter::on_completion) | when it is over | |
+//! | [`on_tick`](Filter::on_tick) | every `tick` of the configuration, in no exchange | |
+//!
+//! A [`Reply`] becomes the verdict of any of them by `into()`.
 
+mod body;
+mod configuration;
+mod connection;
 mod exchange;
 mod failure;
+mod filter;
 mod header;
+mod hook;
+#[cfg(any(target_family = "wasm", test))]
+mod instance;
+mod outcome;
 mod reply;
 mod request;
 mod response;
+mod verdict;
 
 pub mod clock;
+pub mod key_value;
 pub mod log;
 pub mod metrics;
+pub mod outbound;
+pub mod random;
 
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
@@ -114,21 +145,29 @@ use __guest::host;
 #[cfg(not(target_family = "wasm"))]
 use testing::host;
 
-mod configuration;
-
+pub use body::HeldBody;
+pub use connection::{Connection, Peer};
 pub use exchange::Exchange;
 pub use failure::{EditError, Failure};
+pub use filter::Filter;
 pub use header::{Header, HeaderValue, check_header};
-pub use reply::{Reply, Verdict};
+pub use outcome::Outcome;
+pub use reply::Reply;
 pub use request::Request;
 pub use response::Response;
+pub use verdict::{Admission, BodyVerdict, EndVerdict, HeldVerdict, OverMax, RequestVerdict, Verdict};
 
-/// Makes a component of an `impl Filter for ...` block: the component exports exactly the hooks that are in the block.
+/// Makes a component of an `impl Filter for ...` block: the component exports the hooks that are in the block.
+///
+/// A filter with hooks for bodies and none for their heads exports a head's hook besides, which goes on: in it the
+/// exchange begins, and what the filter kept of the one before is dropped. (A body could not tell: some messages have
+/// none, others are cut off.)
 ///
 /// Natively it changes nothing, so that the filter can be tested with plain `cargo test`. One crate holds one filter. A
 /// filter without a hook does not compile:
 ///
 /// ```compile_fail
+/// #[derive(Clone)]
 /// struct Idle;
 ///
 /// #[tamis_filter::filter]
@@ -140,56 +179,31 @@ pub use response::Response;
 ///     }
 /// }
 /// ```
+///
+/// Nor does one that waits for a body which it cannot ask for:
+///
+/// ```compile_fail
+/// # use tamis_filter::{Exchange, Failure, HeldBody, HeldVerdict, Request};
+/// #[derive(Clone)]
+/// struct Waits;
+///
+/// #[tamis_filter::filter]
+/// impl tamis_filter::Filter for Waits {
+///     type Config = ();
+///
+///     fn configure((): ()) -> Result<Self, String> {
+///         Ok(Waits)
+///     }
+///
+///     fn on_held_body(&mut self, _: HeldBody, _: &mut Request, _: &mut Exchange) -> Result<HeldVerdict, Failure> {
+///         Ok(HeldVerdict::Proceed)
+///     }
+/// }
+/// ```
 pub use tamis_filter_macros::filter;
 
-use serde::de::DeserializeOwned;
-
-/// A filter: what it is configured with, and its hooks. Put [`#[filter]`](macro@filter) on the `impl`.
-///
-/// The hooks that are not written go on with the next filter.
-pub trait Filter: Sized + 'static {
-    /// What the filter's `config` in the proxy's configuration must look like.
-    ///
-    /// Without a `config` this is read from `null` (so `()` and `Option<...>` do), then from an empty map (so a struct
-    /// whose fields all have a `#[serde(default)]` does). With `()`, any other `config` is refused.
-    type Config: DeserializeOwned + 'static;
-
-    /// Called once for each instance, before any exchange.
-    ///
-    /// # Errors
-    ///
-    /// A text for whoever wrote the configuration: what is wrong, where, and what would be right. The proxy refuses
-    /// the configuration and shows the text.
-    fn configure(config: Self::Config) -> Result<Self, String>;
-
-    /// Called when the request's head is there, before any of its body.
-    ///
-    /// # Errors
-    ///
-    /// Any error that `?` meets; it fails the exchange.
-    fn on_request_head(&mut self, request: &mut Request, exchange: &mut Exchange) -> Result<Verdict, Failure> {
-        let _ = (request, exchange);
-        Ok(Verdict::Proceed)
-    }
-
-    /// Called when the response's head is there, in the reverse order of the request hooks, also for replies that the
-    /// proxy or a later filter made. A reply here replaces the response.
-    ///
-    /// # Errors
-    ///
-    /// Any error that `?` meets; it fails the exchange.
-    fn on_response_head(
-        &mut self,
-        request: &Request,
-        response: &mut Response,
-        exchange: &mut Exchange,
-    ) -> Result<Verdict, Failure> {
-        let _ = (request, response, exchange);
-        Ok(Verdict::Proceed)
-    }
-}
-
-/// What `#[filter]` becomes natively: nothing but a use of the filter, so that it is not called dead code.
+/// What `#[filter]` becomes natively: a use of the filter, so that it is not called dead code, and a list of what its
+/// component would export, so that this can be tested.
 #[cfg(not(target_family = "wasm"))]
 #[doc(hidden)]
 #[macro_export]
@@ -197,5 +211,16 @@ macro_rules! __guest {
     ($filter:ty: $($hook:ident),+) => {
         const _: fn(<$filter as $crate::Filter>::Config) -> ::std::result::Result<$filter, ::std::string::String> =
             <$filter as $crate::Filter>::configure;
+
+        impl $crate::__Exports for $filter {
+            const EXPORTS: &'static [&'static str] = &[$(stringify!($hook)),+];
+        }
     };
+}
+
+/// What a filter's component exports, besides `configure`.
+#[cfg(not(target_family = "wasm"))]
+#[doc(hidden)]
+pub trait __Exports {
+    const EXPORTS: &'static [&'static str];
 }

@@ -1,25 +1,10 @@
-//! What a head hook decides: go on, or answer in the upstream's place.
+//! The answer that a filter gives in the upstream's place.
 
 use serde::Serialize;
 
-use crate::{Header, HeaderValue};
+use crate::Header;
 
-/// What becomes of the exchange after a head hook.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// Go on with the next filter.
-    Proceed,
-    /// Send this instead; no later filter and no upstream sees the request.
-    Reply(Reply),
-}
-
-impl From<Reply> for Verdict {
-    fn from(reply: Reply) -> Self {
-        Verdict::Reply(reply)
-    }
-}
-
-/// An answer that the filter gives in the upstream's place.
+/// An answer that the filter gives in the upstream's place. By `into()` it is the verdict of any hook that may reply.
 ///
 /// The proxy holds its headers to the same rules as [`Request::set_header`](crate::Request::set_header), and writes the
 /// `content-length` itself.
@@ -46,11 +31,7 @@ impl Reply {
     /// Adds a header field, also when there is one of that name.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        let value = HeaderValue::from(value.as_ref().to_vec());
-        self.headers.push(Header {
-            name: name.to_owned(),
-            value,
-        });
+        self.headers.push(Header::new(name, value));
         self
     }
 

@@ -115,4 +115,10 @@ impl Request {
     pub fn remove_header(&mut self, name: &str) -> Result<(), EditError> {
         host::edited(request::remove_header(name))
     }
+
+    /// In [`on_request_head`](crate::Filter::on_request_head): this request's body goes past this filter's body hooks,
+    /// and keeps its length.
+    pub fn pass_body(&mut self) {
+        request::pass_body();
+    }
 }

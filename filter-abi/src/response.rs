@@ -4,12 +4,12 @@
 use crate::host::{self, response};
 use crate::{EditError, Header, HeaderValue};
 
-/// The response's head.
+/// The response's head. From the response's body on it can be read, but no more changed.
 #[derive(Debug)]
 pub struct Response(pub(crate) ());
 
 impl Response {
-    /// The status, 200 to 599.
+    /// The status, 200 to 599. In [`on_completion`](crate::Filter::on_completion) 0 when there was no response.
     pub fn status(&self) -> u16 {
         response::status()
     }
@@ -66,5 +66,11 @@ impl Response {
     /// `Invalid` or `Forbidden`.
     pub fn remove_header(&mut self, name: &str) -> Result<(), EditError> {
         host::edited(response::remove_header(name))
+    }
+
+    /// In [`on_response_head`](crate::Filter::on_response_head): this response's body goes past this filter's body
+    /// hooks, and keeps its length.
+    pub fn pass_body(&mut self) {
+        response::pass_body();
     }
 }

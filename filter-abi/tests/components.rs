@@ -34,6 +34,35 @@ fn touch() {
     check("touch", &["request"], &["configure", "request-head"]);
 }
 
+#[test]
+fn everything() {
+    check(
+        "everything",
+        &[
+            "request",
+            "response",
+            "exchange",
+            "peer",
+            "metrics",
+            "clock",
+            "random",
+            "key-value",
+            "outbound",
+        ],
+        &[
+            "configure",
+            "connection",
+            "request-head",
+            "held-body",
+            "request-body",
+            "response-head",
+            "response-body",
+            "completion",
+            "tick",
+        ],
+    );
+}
+
 fn check(filter: &str, imports: &[&str], exports: &[&str]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../filters/target/components/{filter}.wasm"));
     let component = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}: run `make filters`", path.display()));

@@ -5,8 +5,20 @@
 
 use proc_macro::{Delimiter, Group, Span, TokenStream, TokenTree};
 
-/// The hooks that `tamis_filter::__guest!` can export.
-const HOOKS: [&str; 2] = ["on_request_head", "on_response_head"];
+/// The functions of `Filter` that are hooks, and the interface that exports each: in the contract's order, which
+/// `tamis_filter::__guest!` relies on.
+const HOOKS: [(&str, &str); 10] = [
+    ("on_connection", "Connection"),
+    ("on_request_head", "RequestHead"),
+    ("on_held_body", "HeldBody"),
+    ("on_request_body", "RequestBody"),
+    ("on_request_end", "RequestBody"),
+    ("on_response_head", "ResponseHead"),
+    ("on_response_body", "ResponseBody"),
+    ("on_response_end", "ResponseBody"),
+    ("on_completion", "Completion"),
+    ("on_tick", "Tick"),
+];
 
 /// Exports the hooks in this `impl Filter for ...` block.
 #[proc_macro_attribute]
@@ -23,19 +35,17 @@ pub fn filter(arguments: TokenStream, item: TokenStream) -> TokenStream {
     }
 }
 
-/// `::tamis_filter::__guest!(Type: hook, hook);`
+/// `::tamis_filter::__guest!(Type: Interface, Interface);`
 fn exports(item: TokenStream) -> Result<TokenStream, TokenStream> {
     let tokens = Vec::from_iter(item);
     let (filter, body) = filter_and_body(&tokens)?;
-    let hooks = hooks(body);
-    if hooks.is_empty() {
-        let message = format!("a filter has at least one hook: {}", HOOKS.join(" or "));
-        return Err(refuse(body.span_open(), &message));
-    }
+    let interfaces = interfaces(body)?;
     let filter = TokenStream::from_iter(filter.iter().cloned());
-    Ok(format!("::tamis_filter::__guest!({filter}: {});", hooks.join(", "))
-        .parse()
-        .expect("it is a macro call"))
+    Ok(
+        format!("::tamis_filter::__guest!({filter}: {});", interfaces.join(", "))
+            .parse()
+            .expect("it is a macro call"),
+    )
 }
 
 /// The tokens between `for` and the braces, and the braces.
@@ -68,14 +78,36 @@ fn filter_and_body(tokens: &[TokenTree]) -> Result<(&[TokenTree], &Group), Token
     }
 }
 
-/// The names of the hooks among the functions in the braces.
-fn hooks(body: &Group) -> Vec<String> {
+/// The interfaces of the hooks among the functions in the braces.
+fn interfaces(body: &Group) -> Result<Vec<&'static str>, TokenStream> {
     let tokens = Vec::from_iter(body.stream());
-    let functions = tokens
-        .windows(2)
-        .filter(|pair| is_word(&pair[0], "fn"))
-        .map(|pair| pair[1].to_string());
-    functions.filter(|name| HOOKS.contains(&name.as_str())).collect()
+    let functions = tokens.windows(2).filter(|pair| is_word(&pair[0], "fn"));
+    let functions: Vec<String> = functions.map(|pair| pair[1].to_string()).collect();
+    let written = |interface: &str| {
+        let mut hooks = HOOKS.iter().filter(|hook| hook.1 == interface);
+        hooks.any(|hook| functions.iter().any(|function| function == hook.0))
+    };
+    if !HOOKS.iter().any(|(_, interface)| written(interface)) {
+        let names: Vec<&str> = HOOKS.iter().map(|hook| hook.0).collect();
+        let message = format!("a filter has at least one hook, of {}", names.join(", "));
+        return Err(refuse(body.span_open(), &message));
+    }
+    if written("HeldBody") && !written("RequestHead") {
+        let message = "`on_held_body` is called only when `on_request_head` has asked for the body";
+        return Err(refuse(body.span_open(), message));
+    }
+    // An exchange of a filter begins at a head: what the filter keeps of the one before is dropped there. Bodies cannot
+    // tell, as some messages have none and others are cut off.
+    let begins_at_request = written("RequestHead") || written("RequestBody");
+    let begins_at_response = !begins_at_request && written("ResponseBody");
+    let mut interfaces: Vec<&str> = HOOKS.iter().map(|hook| hook.1).collect();
+    interfaces.dedup();
+    interfaces.retain(|interface| match *interface {
+        "RequestHead" => begins_at_request,
+        "ResponseHead" => begins_at_response || written("ResponseHead"),
+        interface => written(interface),
+    });
+    Ok(interfaces)
 }
 
 fn is_word(token: &TokenTree, word: &str) -> bool {

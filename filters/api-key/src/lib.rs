@@ -11,10 +11,12 @@
 //! random, as a plain hash of a guessable key can be guessed. A request without a known key gets 401. The key is
 //! removed from the request; its name becomes the exchange's attribute `api-key`.
 
+use std::rc::Rc;
+
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
-use tamis_filter::{Exchange, Failure, Filter, Reply, Request, Verdict, check_header, filter};
+use tamis_filter::{Exchange, Failure, Filter, Reply, Request, RequestVerdict, check_header, filter};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,9 +32,10 @@ struct KeyConfig {
     sha256: String,
 }
 
+#[derive(Clone)]
 struct ApiKey {
-    header: String,
-    keys: Vec<Key>,
+    header: Rc<str>,
+    keys: Rc<[Key]>,
 }
 
 struct Key {
@@ -55,18 +58,21 @@ impl Filter for ApiKey {
                 "keys[{index}] `{}`: its name or its sha256 is there already",
                 keys[index].name
             )),
-            None => Ok(ApiKey { header, keys }),
+            None => Ok(ApiKey {
+                header: header.into(),
+                keys: keys.into(),
+            }),
         }
     }
 
-    fn on_request_head(&mut self, request: &mut Request, exchange: &mut Exchange) -> Result<Verdict, Failure> {
+    fn on_request_head(&mut self, request: &mut Request, exchange: &mut Exchange) -> Result<RequestVerdict, Failure> {
         match request.header_values(&self.header).as_slice() {
             [] => Ok(refusal("API key missing")),
             [presented] => match self.find(presented) {
                 Some(key) => {
                     request.remove_header(&self.header)?;
                     exchange.set_attribute("api-key", &key.name)?;
-                    Ok(Verdict::Proceed)
+                    Ok(RequestVerdict::Proceed)
                 }
                 None => Ok(refusal("API key unknown")),
             },
@@ -81,7 +87,7 @@ impl ApiKey {
         let digest: [u8; 32] = Sha256::digest(presented).into();
         let mut any = Choice::from(0);
         let mut found = 0u32;
-        for (index, key) in (0u32..).zip(&self.keys) {
+        for (index, key) in (0u32..).zip(self.keys.iter()) {
             let equal = key.sha256.ct_eq(&digest);
             found.conditional_assign(&index, equal);
             any |= equal;
@@ -122,7 +128,7 @@ fn first_repeated(keys: &[Key]) -> Option<usize> {
     (0..keys.len()).find(|&index| keys[..index].iter().any(|earlier| same(earlier, &keys[index])))
 }
 
-fn refusal(error: &str) -> Verdict {
+fn refusal(error: &str) -> RequestVerdict {
     let body = format!("{{\"error\":\"{error}\"}}\n");
     // RFC 9110 section 11.6.1: a 401 carries a challenge.
     let reply = Reply::new(401).header("www-authenticate", "ApiKey realm=\"api\"");
@@ -145,7 +151,7 @@ mod tests {
     }
 
     fn refused(mut exchange: testing::Exchange) -> String {
-        let Verdict::Reply(reply) = exchange.request_head(&mut api_key()) else {
+        let RequestVerdict::Reply(reply) = exchange.request_head(&api_key()) else {
             panic!("it went on")
         };
         assert_eq!(reply.status, 401);
@@ -161,7 +167,7 @@ mod tests {
             let mut exchange = testing::Exchange::get("/")
                 .with_header("X-Api-Key", key)
                 .with_header("accept", "*/*");
-            assert_eq!(exchange.request_head(&mut api_key()), Verdict::Proceed);
+            assert_eq!(exchange.request_head(&api_key()), RequestVerdict::Proceed);
             assert_eq!(exchange.attribute("api-key"), Some(name));
             assert_eq!(exchange.request.header("x-api-key"), None);
             assert_eq!(exchange.request.header("accept"), Some("*/*"));

@@ -14,8 +14,10 @@
 mod headers;
 mod path;
 
+use std::rc::Rc;
+
 use serde::Deserialize;
-use tamis_filter::{Exchange, Failure, Filter, Request, Response, Verdict, filter};
+use tamis_filter::{Exchange, Failure, Filter, Request, RequestVerdict, Response, Verdict, filter};
 
 use headers::{Edit, HeadersConfig};
 use path::{Rule, RuleConfig};
@@ -31,10 +33,11 @@ struct Config {
     response_headers: HeadersConfig,
 }
 
+#[derive(Clone)]
 struct Rewrite {
-    path: Vec<Rule>,
-    request_headers: Vec<Edit>,
-    response_headers: Vec<Edit>,
+    path: Rc<[Rule]>,
+    request_headers: Rc<[Edit]>,
+    response_headers: Rc<[Edit]>,
 }
 
 #[filter]
@@ -43,31 +46,31 @@ impl Filter for Rewrite {
 
     fn configure(config: Config) -> Result<Self, String> {
         Ok(Rewrite {
-            path: path::rules(config.path)?,
-            request_headers: config.request_headers.edits("request_headers")?,
-            response_headers: config.response_headers.edits("response_headers")?,
+            path: path::rules(config.path)?.into(),
+            request_headers: config.request_headers.edits("request_headers")?.into(),
+            response_headers: config.response_headers.edits("response_headers")?.into(),
         })
     }
 
-    fn on_request_head(&mut self, request: &mut Request, _: &mut Exchange) -> Result<Verdict, Failure> {
+    fn on_request_head(&mut self, request: &mut Request, _: &mut Exchange) -> Result<RequestVerdict, Failure> {
         if !self.path.is_empty() {
             let path = request.path();
             if let Some(path) = self.path.iter().find_map(|rule| rule.apply(&path)) {
                 request.set_path(&path)?;
             }
         }
-        for edit in &self.request_headers {
+        for edit in self.request_headers.iter() {
             match edit {
                 Edit::Remove(name) => request.remove_header(name)?,
                 Edit::Set(name, value) => request.set_header(name, value)?,
                 Edit::Append(name, value) => request.append_header(name, value)?,
             }
         }
-        Ok(Verdict::Proceed)
+        Ok(RequestVerdict::Proceed)
     }
 
     fn on_response_head(&mut self, _: &Request, response: &mut Response, _: &mut Exchange) -> Result<Verdict, Failure> {
-        for edit in &self.response_headers {
+        for edit in self.response_headers.iter() {
             match edit {
                 Edit::Remove(name) => response.remove_header(name)?,
                 Edit::Set(name, value) => response.set_header(name, value)?,
@@ -90,7 +93,7 @@ mod tests {
 
     #[test]
     fn the_first_matching_rule_rewrites_the_path() {
-        let mut filter = rewrite(json!({ "path": [
+        let filter = rewrite(json!({ "path": [
             { "exact": "/health", "replace": "/internal/health" },
             { "prefix": "/v1/admin", "replace": "/admin" },
             { "prefix": "/v1", "replace": "/api/" },
@@ -112,7 +115,7 @@ mod tests {
         for (target, rewritten) in cases {
             let mut exchange = testing::Exchange::get(target);
             let query = exchange.request.query.clone();
-            assert_eq!(exchange.request_head(&mut filter), Verdict::Proceed);
+            assert_eq!(exchange.request_head(&filter), RequestVerdict::Proceed);
             assert_eq!(exchange.request.path, rewritten, "{target}");
             assert_eq!(exchange.request.query, query);
         }
@@ -122,7 +125,7 @@ mod tests {
     fn header_fields_are_removed_then_set_then_appended() {
         let edits =
             json!({ "set": { "x-set": "1" }, "append": { "x-set": "2", "via": "tamis" }, "remove": ["x-gone"] });
-        let mut filter = rewrite(json!({ "request_headers": edits, "response_headers": edits }));
+        let filter = rewrite(json!({ "request_headers": edits, "response_headers": edits }));
         let before = [
             ("x-set", "0"),
             ("via", "client"),
@@ -142,17 +145,17 @@ mod tests {
                 .map(|header| format!("{}: {}", header.name, header.value.to_str().unwrap()))
                 .collect()
         };
-        assert_eq!(exchange.request_head(&mut filter), Verdict::Proceed);
+        assert_eq!(exchange.request_head(&filter), RequestVerdict::Proceed);
         assert_eq!(lines(&exchange.request.headers), after);
-        assert_eq!(exchange.response_head(&mut filter), Verdict::Proceed);
+        assert_eq!(exchange.response_head(&filter), Verdict::Proceed);
         assert_eq!(lines(&exchange.response.headers), after);
     }
 
     #[test]
     fn without_a_configuration_nothing_changes() {
-        let mut filter = rewrite(json!(null));
+        let filter = rewrite(json!(null));
         let mut exchange = testing::Exchange::get("/a").with_header("x", "1");
-        assert_eq!(exchange.request_head(&mut filter), Verdict::Proceed);
+        assert_eq!(exchange.request_head(&filter), RequestVerdict::Proceed);
         assert_eq!(
             (exchange.request.path.as_str(), exchange.request.headers.len()),
             ("/a", 1)

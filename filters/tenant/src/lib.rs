@@ -9,8 +9,10 @@
 //! A request without the header, with an unknown tenant, or with the header twice (so that the upstream could read
 //! another tenant than this filter did) gets 403. The tenant's name becomes the exchange's attribute `tenant`.
 
+use std::rc::Rc;
+
 use serde::Deserialize;
-use tamis_filter::{Exchange, Failure, Filter, Reply, Request, Verdict, check_header, filter};
+use tamis_filter::{Exchange, Failure, Filter, Reply, Request, RequestVerdict, check_header, filter};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -19,10 +21,11 @@ struct Config {
     allow: Vec<String>,
 }
 
+#[derive(Clone)]
 struct Tenant {
-    header: String,
+    header: Rc<str>,
     /// Sorted.
-    allow: Vec<String>,
+    allow: Rc<[String]>,
 }
 
 #[filter]
@@ -35,17 +38,20 @@ impl Filter for Tenant {
         match allow.first().map(String::as_str) {
             None => Err("allow: names no tenant, so every request would be refused".to_owned()),
             Some("") => Err("allow: a tenant's name is empty".to_owned()),
-            Some(_) => Ok(Tenant { header, allow }),
+            Some(_) => Ok(Tenant {
+                header: header.into(),
+                allow: allow.into(),
+            }),
         }
     }
 
-    fn on_request_head(&mut self, request: &mut Request, exchange: &mut Exchange) -> Result<Verdict, Failure> {
+    fn on_request_head(&mut self, request: &mut Request, exchange: &mut Exchange) -> Result<RequestVerdict, Failure> {
         match request.header_values(&self.header).as_slice() {
             [] => Ok(refusal("tenant missing")),
             [name] => match self.find(name) {
                 Some(tenant) => {
                     exchange.set_attribute("tenant", tenant)?;
-                    Ok(Verdict::Proceed)
+                    Ok(RequestVerdict::Proceed)
                 }
                 None => Ok(refusal("tenant unknown")),
             },
@@ -61,7 +67,7 @@ impl Tenant {
     }
 }
 
-fn refusal(error: &str) -> Verdict {
+fn refusal(error: &str) -> RequestVerdict {
     let body = format!("{{\"error\":\"{error}\"}}\n");
     Reply::new(403)
         .header("content-type", "application/json")
@@ -80,7 +86,7 @@ mod tests {
     }
 
     fn refused(exchange: &mut testing::Exchange) -> String {
-        let Verdict::Reply(reply) = exchange.request_head(&mut tenant()) else {
+        let RequestVerdict::Reply(reply) = exchange.request_head(&tenant()) else {
             panic!("it went on")
         };
         assert_eq!(reply.status, 403);
@@ -96,7 +102,7 @@ mod tests {
     fn known_tenants_pass_and_leave_their_name() {
         for name in ["acme", "globex"] {
             let mut exchange = testing::Exchange::get("/").with_header("x-tenant", name);
-            assert_eq!(exchange.request_head(&mut tenant()), Verdict::Proceed);
+            assert_eq!(exchange.request_head(&tenant()), RequestVerdict::Proceed);
             assert_eq!(exchange.attribute("tenant"), Some(name));
             assert_eq!(exchange.request.header("x-tenant"), Some(name));
         }

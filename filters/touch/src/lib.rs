@@ -1,8 +1,9 @@
 //! `touch`: reads one header and sets one. It does the least that a filter can do, so that the benchmarks measure the
 //! proxy's part.
 
-use tamis_filter::{Exchange, Failure, Filter, Reply, Request, Verdict, filter};
+use tamis_filter::{Exchange, Failure, Filter, Reply, Request, RequestVerdict, filter};
 
+#[derive(Clone)]
 struct Touch;
 
 #[filter]
@@ -13,13 +14,13 @@ impl Filter for Touch {
         Ok(Touch)
     }
 
-    fn on_request_head(&mut self, request: &mut Request, _: &mut Exchange) -> Result<Verdict, Failure> {
+    fn on_request_head(&mut self, request: &mut Request, _: &mut Exchange) -> Result<RequestVerdict, Failure> {
         // The benchmarks never send this: the comparison is there so that the read is not for nothing.
         if request.header("authorization").is_some_and(|value| value == "nope") {
             return Ok(Reply::new(403).into());
         }
         request.set_header("x-filter", "1")?;
-        Ok(Verdict::Proceed)
+        Ok(RequestVerdict::Proceed)
     }
 }
 
@@ -31,13 +32,13 @@ mod tests {
 
     #[test]
     fn it_reads_one_header_and_sets_one() {
-        let mut touch: Touch = testing::configure(json!(null)).unwrap();
+        let touch: Touch = testing::configure(json!(null)).unwrap();
         let mut exchange = testing::Exchange::get("/").with_header("authorization", "Bearer x");
-        assert_eq!(exchange.request_head(&mut touch), Verdict::Proceed);
+        assert_eq!(exchange.request_head(&touch), RequestVerdict::Proceed);
         assert_eq!(exchange.request.header("x-filter"), Some("1"));
 
         let mut exchange = testing::Exchange::get("/").with_header("authorization", "nope");
-        assert_eq!(exchange.request_head(&mut touch), Verdict::Reply(Reply::new(403)));
+        assert_eq!(exchange.request_head(&touch), RequestVerdict::Reply(Reply::new(403)));
     }
 
     #[test]
