@@ -1,7 +1,7 @@
 MAKEFLAGS += --no-print-directory
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
 demo: filters ## build everything and run `tamis demo`
 	@.ci/setup build
@@ -24,8 +24,10 @@ test: filters ## every test: the filters', the crates', the whole proxy's
 lint: filters ## formatting and clippy, both workspaces
 	cargo fmt --all --check
 	cd filters && cargo fmt --check
+	cargo fmt --manifest-path filters/battery/build/Cargo.toml --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --manifest-path filters/Cargo.toml --target-dir target --all-targets -- -D warnings
+	cargo clippy --manifest-path filters/battery/build/Cargo.toml --target-dir target -- -D warnings
 
 bench: filters ## criterion benches
 	cargo bench -p tamis-benches
@@ -39,8 +41,8 @@ clean: ## remove everything that was built
 # The filters as components. Anything that a filter is made of counts: the list is short, and make is fast.
 GUESTS := $(patsubst filters/%/Cargo.toml,%,$(wildcard filters/*/Cargo.toml))
 COMPONENTS := $(GUESTS:%=filters/target/components/%.wasm)
-GUEST_SOURCES := .ci/guests filters/Cargo.lock $(shell find filters filter-abi -name target -prune -o \
-	\( -name '*.rs' -o -name '*.toml' -o -name '*.wit' \) -print)
+GUEST_SOURCES := .ci/guests filters/Cargo.lock $(shell find filters filter-abi \
+	\( -name target -o -path filters/battery \) -prune -o \( -name '*.rs' -o -name '*.toml' -o -name '*.wit' \) -print)
 
 filters: $(COMPONENTS) ## the bundled filters, as components: filters/target/components/*.wasm
 	@:
@@ -48,6 +50,36 @@ filters: $(COMPONENTS) ## the bundled filters, as components: filters/target/com
 $(COMPONENTS) &: $(GUEST_SOURCES)
 	@.ci/setup build
 	@.ci/setup guest
-	@.ci/guests
+	@.ci/guests $(GUESTS)
 
-.PHONY: help demo build test lint bench compare clean filters
+# The battery is one filter in five languages. Rust's tools are there already, the others' are their own.
+BATTERY := $(patsubst %,filters/target/components/battery-%.wasm,c go js python)
+BATTERY_RUST := filters/target/components/battery-rust.wasm
+BATTERY_WIT := filter-abi/wit/tamis.wit filters/battery/wit/world.wit
+BATTERY_HELPER := filters/target/host/debug/battery-build
+
+guests-all: ## all filters, after installing what the battery's languages need
+	@.ci/setup battery
+	@$(MAKE) filters battery
+
+battery: $(BATTERY_RUST) $(BATTERY) ## the battery, in the languages whose tools are there
+	@:
+
+$(BATTERY_RUST): .ci/guests filters/Cargo.lock $(BATTERY_WIT) $(shell find filters/battery/rust -type f)
+	@.ci/setup build
+	@.ci/setup guest
+	@.ci/guests battery-rust
+
+# For `$*` among what is depended on.
+.SECONDEXPANSION:
+$(BATTERY): filters/target/components/battery-%.wasm: \
+		.ci/battery $(BATTERY_WIT) $(BATTERY_HELPER) $$(shell find filters/battery/$$* -type f)
+	@.ci/battery build $*
+
+$(BATTERY_HELPER): $(shell find filters/battery/build -type f)
+	@.ci/setup build
+	@echo "battery: building its helper"
+	@cargo build --quiet --locked --manifest-path filters/battery/build/Cargo.toml --target-dir filters/target/host
+	@touch $@
+
+.PHONY: help demo build test lint bench compare clean filters guests-all battery

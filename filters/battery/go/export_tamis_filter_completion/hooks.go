@@ -1,0 +1,5 @@
+package export_tamis_filter_completion
+
+import "wit_component/battery"
+
+var OnCompletion = battery.OnCompletion

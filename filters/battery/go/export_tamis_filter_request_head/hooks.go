@@ -1,0 +1,5 @@
+package export_tamis_filter_request_head
+
+import "wit_component/battery"
+
+var OnRequestHead = battery.OnRequestHead
