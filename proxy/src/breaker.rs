@@ -561,6 +561,11 @@ mod tests {
                 });
             }
         });
+        audit(&breaker);
+    }
+
+    /// The flags say what the circuit does.
+    fn audit(breaker: &Breaker) {
         let (open, troubled) = match &breaker.circuit().phase {
             Phase::Closed(failures) => (false, !failures.is_empty()),
             Phase::Open(_) => (true, false),
@@ -721,6 +726,7 @@ mod tests {
                 }
                 prop_assert_eq!(breaker.state(start + seconds(model.now)), model.state());
                 prop_assert_eq!(breaker.openings(), model.openings);
+                audit(&breaker);
             }
         }
     }

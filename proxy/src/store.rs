@@ -4,8 +4,8 @@
 //! was not used for longest makes room. A table is split into shards, each under a lock of its own that is held for one
 //! operation and never while anybody waits. It knows nothing of filters, and not what time it is.
 //!
-//! [`entries`] holds the values, in the order of [`recency`]; [`flights`] has the claims to make one, and those who wait
-//! for them; [`tables`] keeps tables from one generation to the next.
+//! `entries` holds the values, in the order of `recency`; `flights` has the claims to make one, and those who wait
+//! for them; `tables` keeps tables from one generation to the next.
 
 mod entries;
 mod flights;
@@ -154,7 +154,9 @@ impl Table {
     /// Wakes those who wait for a claim on the key. Without `ttl` the value stays until it makes room. `value` must not
     /// be a piece of something longer: its own length is all that is counted.
     pub fn set(&self, key: &str, value: Bytes, ttl: Option<Duration>, now: Instant) -> Result<(), StoreError> {
-        let shard = self.shard_for(key, value.len(), now)?;
+        let shard = self.shard(key);
+        shard.entries.check(key, value.len())?;
+        let shard = self.make_room(shard, key, value.len(), now);
         put(shard, key, value, deadline(ttl, now), now);
         Ok(())
     }
@@ -177,12 +179,12 @@ impl Table {
         let is_expected = |shard: &mut Shard| shard.entries.peek(key, now).map(|(value, _)| &value[..]) == expected;
         let mut shard = self.shard(key);
         shard.entries.check(key, value.len())?;
-        // Before room is made: a swap that fails drops nothing.
+        // A swap that fails drops nothing.
         if !is_expected(&mut shard) {
             return Ok(false);
         }
-        drop(shard);
-        let mut shard = self.shard_for(key, value.len(), now)?;
+        let mut shard = self.make_room(shard, key, value.len(), now);
+        // Others may have had their turn.
         let still = is_expected(&mut shard);
         if still {
             put(shard, key, value, deadline(ttl, now), now);
@@ -193,7 +195,8 @@ impl Table {
     /// Adds to a counter of 8 bytes, little end first, and gives the sum, which stops at the ends of its range. What is
     /// no counter, or not there, begins one at 0, which lives for `ttl`.
     pub fn add(&self, key: &str, by: i64, ttl: Option<Duration>, now: Instant) -> Result<i64, StoreError> {
-        let mut shard = self.shard_for(key, size_of::<i64>(), now)?;
+        let mut shard = self.shard(key);
+        shard.entries.check(key, size_of::<i64>())?;
         let counter = |(value, deadline): (&Bytes, Option<Instant>)| {
             let count = <[u8; 8]>::try_from(&value[..]).ok()?;
             Some((i64::from_le_bytes(count), deadline))
@@ -250,11 +253,15 @@ impl Table {
         stats
     }
 
-    /// The shard where a value of that length is to be put. Most of the room for a long one is made in steps, so that
-    /// others need not wait until thousands of short ones are dropped.
-    fn shard_for(&self, key: &str, length: usize, now: Instant) -> Result<MutexGuard<'_, Shard>, StoreError> {
-        let mut shard = self.shard(key);
-        shard.entries.check(key, length)?;
+    /// Makes most of the room that a long value needs in steps, so that others need not wait until thousands of short
+    /// ones are dropped. For a short one it keeps the lock, and leaves all to [`put`].
+    fn make_room<'table>(
+        &'table self,
+        mut shard: MutexGuard<'table, Shard>,
+        key: &str,
+        length: usize,
+        now: Instant,
+    ) -> MutexGuard<'table, Shard> {
         for _ in 0..length / (STEP * ENTRY_OVERHEAD) {
             if shard.entries.make_room(key, length, STEP, now) {
                 break;
@@ -262,7 +269,7 @@ impl Table {
             drop(shard);
             shard = self.shard(key);
         }
-        Ok(shard)
+        shard
     }
 
     fn shard(&self, key: &str) -> MutexGuard<'_, Shard> {

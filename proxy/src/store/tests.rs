@@ -237,6 +237,30 @@ mod room {
     }
 
     #[test]
+    fn a_long_swap_does_not_drop_what_it_compares_with() {
+        let (table, now) = (Table::new(room_for(1_000)), Instant::now());
+        set(&table, "a", "v", now);
+        for count in 0..999 {
+            set(&table, &count.to_string(), "", now);
+        }
+        let long = Bytes::from(vec![0; 2 * STEP * ENTRY_OVERHEAD]);
+        assert!(
+            table
+                .compare_and_swap("a", Some(b"v"), long.clone(), None, now)
+                .unwrap()
+        );
+        assert_eq!(table.get("a", now), Some(long));
+        let dropped = (0..999)
+            .filter(|count| table.get(&count.to_string(), now).is_none())
+            .count();
+        assert_eq!(table.stats().evictions, dropped as u64);
+        assert!(
+            table.get(&dropped.to_string(), now).is_some(),
+            "the oldest of the others went"
+        );
+    }
+
+    #[test]
     fn too_large_is_over_an_eighth_of_the_table_key_included() {
         let (table, now) = (Table::new(bounds(80_000, 100, 1)), Instant::now());
         let value = |length| Bytes::from(vec![0; length]);
@@ -378,24 +402,63 @@ mod change_of_bounds {
 
     #[test]
     fn while_it_shrinks_nothing_grows() {
-        let (now, small) = (Instant::now(), limits(room_for(10), 1));
-        let mut entries = Entries::new(limits(room_for(500), 1));
-        for count in 0..500 {
+        let now = Instant::now();
+        // What is there, and what is put there meanwhile: by number and by length.
+        for (present, new) in [(0, 500), (500, 0)] {
+            let mut entries = Entries::new(limits(bounds(1 << 20, 500, 0), 1));
+            for count in 0..500 {
+                entries.put(&count.to_string(), vec![0; present].into(), None, now);
+            }
+            let mut before = stats(&entries);
+            let mut steps = 0;
+            while !entries.resize(limits(bounds(1 << 20, 10, 0), 1), STEP, now) {
+                let dropped = stats(&entries);
+                for count in 0..5 {
+                    entries.put(&format!("new {count}"), vec![0; new].into(), None, now);
+                }
+                entries.audit();
+                let after = stats(&entries);
+                assert_eq!(dropped.keys, before.keys - STEP);
+                assert!(after.keys <= dropped.keys && after.bytes <= dropped.bytes, "{after:?}");
+                before = after;
+                steps += 1;
+            }
+            assert!(steps > 3, "{steps}");
+            entries.audit();
+            assert!(stats(&entries).keys <= 10);
+        }
+    }
+
+    fn stats(entries: &Entries) -> Stats {
+        let mut stats = Stats::default();
+        entries.add_to(&mut stats);
+        stats
+    }
+
+    #[test]
+    fn room_for_a_long_value_is_made_in_steps_and_is_enough() {
+        let now = Instant::now();
+        let mut entries = Entries::new(limits(bounds(500 * ENTRY_OVERHEAD, usize::MAX, 0), 1));
+        for count in 0..400 {
             entries.put(&count.to_string(), Bytes::new(), None, now);
         }
-        let mut steps = 0;
-        let mut before = 500;
-        while !entries.resize(small, STEP, now) {
-            entries.put(&format!("new {steps}"), Bytes::new(), None, now);
-            entries.audit();
-            let mut stats = Stats::default();
-            entries.add_to(&mut stats);
-            assert!(stats.keys <= before - STEP, "{} keys after {before}", stats.keys);
-            before = stats.keys;
-            steps += 1;
+        let length = 60 * 1_024;
+        let mut before = stats(&entries).keys;
+        while !entries.make_room("long", length, STEP, now) {
+            let after = stats(&entries).keys;
+            assert_eq!(after, before - STEP);
+            before = after;
         }
-        assert_eq!(steps, 490 / STEP);
-        entries.audit();
+        let evictions = stats(&entries).evictions;
+        assert!(evictions > STEP as u64);
+        entries.put("long", vec![0; length].into(), None, now);
+        assert_eq!(stats(&entries).evictions, evictions);
+        assert!(entries.make_room("long", length, STEP, now));
+        assert_eq!(
+            stats(&entries).evictions,
+            evictions,
+            "what is replaced needs no room twice"
+        );
     }
 
     #[test]
@@ -502,11 +565,11 @@ mod against_a_plain_list {
         Resize(usize, usize),
     }
 
-    fn step(longest: usize) -> impl Strategy<Value = Step> {
-        let key = 0_u8..12;
-        let ttl = prop::option::of(0_u64..20);
-        // Mostly short ones, so that there are many.
-        let length = prop_oneof![4 => 0..=8_usize, 1 => 0..=longest];
+    /// `short` to `long` is the ratio of short values to those of any length.
+    fn step(keys: u8, longest: usize, short: u32, long: u32) -> impl Strategy<Value = Step> {
+        let key = 0..keys;
+        let ttl = prop::option::of(1_u64..20);
+        let length = prop_oneof![short => 0..=8_usize, long => 0..=longest];
         prop_oneof![
             2 => (0_u64..5).prop_map(Step::Wait),
             4 => key.clone().prop_map(Step::Get),
@@ -516,7 +579,7 @@ mod against_a_plain_list {
                 .prop_map(|(key, right, length, ttl)| Step::Swap(key, right, length, ttl)),
             1 => (key.clone(), length).prop_map(|(key, length)| Step::SwapIfNone(key, length)),
             3 => (key, any::<i64>(), ttl).prop_map(|(key, by, ttl)| Step::Add(key, by, ttl)),
-            1 => (0..longest * 30, 0_usize..12).prop_map(|(bytes, keys)| Step::Resize(bytes, keys)),
+            1 => (0..longest * 12, 0..usize::from(keys)).prop_map(|(bytes, keys)| Step::Resize(bytes, keys)),
         ]
     }
 
@@ -607,14 +670,14 @@ mod against_a_plain_list {
 
     proptest! {
         #[test]
-        fn small_entries_in_a_small_table(steps in prop::collection::vec(step(400), 0..150)) {
+        fn small_entries_in_a_small_table(steps in prop::collection::vec(step(12, 400, 4, 1), 0..150)) {
             check(6 * ENTRY_OVERHEAD, 8, steps)?;
         }
 
         /// Long enough that room is made in steps.
         #[test]
-        fn long_entries_beside_short_ones(steps in prop::collection::vec(step(4 * STEP * ENTRY_OVERHEAD), 0..60)) {
-            check(10 * STEP * ENTRY_OVERHEAD, 1_000, steps)?;
+        fn long_entries_beside_short_ones(steps in prop::collection::vec(step(40, 4 * STEP * ENTRY_OVERHEAD, 1, 2), 0..100)) {
+            check(32 * STEP * ENTRY_OVERHEAD, 1_000, steps)?;
         }
     }
 }
@@ -1071,13 +1134,13 @@ mod claims {
 mod many_threads {
     use super::*;
 
-    fn crowd(table: &Table, work: impl Fn(u64, &mut u64) + Sync) {
+    fn crowd(table: &Table, rounds: usize, work: impl Fn(u64, &mut u64) + Sync) {
         thread::scope(|scope| {
             for number in 0..4 {
                 let work = &work;
                 scope.spawn(move || {
                     let mut seed = number;
-                    (0..5_000).for_each(|_| work(number, &mut seed));
+                    (0..rounds).for_each(|_| work(number, &mut seed));
                 });
             }
         });
@@ -1087,7 +1150,7 @@ mod many_threads {
     #[test]
     fn counters_lose_nothing() {
         let (table, now) = (Table::new(Bounds::default()), Instant::now());
-        crowd(&table, |number, _| {
+        crowd(&table, 5_000, |number, _| {
             table.add(&(number % 2).to_string(), 1, None, now).unwrap();
         });
         for key in ["0", "1"] {
@@ -1098,7 +1161,7 @@ mod many_threads {
     #[test]
     fn swaps_lose_nothing() {
         let (table, now) = (Table::new(Bounds::default()), Instant::now());
-        crowd(&table, |_, _| {
+        crowd(&table, 5_000, |_, _| {
             loop {
                 let before = table.get("n", now);
                 let count = before
@@ -1116,12 +1179,46 @@ mod many_threads {
         assert_eq!(table.get("n", now).unwrap(), 20_000_u32.to_le_bytes()[..]);
     }
 
+    /// Every other value is so long that others get their turn while room is made for it.
+    #[test]
+    fn long_swaps_lose_nothing() {
+        let (table, now) = (Table::new(bounds(1 << 20, 1 << 20, 1)), Instant::now());
+        crowd(&table, 200, |_, seed| {
+            for _ in 0..100 {
+                set(&table, &random(seed).to_string(), "what makes room", now);
+            }
+            loop {
+                let before = table.get("n", now);
+                let count = before
+                    .as_ref()
+                    .map_or(0, |value| u64::from_le_bytes(value[..8].try_into().unwrap()));
+                let mut after = vec![
+                    0;
+                    if count.is_multiple_of(2) {
+                        8
+                    } else {
+                        3 * STEP * ENTRY_OVERHEAD
+                    }
+                ];
+                after[..8].copy_from_slice(&(count + 1).to_le_bytes());
+                if table
+                    .compare_and_swap("n", before.as_deref(), after.into(), None, now)
+                    .unwrap()
+                {
+                    break;
+                }
+            }
+        });
+        assert_eq!(table.get("n", now).unwrap()[..8], 800_u64.to_le_bytes());
+        assert!(table.stats().evictions > 1_000);
+    }
+
     #[test]
     fn the_bounds_hold_at_every_moment_also_while_they_change() {
         let large = bounds(4 << 20, 1 << 16, 8);
         let small = bounds(1 << 20, 1 << 12, 4);
         let (table, start) = (Table::new(large), Instant::now());
-        crowd(&table, |number, seed| {
+        crowd(&table, 5_000, |number, seed| {
             let choice = random(seed);
             let now = start + Duration::from_millis(choice % 1_000);
             let key = (random(seed) % 3_000).to_string();
