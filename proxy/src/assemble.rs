@@ -8,8 +8,6 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
-
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tamis_config as config;
 use tamis_config::Config;
@@ -25,12 +23,16 @@ use crate::route;
 use crate::snapshot::{self, Snapshot};
 use crate::telemetry::access_log::{AccessLog, Target};
 use crate::telemetry::record;
-use crate::wasm::{self, Artifact, Capability, Digest, Engine};
+use crate::breaker;
+use crate::store::{self, Table, TableName, Tables};
+use crate::wasm::{self, Artifact, Digest, Engine, Grant};
 
 /// Makes snapshots; keeps the parts of the last one that was accepted.
 pub struct Assembler {
     engine: Engine,
     workers: usize,
+    /// What filters keep outlives the generations that they are in.
+    tables: Tables,
     parts: Parts,
 }
 
@@ -42,6 +44,8 @@ struct Parts {
     clusters: HashMap<String, (config::Cluster, Arc<Cluster>)>,
     sockets: HashMap<(String, Address), Arc<Sockets>>,
     log: Option<(config::LogTarget, usize, AccessLog)>,
+    /// Key-value tables, and the size that this generation gives them.
+    tables: HashMap<TableName, (Arc<Table>, store::Bounds)>,
 }
 
 /// Two uses of a component with the same key are one loaded filter.
@@ -50,8 +54,8 @@ struct GuestKey {
     name: String,
     component: Digest,
     config: String,
-    grants: Vec<Capability>,
-    limits: String,
+    /// Grants, the clusters that may be called by their ids, bounds, breaker and tick, spelled out.
+    terms: String,
     on_failure: OnFailure,
 }
 
@@ -76,6 +80,7 @@ impl Assembler {
         Self {
             engine,
             workers,
+            tables: Tables::default(),
             parts: Parts::default(),
         }
     }
@@ -98,6 +103,7 @@ impl Assembler {
     /// Everything but opening sockets and log files, which may be another process's.
     pub async fn check(&self, config: &Config) -> Result<Vec<String>, Faults> {
         let mut build = Build::new(self, config);
+        build.make_clusters();
         build.load_filters().await;
         let table = build.table();
         build.finish()?;
@@ -107,9 +113,10 @@ impl Assembler {
     /// Builds generation `generation`, sockets bound; it is not in use until it is [accepted](Assembler::accept).
     pub async fn assemble(&self, config: &Config, generation: u64) -> Result<Assembled, Faults> {
         let mut build = Build::new(self, config);
+        build.make_clusters();
         build.load_filters().await;
         let table = build.table();
-        let clusters = build.clusters();
+        let clusters = build.clusters.clone();
         let routes = build.routes();
         let listeners = build.listeners();
         let access_log = build.access_log();
@@ -136,6 +143,10 @@ impl Assembler {
 
     /// From now on these are the parts to reuse; what only the generation before had is let go.
     pub fn accept(&mut self, assembled: Assembled) -> Snapshot {
+        let now = std::time::Instant::now();
+        for (table, bounds) in assembled.parts.tables.values() {
+            table.resize(*bounds, now);
+        }
         self.parts = assembled.parts;
         assembled.snapshot
     }
@@ -153,6 +164,7 @@ struct Build<'a> {
     assembler: &'a Assembler,
     config: &'a Config,
     parts: Parts,
+    clusters: Vec<Arc<Cluster>>,
     guests: Vec<Arc<wasm::Filter>>,
     /// What each use of a filter became, by the filter's index and the settings it is used with.
     kinds: HashMap<(usize, String), StepSource>,
@@ -171,6 +183,7 @@ impl<'a> Build<'a> {
             assembler,
             config,
             parts: Parts::default(),
+            clusters: Vec::new(),
             guests: Vec::new(),
             kinds: HashMap::new(),
             faults: Vec::new(),
@@ -231,13 +244,11 @@ impl<'a> Build<'a> {
         let of_file = |message: String| format!("component {}: {message}", path.display());
         let bytes = Artifact::read(path).map_err(|message| format!("component: {message}"))?;
         let artifact = self.artifact(&bytes).map_err(of_file)?;
-        let limits = limits(filter, self.assembler.workers);
         let key = GuestKey {
             name: filter.name.clone(),
             component: artifact.digest(),
             config: settings.to_string(),
-            grants: grants(&filter.grants),
-            limits: format!("{limits:?}"),
+            terms: self.terms(filter),
             on_failure: on_failure(filter.on_failure),
         };
         let kept = self
@@ -251,18 +262,20 @@ impl<'a> Build<'a> {
             Some(guest) => guest,
             None => {
                 let engine = &self.assembler.engine;
-                let load = wasm::Filter::load(
-                    engine,
-                    artifact,
-                    &filter.name,
-                    key.config.clone(),
-                    &key.grants,
-                    limits,
-                    key.on_failure,
-                );
-                Arc::new(load.await.map_err(of_file)?)
+                let settings = wasm::Settings {
+                    name: filter.name.clone(),
+                    config: key.config.clone(),
+                    grants: self.grants(filter),
+                    limits: limits(filter, self.assembler.workers),
+                    on_failure: key.on_failure,
+                    breaker: filter.breaker.as_ref().map(breaker_settings),
+                    tick: filter.tick,
+                };
+                let engine = engine.clone();
+                Arc::new(wasm::Filter::load(&engine, artifact, settings).await.map_err(of_file)?)
             }
         };
+        self.keep_table(filter);
         self.parts.guests.insert(key, Arc::clone(&guest));
         self.guests.push(guest);
         Ok(self.guests.len() - 1)
@@ -317,7 +330,48 @@ impl<'a> Build<'a> {
         }
     }
 
-    fn clusters(&mut self) -> Vec<Arc<Cluster>> {
+    /// What makes two uses of a component the same, besides its settings.
+    fn terms(&self, filter: &config::Filter) -> String {
+        let grant = |grant: &config::Grant| match grant {
+            config::Grant::Outbound(clusters) => {
+                let ids: Vec<u64> = clusters.iter().map(|index| self.clusters[*index].id()).collect();
+                format!("outbound {ids:?}")
+            }
+            other => format!("{other:?}"),
+        };
+        let mut grants: Vec<String> = filter.grants.iter().map(grant).collect();
+        grants.sort_unstable();
+        let limits = limits(filter, self.assembler.workers);
+        format!("{grants:?} {limits:?} {:?} {:?}", filter.breaker, filter.tick)
+    }
+
+    fn grants(&mut self, filter: &config::Filter) -> Vec<Grant> {
+        let grant = |grant: &config::Grant| match grant {
+            config::Grant::Metrics => Grant::Metrics,
+            config::Grant::Clock => Grant::Clock,
+            config::Grant::Random => Grant::Random,
+            config::Grant::KeyValue(_) => {
+                let (name, bounds) = table_of(filter).unwrap_or_else(|| own_table(filter));
+                Grant::KeyValue(self.assembler.tables.open(&name, bounds))
+            }
+            config::Grant::Outbound(clusters) => {
+                let cluster = |index: &usize| Arc::clone(&self.clusters[*index]);
+                Grant::Outbound(clusters.iter().map(cluster).collect())
+            }
+            config::Grant::Wasi => Grant::Wasi,
+        };
+        filter.grants.iter().map(grant).collect()
+    }
+
+    /// Holds on to the filter's table, also when the filter itself is kept from the generation before.
+    fn keep_table(&mut self, filter: &config::Filter) {
+        if let Some((name, bounds)) = table_of(filter) {
+            let table = self.assembler.tables.open(&name, bounds);
+            self.parts.tables.insert(name, (table, bounds));
+        }
+    }
+
+    fn make_clusters(&mut self) {
         let old = &self.assembler.parts.clusters;
         let clusters = self.config.clusters.iter().map(|cluster| {
             let kept = old
@@ -330,7 +384,7 @@ impl<'a> Build<'a> {
                 .insert(cluster.name.clone(), (cluster.clone(), Arc::clone(&built)));
             built
         });
-        clusters.collect()
+        self.clusters = clusters.collect();
     }
 
     fn routes(&mut self) -> Vec<snapshot::Route> {
@@ -452,9 +506,15 @@ fn limits(filter: &config::Filter, workers: usize) -> wasm::Limits {
     let share = limits.instances.div_ceil(u32::try_from(workers).unwrap_or(1)).max(1);
     wasm::Limits {
         memory: usize::try_from(limits.memory).unwrap_or(usize::MAX),
-        cpu_ticks: u32::try_from(limits.cpu.as_nanos().div_ceil(Duration::from_millis(1).as_nanos()))
-            .unwrap_or(u32::MAX),
+        table_elements: limits.table_elements,
+        cpu_ticks: wasm::ticks(limits.cpu),
+        exchange_cpu: limits.exchange_cpu,
         wall: limits.wall,
+        wait: limits.wait,
+        body_bytes: limits.body_bytes,
+        lifted_bytes: limits.lifted_bytes,
+        outbound_calls: limits.outbound_calls,
+        outbound_concurrent: usize::try_from(limits.outbound_concurrent).unwrap_or(usize::MAX),
         instances_per_worker: share,
         header_bytes: limits.header_bytes,
         log_lines: limits.log_lines,
@@ -462,15 +522,32 @@ fn limits(filter: &config::Filter, workers: usize) -> wasm::Limits {
     }
 }
 
-fn grants(grants: &[config::Grant]) -> Vec<Capability> {
-    let capability = |grant: &config::Grant| match grant {
-        config::Grant::Metrics => Capability::Metrics,
-        config::Grant::Clock => Capability::Clock,
+/// The table that a filter is granted, and its size.
+fn table_of(filter: &config::Filter) -> Option<(TableName, store::Bounds)> {
+    let granted = filter.grants.iter().find_map(|grant| match grant {
+        config::Grant::KeyValue(name) => Some(name.clone()),
+        _ => None,
+    })?;
+    let (own, bounds) = own_table(filter);
+    Some((granted.map_or(own, TableName::Shared), bounds))
+}
+
+fn own_table(filter: &config::Filter) -> (TableName, store::Bounds) {
+    let bounds = store::Bounds {
+        bytes: filter.limits.key_value_bytes,
+        keys: filter.limits.key_value_keys,
+        ..store::Bounds::default()
     };
-    let mut grants: Vec<_> = grants.iter().map(capability).collect();
-    grants.sort_unstable();
-    grants.dedup();
-    grants
+    (TableName::Own(filter.name.clone()), bounds)
+}
+
+fn breaker_settings(breaker: &config::Breaker) -> breaker::Settings {
+    breaker::Settings {
+        failures: breaker.failures,
+        within: breaker.within,
+        backoff: breaker.backoff,
+        max_backoff: breaker.max_backoff,
+    }
 }
 
 fn on_failure(on_failure: config::OnFailure) -> OnFailure {
@@ -622,6 +699,7 @@ fn log_part(part: &config::LogPart) -> record::Part {
     use record::Field as To;
     let field = match part {
         config::LogPart::Literal(text) => return record::Part::Literal(text.clone()),
+        config::LogPart::Attribute(name) => return record::Part::Attribute(name.clone()),
         config::LogPart::Field(field) => field,
     };
     record::Part::Field(match field {
@@ -644,6 +722,7 @@ fn log_part(part: &config::LogPart) -> record::Part {
         From::UpstreamMs => To::UpstreamMs,
         From::UserAgent => To::UserAgent,
         From::Referer => To::Referer,
+        From::Attributes => To::Attributes,
     })
 }
 

@@ -1,44 +1,103 @@
 //! Bodies on their way through: a closed set of shapes, no boxing.
 //!
 //! Data plane. A body is streamed frame by frame, pulled by whoever writes it, so back-pressure reaches from one
-//! peer to the other and memory stays constant. Nothing here looks into the bytes.
+//! peer to the other and memory stays constant. Nothing here looks into the bytes; a filter does, from its `stage`.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use crate::chain::Broken;
+use crate::filter::Reply;
+use crate::passage::Passage;
+use crate::stage::{Cut, Filtered, Side};
 use crate::timer::Watchdog;
 
-/// One message's body.
+/// A response's body.
 #[derive(Debug)]
 pub enum Body {
     Empty,
     Full(Bytes),
     Incoming(Incoming),
+    /// Behind a filter's stage.
+    Filtered(Box<Filtered<BodyFault>>),
+}
+
+/// Why a response's body ends before its end.
+#[derive(Debug)]
+pub enum BodyFault {
+    Upstream(hyper::Error),
+    Filter(Broken),
+    /// A filter has ended the exchange.
+    Replied,
+}
+
+impl fmt::Display for BodyFault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Upstream(error) => error.fmt(formatter),
+            Self::Filter(broken) => write!(formatter, "filter `{}`: {}", broken.filter, broken.failure.as_str()),
+            Self::Replied => formatter.write_str("a filter has ended the exchange"),
+        }
+    }
+}
+
+impl std::error::Error for BodyFault {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Upstream(error) => error.source(),
+            Self::Filter(_) | Self::Replied => None,
+        }
+    }
+}
+
+impl From<Cut<BodyFault>> for BodyFault {
+    fn from(cut: Cut<BodyFault>) -> Self {
+        match cut {
+            Cut::Source(fault) => fault,
+            Cut::Filter(broken) => Self::Filter(broken),
+            Cut::Replied(_) => Self::Replied,
+        }
+    }
+}
+
+impl Body {
+    /// Puts a filter's stage in the way.
+    pub fn filter(&mut self, passage: &Rc<Passage>, turn: usize) {
+        let source = std::mem::replace(self, Body::Empty);
+        *self = Body::Filtered(Box::new(Filtered::new(source, passage, turn, Side::Response)));
+    }
 }
 
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyFault;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         match &mut *self {
             Body::Empty => Poll::Ready(None),
             Body::Full(_) => match std::mem::replace(&mut *self, Body::Empty) {
                 Body::Full(bytes) if !bytes.is_empty() => Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 _ => Poll::Ready(None),
             },
-            Body::Incoming(incoming) => Pin::new(incoming).poll_frame(context),
+            Body::Incoming(incoming) => Pin::new(incoming)
+                .poll_frame(context)
+                .map(|frame| frame.map(|frame| frame.map_err(BodyFault::Upstream))),
+            Body::Filtered(filtered) => filtered
+                .poll(context)
+                .map(|frame| frame.map(|frame| frame.map_err(BodyFault::from))),
         }
     }
 
@@ -47,6 +106,7 @@ impl HttpBody for Body {
             Body::Empty => true,
             Body::Full(bytes) => bytes.is_empty(),
             Body::Incoming(incoming) => incoming.is_end_stream(),
+            Body::Filtered(filtered) => filtered.is_over(),
         }
     }
 
@@ -55,6 +115,7 @@ impl HttpBody for Body {
             Body::Empty => SizeHint::with_exact(0),
             Body::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Body::Incoming(incoming) => incoming.size_hint(),
+            Body::Filtered(_) => SizeHint::default(),
         }
     }
 }
@@ -65,9 +126,28 @@ pub struct Upload {
     pub bytes: Cell<u64>,
     pub fault: Cell<Option<UploadFault>>,
     pub ended: Cell<bool>,
+    /// What a filter in its way did, when that is the fault.
+    pub cut: RefCell<Option<UploadCut>>,
 }
 
-/// Why a request's body ended early; the client's doing in each case.
+impl Upload {
+    /// Of a request to which a filter gave a body.
+    pub fn nothing() -> Rc<Self> {
+        Rc::new(Self {
+            ended: Cell::new(true),
+            ..Self::default()
+        })
+    }
+}
+
+/// How a filter broke off a request's body.
+#[derive(Debug)]
+pub enum UploadCut {
+    Broken(Broken),
+    Replied(Reply),
+}
+
+/// Why a request's body ended early; the client's doing unless it says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UploadFault {
     /// Not what its framing says (RFC 9112 7.1).
@@ -76,13 +156,34 @@ pub enum UploadFault {
     TimedOut,
     /// The client closed the connection.
     Disconnected,
+    /// A filter in its way failed, or has ended the exchange: see [`Upload::cut`].
+    Filter,
 }
 
 /// The request's body as the upstream connection pulls it, with the client's deadlines.
 #[derive(Debug)]
 pub enum RequestBody {
     Empty,
+    Full(Bytes),
     Streamed(Box<Streamed>),
+    Held(Box<Held>),
+    /// Behind a filter's stage.
+    Filtered(Box<FilteredUpload>),
+}
+
+/// What a filter has seen of a body, or put in its place, and the rest.
+#[derive(Debug)]
+pub struct Held {
+    seen: Bytes,
+    /// `Empty` once it is all.
+    rest: RequestBody,
+    trailers: Option<HeaderMap>,
+}
+
+#[derive(Debug)]
+pub struct FilteredUpload {
+    filtered: Filtered<BrokenUpload>,
+    upload: Rc<Upload>,
 }
 
 pub struct Streamed {
@@ -117,9 +218,59 @@ impl RequestBody {
         }))
     }
 
-    /// Whether it can be sent a second time.
+    /// Whether there is nothing of it, not even a length of zero that a filter gave it.
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
+    }
+
+    /// Whether a filter stands in its way, or has changed it: its length is no more the one that the client gave.
+    pub fn is_changed(&self) -> bool {
+        matches!(self, Self::Full(_) | Self::Held(_) | Self::Filtered(_))
+    }
+
+    /// Puts a filter's stage in the way; without effect where there is nothing to filter.
+    pub fn filter(&mut self, passage: &Rc<Passage>, turn: usize, upload: &Rc<Upload>) {
+        let source = std::mem::replace(self, Self::Empty);
+        *self = Self::Filtered(Box::new(FilteredUpload {
+            filtered: Filtered::new(source, passage, turn, Side::Request),
+            upload: Rc::clone(upload),
+        }));
+    }
+
+    /// Reads the first `max` bytes; whether that is all of it. They go on with [`RequestBody::put`].
+    pub async fn hold(&mut self, max: usize) -> Result<(Bytes, bool), BrokenUpload> {
+        let mut seen = BytesMut::new();
+        let mut trailers = None;
+        loop {
+            let frame = std::future::poll_fn(|context| Pin::new(&mut *self).poll_frame(context)).await;
+            let Some(frame) = frame else { break };
+            match frame?.into_data() {
+                Ok(mut piece) if seen.len() + piece.len() > max => {
+                    seen.extend_from_slice(&piece.split_to(max - seen.len()));
+                    self.put(piece, None);
+                    return Ok((seen.freeze(), false));
+                }
+                Ok(piece) => seen.extend_from_slice(&piece),
+                Err(other) => trailers = other.into_trailers().ok(),
+            }
+        }
+        if trailers.is_some() {
+            self.put(Bytes::new(), trailers);
+        }
+        Ok((seen.freeze(), true))
+    }
+
+    /// Puts bytes before what is left of it.
+    pub fn put(&mut self, seen: Bytes, trailers: Option<HeaderMap>) {
+        let rest = std::mem::replace(self, Self::Empty);
+        *self = match rest {
+            Self::Held(mut held) if held.seen.is_empty() => {
+                held.seen = seen;
+                Self::Held(held)
+            }
+            Self::Empty if trailers.is_none() => Self::Full(seen),
+            rest => Self::Held(Box::new(Held { seen, rest, trailers })),
+        };
     }
 }
 
@@ -128,28 +279,88 @@ impl HttpBody for RequestBody {
     type Error = BrokenUpload;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenUpload>>> {
-        match self.get_mut() {
+        let this = self.get_mut();
+        match this {
             Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *this = Self::Empty;
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
             Self::Streamed(streamed) => streamed.poll(context),
+            Self::Held(held) => held.poll(context),
+            Self::Filtered(filtered) => filtered.poll(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Full(bytes) => bytes.is_empty(),
             Self::Streamed(streamed) => streamed.incoming.is_end_stream(),
+            Self::Held(held) => held.seen.is_empty() && held.trailers.is_none() && held.rest.is_end_stream(),
+            Self::Filtered(filtered) => filtered.filtered.is_over(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Streamed(streamed) => streamed.incoming.size_hint(),
+            Self::Held(held) if held.trailers.is_some() => SizeHint::default(),
+            Self::Held(held) => match held.rest.size_hint().exact() {
+                Some(rest) => SizeHint::with_exact(held.seen.len() as u64 + rest),
+                None => SizeHint::default(),
+            },
+            Self::Filtered(_) => SizeHint::default(),
         }
     }
 }
 
+impl Held {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenUpload>>> {
+        if !self.seen.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.seen)))));
+        }
+        match ready!(Pin::new(&mut self.rest).poll_frame(context)) {
+            Some(frame) => Poll::Ready(Some(frame)),
+            None => Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
+        }
+    }
+}
+
+impl FilteredUpload {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenUpload>>> {
+        let cut = match ready!(self.filtered.poll(context)) {
+            Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
+            None => return Poll::Ready(None),
+            Some(Err(Cut::Source(broken))) => return Poll::Ready(Some(Err(broken))),
+            Some(Err(Cut::Filter(broken))) => UploadCut::Broken(broken),
+            Some(Err(Cut::Replied(reply))) => UploadCut::Replied(reply),
+        };
+        *self.upload.cut.borrow_mut() = Some(cut);
+        self.upload.fault.set(Some(UploadFault::Filter));
+        Poll::Ready(Some(Err(BrokenUpload(UploadFault::Filter))))
+    }
+}
+
 impl Streamed {
+    /// Reads it to its end; whether there was one.
+    pub async fn discard(&mut self) -> bool {
+        loop {
+            match std::future::poll_fn(|context| self.poll(context)).await {
+                Some(Ok(_)) => {}
+                Some(Err(_)) => return false,
+                None => return true,
+            }
+        }
+    }
+
+    pub fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenUpload>>> {
         let polled = Pin::new(&mut self.incoming).poll_frame(context);
         if polled.is_pending() {

@@ -7,15 +7,19 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Waker;
 
-use http::HeaderValue;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Version};
 use tokio::time::Instant;
 
+use crate::head::{Attributes, Clusters, Facts, Message, RequestHead, Stage};
+use crate::name::Name;
+use crate::passage;
 use crate::snapshot::Limits;
 use crate::stream::Stream;
 use crate::telemetry::metrics::ListenerSeries;
 use crate::timer::Watchdog;
 use crate::wire::{Deadlines, Wire};
-use crate::worker::{Pinned, Worker};
+use crate::worker::{Pinned, Scene, Worker};
 
 /// Lives from accept to close.
 pub struct Connection {
@@ -25,6 +29,10 @@ pub struct Connection {
     pub watchdog: Watchdog,
     /// `None` on a Unix socket.
     pub client: Option<SocketAddr>,
+    /// What the client connected to; `None` on a Unix socket.
+    pub local: Option<SocketAddr>,
+    /// What filters of connections have set; every exchange begins with them.
+    pub attributes: RefCell<Attributes>,
     /// The client's address as `x-forwarded-for` says it.
     pub client_field: Option<HeaderValue>,
     sockets: u64,
@@ -65,7 +73,10 @@ impl Connection {
             write: limits.write_timeout,
         };
         worker.tally.borrow_mut().connection(series, 1);
+        let local = stream.local();
         Some(Rc::new(Self {
+            local,
+            attributes: RefCell::default(),
             wire: Wire::new(stream, limits.max_head_bytes, deadlines),
             watchdog: Watchdog::default(),
             client,
@@ -80,6 +91,59 @@ impl Connection {
             worker: Rc::clone(worker),
             pinned: RefCell::new(Rc::clone(&pinned)),
         }))
+    }
+
+    /// Asks the listener's filters about it, before its first exchange; whether it may stay.
+    pub async fn is_admitted(&self) -> bool {
+        let (pinned, listener) = self.place();
+        let settings = &pinned.snapshot.listeners[listener];
+        if !settings.chain.asks_about_connections() {
+            return true;
+        }
+        let message = Box::new(self.introduction(settings.short_name));
+        let scene = Scene {
+            worker: Rc::clone(&self.worker),
+            pinned: Rc::clone(&pinned),
+            listener,
+            route: None,
+        };
+        match passage::admit(scene, message).await {
+            Some(attributes) => {
+                *self.attributes.borrow_mut() = attributes;
+                true
+            }
+            None => {
+                let mut tally = self.worker.tally.borrow_mut();
+                tally.connection_refused(self.series, "filter");
+                false
+            }
+        }
+    }
+
+    /// What is known before there is a request.
+    fn introduction(&self, listener: Name) -> Message {
+        Message {
+            request: RequestHead {
+                method: Method::GET,
+                scheme: "http",
+                target: PathAndQuery::from_static("/"),
+                version: Version::HTTP_11,
+                headers: HeaderMap::new(),
+            },
+            response: None,
+            stage: Stage::Connection,
+            facts: Facts {
+                client: self.client,
+                local: self.local,
+                listener,
+                route: None,
+                request_id: HeaderValue::from_static(""),
+            },
+            attributes: Attributes::default(),
+            clusters: Clusters::default(),
+            passes_body: false,
+            client_request_id: None,
+        }
     }
 
     /// Looks at the worker again whenever `waker` is woken by it.

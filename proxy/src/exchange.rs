@@ -4,6 +4,7 @@
 //! message that filters see, and is dropped exactly once: with the last byte of the response, or wherever the exchange
 //! breaks off. That drop returns what was borrowed and writes the record.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -16,18 +17,19 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use crate::body::{Body, RequestBody, Upload, UploadFault};
-use crate::chain::{Broken, Chain, Walk};
+use crate::body::{Body, BodyFault, RequestBody, Upload, UploadCut, UploadFault};
+use crate::chain::Broken;
 use crate::connection::Connection;
-use crate::filter::Reply;
+use crate::filter::{HeldVerdict, Hook, Outcome, OverMax, ReadBody, Reply, Verdict};
 use crate::guard::{self, Admitted};
-use crate::head::{Attributes, Facts, Message, RequestHead, ResponseHead};
+use crate::head::{Clusters, Facts, Message, RequestHead, ResponseHead, Stage};
 use crate::hop;
 use crate::native::REQUEST_ID;
+use crate::passage::{Forward, Passage};
 use crate::pool::{self, ClusterPool};
 use crate::reply::{self, Error, Kind};
 use crate::route::Target;
-use crate::snapshot::{Action, Listener, Redirect, Route};
+use crate::snapshot::{Action, Choice, Listener, Redirect};
 use crate::telemetry::record::Record;
 use crate::wire::Expired;
 use crate::worker::{Pinned, Scene};
@@ -53,13 +55,13 @@ impl std::error::Error for Abandoned {}
 /// The walk of one request.
 pub async fn run(connection: Rc<Connection>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Abandoned> {
     let (parts, incoming) = request.into_parts();
-    let mut incoming = Some(incoming);
     // Pin the generation; judge and normalise the head; find the route.
     let (mut exchange, refused) = Exchange::begin(connection, parts);
+    let mut upload = exchange.request_body(incoming);
     // Request filters, then the route's action: an upstream, a redirect, a fixed answer.
     let answered = match refused {
         Some(refusal) => Err(refusal),
-        None => exchange.answer(&mut incoming).await,
+        None => exchange.answer(&mut upload).await,
     };
     // Whatever went wrong becomes an answer too.
     let mut body = match answered {
@@ -70,7 +72,7 @@ pub async fn run(connection: Rc<Connection>, request: Request<Incoming>) -> Resu
     // Response filters in reverse order, for every answer.
     exchange.respond(&mut body).await;
     // An early answer leaves a request unread.
-    exchange.discard(incoming).await;
+    exchange.discard(upload).await;
     Ok(exchange.finish_head(body))
 }
 
@@ -82,9 +84,8 @@ pub struct Exchange {
     listener: usize,
     /// Index of the route; `None` when none matched.
     route: Option<usize>,
-    /// Out of its place only while a filter has it.
-    message: Option<Box<Message>>,
-    walk: Walk,
+    /// The message, and its way through the filters.
+    passage: Rc<Passage>,
     started: Instant,
     /// The route's timeout.
     deadline: Option<Instant>,
@@ -95,6 +96,8 @@ pub struct Exchange {
     expects_continue: bool,
     /// The client's connection ends with this answer.
     closes: bool,
+    /// A filter of bodies would see the answer, were it not one to HEAD: its length is not known.
+    hides_length: bool,
     status: u16,
     response_bytes: u64,
     /// The response was handed over whole.
@@ -145,7 +148,7 @@ impl Exchange {
             // HTTP/1.0 needs none; upstreams are spoken to in HTTP/1.1, which does (RFC 9112 3.2).
             parts.headers.insert(header::HOST, settings.authority.clone());
         }
-        let message = Box::new(Message {
+        let mut message = Box::new(Message {
             client_request_id: parts.headers.remove(REQUEST_ID),
             request: RequestHead {
                 method: parts.method,
@@ -155,21 +158,33 @@ impl Exchange {
                 headers: parts.headers,
             },
             response: None,
+            stage: Stage::Request,
             facts: Facts {
                 client: connection.client,
+                local: connection.local,
                 listener: settings.short_name,
                 route: found.map(|route| route.short_name),
                 request_id: connection.worker.new_request_id(),
             },
-            attributes: Attributes::default(),
+            attributes: connection.attributes.borrow().clone(),
+            clusters: Clusters::default(),
+            passes_body: false,
         });
+        let scene = Scene {
+            worker: Rc::clone(&connection.worker),
+            pinned: Rc::clone(&pinned),
+            listener,
+            route,
+        };
+        if scene.has_filters() {
+            message.clusters = scene.clusters();
+        }
         let exchange = Box::new(Self {
             connection,
             pinned,
             listener,
             route,
-            message: Some(message),
-            walk: Walk::default(),
+            passage: Rc::new(Passage::new(scene, message)),
             started,
             deadline: found.and_then(|route| route.timeout).map(|timeout| started + timeout),
             upload: None,
@@ -177,6 +192,7 @@ impl Exchange {
             reason: "",
             expects_continue,
             closes: false,
+            hides_length: false,
             status: CLIENT_CLOSED,
             response_bytes: 0,
             complete: false,
@@ -187,11 +203,11 @@ impl Exchange {
         (exchange, refused)
     }
 
-    async fn answer(&mut self, incoming: &mut Option<Incoming>) -> Result<Body, Error> {
+    async fn answer(&mut self, upload: &mut RequestBody) -> Result<Body, Error> {
         let pinned = Rc::clone(&self.pinned);
         let route = self.route.map(|index| &pinned.snapshot.routes[index]);
         self.prepare_request();
-        if let Some(reply) = self.filter_request(&pinned, route).await? {
+        if let Some(reply) = self.filter_request(upload).await? {
             return Ok(self.local(reply));
         }
         let route = route.ok_or(Kind::NoRoute)?;
@@ -199,20 +215,41 @@ impl Exchange {
             Action::Respond(respond) => Ok(self.local(respond.reply())),
             Action::Redirect(redirect) => Ok(self.redirect(redirect)),
             Action::Clusters { choices, total } => {
-                let draw = if choices.len() == 1 {
-                    0
-                } else {
-                    self.connection.worker.random()
-                };
-                let pool = pinned.upstreams(&self.connection.worker, Action::choose(choices, *total, draw));
-                self.forward(pool, incoming).await
+                let pool = pinned.upstreams(&self.connection.worker, self.choose(choices, *total));
+                let upload = std::mem::replace(upload, RequestBody::Empty);
+                match self.forward(pool, upload).await {
+                    Err(error) => match self.cut_short() {
+                        Some(cut) => Ok(self.local(cut?)),
+                        None => Err(error),
+                    },
+                    answered => answered,
+                }
             }
+        }
+    }
+
+    /// The cluster that a filter chose, or one by weight.
+    fn choose(&self, choices: &[Choice], total: u64) -> usize {
+        let chosen = self.passage.message().as_ref().and_then(|message| message.clusters.chosen());
+        match chosen {
+            Some(chosen) => choices[chosen].cluster,
+            None if choices.len() == 1 => choices[0].cluster,
+            None => Action::choose(choices, total, self.connection.worker.random()),
+        }
+    }
+
+    /// What a filter in the way of the request's body did to it: its reply, or its failure.
+    fn cut_short(&self) -> Option<Result<Reply, Error>> {
+        match self.upload.as_ref()?.cut.take()? {
+            UploadCut::Replied(reply) => Some(Ok(reply)),
+            UploadCut::Broken(broken) => Some(Err(broken.into())),
         }
     }
 
     /// Sets what every filter and every upstream finds in a request, and removes what concerns this connection only.
     fn prepare_request(&mut self) {
-        let Some(message) = &mut self.message else { return };
+        let mut message = self.passage.message();
+        let Some(message) = &mut *message else { return };
         let headers = &mut message.request.headers;
         hop::strip_request(headers);
         headers.remove(header::EXPECT);
@@ -226,21 +263,73 @@ impl Exchange {
         headers.insert(REQUEST_ID, message.facts.request_id.clone());
     }
 
-    async fn filter_request(&mut self, pinned: &Pinned, route: Option<&Route>) -> Result<Option<Reply>, Error> {
-        let chains = chains(pinned, self.listener, route);
-        if chains.iter().all(|chain| chain.steps.is_empty()) {
+    /// A filter that waits for the client's body is bound by the route's timeout like an upstream.
+    async fn filter_request(&mut self, upload: &mut RequestBody) -> Result<Option<Reply>, Error> {
+        if !self.passage.has_filters() {
             return Ok(None);
         }
-        let connection = Rc::clone(&self.connection);
-        let scene = Scene {
-            worker: &connection.worker,
-            pinned,
+        let (connection, deadline) = (Rc::clone(&self.connection), self.deadline);
+        let walked = connection.watchdog.watch(deadline, self.walk_forward(upload)).await;
+        walked.unwrap_or_else(|| Err(Kind::RouteTimeout.into()))
+    }
+
+    async fn walk_forward(&mut self, upload: &mut RequestBody) -> Result<Option<Reply>, Error> {
+        let passage = Rc::clone(&self.passage);
+        let mut clock = std::time::Instant::now();
+        for step in passage.steps() {
+            let stage = match passage.forward(step, &mut clock).await? {
+                Forward::Proceed { stage } => stage,
+                Forward::Reply(reply) => return Ok(Some(reply)),
+                Forward::Hold(turn, wish) => {
+                    if let Some(reply) = self.hold(turn, wish, upload, &mut clock).await? {
+                        return Ok(Some(reply));
+                    }
+                    passage.stage_of(turn, Hook::RequestBody)
+                }
+            };
+            match (stage, &self.upload) {
+                (Some(turn), Some(ours)) if !upload.is_empty() => upload.filter(&passage, turn, ours),
+                (Some(turn), _) => passage.forgo(turn, &[Hook::HeldBody, Hook::RequestBody]),
+                (None, _) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Lets a filter see the body before anything of the request is sent.
+    async fn hold(
+        &mut self,
+        turn: usize,
+        wish: ReadBody,
+        upload: &mut RequestBody,
+        clock: &mut std::time::Instant,
+    ) -> Result<Option<Reply>, Error> {
+        let had_none = upload.is_empty();
+        let (seen, complete) = match upload.hold(wish.max).await {
+            Ok(held) => held,
+            Err(broken) => {
+                let fault = Error::from(Kind::Upload(broken.0));
+                return self.cut_short().unwrap_or(Err(fault)).map(Some);
+            }
         };
-        Ok(self.walk.forward(&scene, chains, &mut self.message).await?)
+        if !complete && wish.over == OverMax::Refuse {
+            return Err(Kind::BodyTooLarge.into());
+        }
+        match self.passage.held(turn, &seen, complete, clock).await? {
+            HeldVerdict::Proceed if had_none => {}
+            HeldVerdict::Proceed => upload.put(seen, None),
+            HeldVerdict::Replace(bytes) => {
+                upload.put(bytes, None);
+                // What the client sent, if anything, is another matter.
+                self.upload.get_or_insert_with(Upload::nothing);
+            }
+            HeldVerdict::Reply(reply) => return Ok(Some(reply)),
+        }
+        Ok(None)
     }
 
     fn redirect(&mut self, redirect: &Redirect) -> Body {
-        let location = self.message.as_ref().map(|message| {
+        let location = self.passage.message().as_ref().map(|message| {
             let authority = String::from_utf8_lossy(message.request.authority());
             redirect.location(message.request.scheme, &authority, message.request.target.as_str())
         });
@@ -256,9 +345,8 @@ impl Exchange {
     }
 
     /// Sends the request to an endpoint of the cluster and waits for the head of its response.
-    async fn forward(&mut self, pool: Rc<ClusterPool>, incoming: &mut Option<Incoming>) -> Result<Body, Error> {
+    async fn forward(&mut self, pool: Rc<ClusterPool>, body: RequestBody) -> Result<Body, Error> {
         let connection = Rc::clone(&self.connection);
-        let body = self.request_body(incoming);
         let mut request = self.upstream_request(body)?;
         let mut tried = None;
         loop {
@@ -298,26 +386,32 @@ impl Exchange {
         }
     }
 
-    fn request_body(&mut self, incoming: &mut Option<Incoming>) -> RequestBody {
-        match incoming.take() {
-            Some(incoming) if !incoming.is_end_stream() => {
-                let upload = self.upload.get_or_insert_default();
-                let timeout = self.pinned.snapshot.listeners[self.listener].limits.body_timeout;
-                RequestBody::new(incoming, upload, timeout)
-            }
-            _ => RequestBody::Empty,
+    fn request_body(&mut self, incoming: Incoming) -> RequestBody {
+        if incoming.is_end_stream() {
+            return RequestBody::Empty;
         }
+        let upload = self.upload.get_or_insert_default();
+        let timeout = self.pinned.snapshot.listeners[self.listener].limits.body_timeout;
+        RequestBody::new(incoming, upload, timeout)
     }
 
     fn upstream_request(&mut self, body: RequestBody) -> Result<Request<RequestBody>, Error> {
         let worker = &self.connection.worker;
-        let Some(message) = &mut self.message else {
+        let needs_request = self.passage.needs_request();
+        let mut message = self.passage.message();
+        let Some(message) = &mut *message else {
             return Err(Kind::Reset.into());
         };
+        message.stage = Stage::Sent;
+        if body.is_changed() {
+            // Its length is the body's to say now.
+            message.request.headers.remove(header::CONTENT_LENGTH);
+            message.request.headers.remove(header::TRANSFER_ENCODING);
+        }
         let mut request = Request::new(body);
         *request.method_mut() = message.request.method.clone();
         *request.uri_mut() = Uri::from(message.request.target.clone());
-        *request.headers_mut() = match self.walk.needs_request() {
+        *request.headers_mut() = match needs_request {
             true => message.request.headers.clone(),
             false => std::mem::take(&mut message.request.headers),
         };
@@ -427,7 +521,7 @@ impl Exchange {
             });
         }
         hop::strip_response(&mut parts.headers);
-        if let Some(message) = &mut self.message {
+        if let Some(message) = &mut *self.passage.message() {
             message.response = Some(ResponseHead {
                 status: parts.status,
                 headers: parts.headers,
@@ -441,7 +535,7 @@ impl Exchange {
         if let Some(upstream) = &mut self.upstream {
             upstream.connection = None;
         }
-        if let Some(message) = &mut self.message {
+        if let Some(message) = &mut *self.passage.message() {
             message.response = Some(ResponseHead {
                 status: reply.status,
                 headers: reply.headers,
@@ -453,13 +547,13 @@ impl Exchange {
     fn fail(&mut self, error: Error) -> Body {
         self.reason = error.kind.reason();
         self.closes |= error.kind.closes();
-        let Some(message) = &self.message else {
+        let facts = self.passage.message().as_ref().map(|message| message.facts.clone());
+        let Some(Facts { request_id, route, .. }) = facts else {
             return Body::Empty;
         };
-        let request_id = message.facts.request_id.clone();
         if error.kind.is_ours() {
             let id = String::from_utf8_lossy(request_id.as_bytes());
-            let route = message.facts.route.as_ref().map(|route| route.as_str());
+            let route = route.as_ref().map(|route| route.as_str());
             tracing::debug!(
                 request_id = &*id,
                 route,
@@ -478,61 +572,83 @@ impl Exchange {
     }
 
     async fn respond(&mut self, body: &mut Body) {
-        while !self.walk.is_over() {
-            let pinned = Rc::clone(&self.pinned);
-            let connection = Rc::clone(&self.connection);
-            let scene = Scene {
-                worker: &connection.worker,
-                pinned: &pinned,
-            };
-            let chains = chains(
-                &pinned,
-                self.listener,
-                self.route.map(|index| &pinned.snapshot.routes[index]),
-            );
-            match self.walk.backward(&scene, chains, &mut self.message).await {
-                Ok(None) => {}
-                Ok(Some(reply)) => *body = self.local(reply),
+        if !self.passage.has_filters() {
+            return;
+        }
+        let passage = Rc::clone(&self.passage);
+        passage.set_stage(Stage::ResponseHead);
+        while let Some(turn) = passage.next_back() {
+            let verdict = passage.backward(turn).await;
+            passage.forgo(turn, &[Hook::ResponseHead]);
+            match verdict {
+                Ok(Verdict::Proceed) => self.filter_response(turn, body),
+                Ok(Verdict::Reply(reply)) => {
+                    *body = self.local(reply);
+                    passage.forgo(turn, &[Hook::ResponseBody]);
+                }
                 Err(broken) => *body = self.fail(broken.into()),
             }
+            passage.set_stage(Stage::ResponseHead);
+        }
+        passage.set_stage(Stage::Answered);
+    }
+
+    /// Puts the filter's stage in the way of the response's body, if there is one and the filter wants to see it.
+    fn filter_response(&mut self, turn: usize, body: &mut Body) {
+        if self.passage.stage_of(turn, Hook::ResponseBody).is_none() {
+            return;
+        }
+        self.hides_length = true;
+        if self.has_response_body() && !body.is_end_stream() {
+            body.filter(&self.passage, turn);
+        } else {
+            self.passage.forgo(turn, &[Hook::ResponseBody]);
         }
     }
 
+    /// RFC 9112 6.3: some responses end with their head.
+    fn has_response_body(&self) -> bool {
+        let message = self.passage.message();
+        let Some(message) = &*message else { return false };
+        let bare = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
+        let ends_with_head = message.response.as_ref().is_some_and(|head| bare.contains(&head.status));
+        message.request.method != Method::HEAD && !ends_with_head
+    }
+
     /// Reads a small unread body to its end; else the connection closes after the answer (RFC 9112 9.3).
-    async fn discard(&mut self, incoming: Option<Incoming>) {
-        let Some(mut incoming) = incoming else { return };
-        if incoming.is_end_stream() || self.closes {
+    async fn discard(&mut self, unread: RequestBody) {
+        let is_unread = self.upload.as_ref().is_some_and(|upload| !upload.ended.get());
+        if self.closes || !is_unread || unread.is_empty() {
+            return;
+        }
+        let RequestBody::Streamed(mut unread) = unread else {
+            self.closes = true;
+            return;
+        };
+        // A client that waits for `100 Continue` gets the answer instead, and sends nothing.
+        let small = unread.size_hint().upper().is_some_and(|bytes| bytes <= MAX_DISCARD);
+        if !small || self.expects_continue {
+            self.closes = true;
             return;
         }
         let timeout = self.pinned.snapshot.listeners[self.listener].limits.body_timeout;
-        let small = incoming.size_hint().upper().is_some_and(|bytes| bytes <= MAX_DISCARD);
-        // A client that waits for `100 Continue` gets the answer instead, and sends nothing.
-        let read = async {
-            while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut incoming).poll_frame(context)).await {
-                frame.map_err(|_| ())?;
-            }
-            Ok::<(), ()>(())
-        };
-        let kept = small
-            && !self.expects_continue
-            && self
-                .connection
-                .watchdog
-                .watch(Some(Instant::now() + timeout), read)
-                .await
-                == Some(Ok(()));
-        self.closes |= !kept;
+        let read = unread.discard();
+        let deadline = Some(Instant::now() + timeout);
+        self.closes = self.connection.watchdog.watch(deadline, read).await != Some(true);
     }
 
     /// Turns the message into hyper's response; the exchange goes on in its body.
     fn finish_head(mut self: Box<Self>, body: Body) -> Response<ResponseBody> {
         let mut response = Response::new(());
-        if let Some(head) = self.message.as_mut().and_then(|message| message.response.as_mut()) {
+        if let Some(head) = self.passage.message().as_mut().and_then(|message| message.response.as_mut()) {
             *response.status_mut() = head.status;
-            *response.headers_mut() = std::mem::take(&mut head.headers);
+            *response.headers_mut() = match self.passage.needs_response() {
+                true => head.headers.clone(),
+                false => std::mem::take(&mut head.headers),
+            };
         }
         let headers = response.headers_mut();
-        if !matches!(body, Body::Incoming(_)) {
+        if !matches!(body, Body::Incoming(_)) || self.hides_length {
             headers.remove(header::CONTENT_LENGTH);
         }
         self.connection.worker.via.append(headers);
@@ -562,23 +678,71 @@ impl Exchange {
         self.upload.as_ref().is_some_and(|upload| !upload.ended.get())
     }
 
-    fn write_record(&self, duration: Duration) {
-        let Some(log) = &self.pinned.snapshot.access_log else {
-            return;
-        };
+    /// What is left to do when it is over.
+    fn remains(&mut self, duration: Duration) -> Remains {
+        let upstream = self.upstream.as_ref();
+        Remains {
+            outcome: Outcome {
+                status: self.status,
+                complete: self.complete,
+                reason: (!self.reason.is_empty()).then_some(self.reason),
+                request_bytes: self.upload.as_ref().map_or(0, |upload| upload.bytes.get()),
+                response_bytes: self.response_bytes,
+                duration,
+                upstream: upstream.and_then(|upstream| upstream.time_to_head),
+                cluster: upstream.map(|upstream| upstream.pool.cluster.name.clone()),
+                endpoint: upstream.map(|upstream| upstream.label().to_owned()),
+            },
+            passage: Rc::clone(&self.passage),
+            pinned: Rc::clone(&self.pinned),
+            listener: self.listener,
+            route: self.route,
+            client: self.connection.client.map(|client| client.ip()),
+            authority: self.authority.take(),
+            agent: self.agent.take(),
+            referer: self.referer.take(),
+        }
+    }
+}
+
+/// An exchange that is over: its completion hooks and its record are still to come.
+pub struct Remains {
+    outcome: Outcome,
+    passage: Rc<Passage>,
+    pinned: Rc<Pinned>,
+    listener: usize,
+    route: Option<usize>,
+    client: Option<IpAddr>,
+    authority: Option<HeaderValue>,
+    agent: Option<HeaderValue>,
+    referer: Option<HeaderValue>,
+}
+
+impl Remains {
+    /// Runs the completion hooks, then writes the record.
+    pub async fn settle(self) {
+        self.passage.complete(self.outcome.clone()).await;
+        self.write_record();
+    }
+
+    /// The record alone.
+    pub fn write_record(&self) {
         let snapshot = &self.pinned.snapshot;
-        let message = self.message.as_deref();
+        let Some(log) = &snapshot.access_log else { return };
+        let message = self.passage.message();
+        let message = message.as_deref();
         let request = message.map(|message| &message.request);
-        let record = Record {
+        let outcome = &self.outcome;
+        log.write(&Record {
             time: SystemTime::now(),
             request_id: message
                 .and_then(|message| message.facts.request_id.to_str().ok())
                 .unwrap_or_default(),
             listener: &snapshot.listeners[self.listener].name,
             route: self.route.map(|index| &*snapshot.routes[index].name),
-            cluster: self.upstream.as_ref().map(|upstream| &*upstream.pool.cluster.name),
-            endpoint: self.upstream.as_ref().map(Upstream::label),
-            client: self.connection.client.map(|client| client.ip()),
+            cluster: outcome.cluster.as_deref(),
+            endpoint: outcome.endpoint.as_deref(),
+            client: self.client,
             method: request.map_or(b"", |request| request.method.as_str().as_bytes()),
             authority: self.authority.as_ref().map(HeaderValue::as_bytes),
             path: request.map_or(b"", |request| request.target.as_str().as_bytes()),
@@ -589,16 +753,16 @@ impl Exchange {
                     "HTTP/1.1"
                 }
             }),
-            status: Some(self.status),
-            reason: (!self.reason.is_empty()).then_some(self.reason),
-            request_bytes: self.upload.as_ref().map_or(0, |upload| upload.bytes.get()),
-            response_bytes: self.response_bytes,
-            duration,
-            upstream: self.upstream.as_ref().and_then(|upstream| upstream.time_to_head),
+            status: Some(outcome.status),
+            reason: outcome.reason,
+            request_bytes: outcome.request_bytes,
+            response_bytes: outcome.response_bytes,
+            duration: outcome.duration,
+            upstream: outcome.upstream,
             user_agent: self.agent.as_ref().map(HeaderValue::as_bytes),
             referer: self.referer.as_ref().map(HeaderValue::as_bytes),
-        };
-        log.write(&record);
+            attributes: message.map(|message| &message.attributes),
+        });
     }
 }
 
@@ -622,7 +786,12 @@ impl Drop for Exchange {
             .tally
             .borrow_mut()
             .request(series, self.status, duration.as_secs_f64());
-        self.write_record(duration);
+        if self.passage.awaits_completion() {
+            let remains = self.remains(duration);
+            self.connection.worker.settle(remains);
+        } else if self.pinned.snapshot.access_log.is_some() {
+            self.remains(duration).write_record();
+        }
         self.connection.end_exchange(now);
     }
 }
@@ -686,16 +855,8 @@ pub fn record_refused(connection: &Connection, status: StatusCode, reason: &'sta
         upstream: None,
         user_agent: None,
         referer: None,
+        attributes: None,
     });
-}
-
-/// The listener's chain, then the route's.
-fn chains<'a>(pinned: &'a Pinned, listener: usize, route: Option<&'a Route>) -> [&'a Chain; 2] {
-    static NONE: Chain = Chain { steps: Vec::new() };
-    [
-        &pinned.snapshot.listeners[listener].chain,
-        route.map_or(&NONE, |route| &route.chain),
-    ]
 }
 
 /// Whether a head may be forwarded, in one normal form.
@@ -773,7 +934,14 @@ impl HttpBody for ResponseBody {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(error)) => Poll::Ready(Some(Err(self.broken(Kind::Reset, &error)))),
+            Some(Err(fault)) => {
+                let kind = match &fault {
+                    BodyFault::Upstream(_) => Kind::Reset,
+                    BodyFault::Filter(broken) => Kind::Filter(broken.failure),
+                    BodyFault::Replied => Kind::Cut,
+                };
+                Poll::Ready(Some(Err(self.broken(kind, &fault))))
+            }
             None => {
                 self.finish();
                 Poll::Ready(None)
@@ -818,7 +986,9 @@ impl ResponseBody {
     fn broken(&mut self, kind: Kind, error: &dyn std::error::Error) -> Error {
         if let Some(mut exchange) = self.exchange.take() {
             exchange.reason = kind.reason();
-            if let Some(upstream) = &exchange.upstream {
+            if kind.is_upstreams()
+                && let Some(upstream) = &exchange.upstream
+            {
                 exchange
                     .connection
                     .worker
@@ -830,8 +1000,11 @@ impl ResponseBody {
 
     /// The answer to HEAD has a body only in its length.
     fn is_for_head(&self) -> bool {
-        let message = self.exchange.as_ref().and_then(|exchange| exchange.message.as_ref());
-        matches!(self.body, Body::Full(_)) && message.is_some_and(|message| message.request.method == Method::HEAD)
+        let is_head = |exchange: &Box<Exchange>| {
+            let message = exchange.passage.message();
+            message.as_ref().is_some_and(|message| message.request.method == Method::HEAD)
+        };
+        matches!(self.body, Body::Full(_)) && self.exchange.as_ref().is_some_and(is_head)
     }
 
     fn finish(&mut self) {

@@ -44,6 +44,9 @@ pub fn open(worker: &Rc<Worker>, sockets: u64, stream: Stream, client: Option<So
 }
 
 async fn serve(connection: Rc<Connection>) {
+    if !connection.is_admitted().await {
+        return;
+    }
     let served = drive(&connection).await;
     let farewell = match (connection.wire.expired(), &served) {
         (Some(Expired::Head), _) => {

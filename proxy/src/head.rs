@@ -27,12 +27,39 @@ pub const MAX_ATTRIBUTE_BYTES: usize = 4096;
 #[derive(Debug)]
 pub struct Message {
     pub request: RequestHead,
-    /// `None` until there is an answer; from then on the request can no more be changed.
+    /// `None` until there is an answer.
     pub response: Option<ResponseHead>,
+    pub stage: Stage,
     pub facts: Facts,
     pub attributes: Attributes,
+    pub clusters: Clusters,
+    /// The filter whose head hook is running wants to see nothing of the body.
+    pub passes_body: bool,
     /// The `x-request-id` that the client sent; nobody believes it unless told to.
     pub client_request_id: Option<HeaderValue>,
+}
+
+/// How far the exchange has come, and so what can still be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// There is no exchange yet, only its connection.
+    Connection,
+    /// Up to the moment at which the request is sent.
+    Request,
+    /// The request is on its way.
+    Sent,
+    ResponseHead,
+    /// The response's head is on its way.
+    Answered,
+}
+
+/// The clusters that the route names, and the one that a filter chose among them.
+#[derive(Debug, Default)]
+pub struct Clusters {
+    /// The first one is held in place: most routes name no other.
+    first: Option<Name>,
+    others: Vec<Name>,
+    chosen: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -58,6 +85,8 @@ pub struct ResponseHead {
 pub struct Facts {
     /// `None` for a Unix socket.
     pub client: Option<SocketAddr>,
+    /// What the client connected to; `None` for a Unix socket.
+    pub local: Option<SocketAddr>,
     pub listener: Name,
     /// `None` when no route matched.
     pub route: Option<Name>,
@@ -74,17 +103,57 @@ pub enum EditError {
 }
 
 impl Message {
-    /// The request, for editing; `TooLate` once there is a response.
+    /// The request, for editing; `TooLate` once it is sent.
     pub fn request_mut(&mut self) -> Result<&mut RequestHead, EditError> {
-        match self.response {
-            None => Ok(&mut self.request),
-            Some(_) => Err(EditError::TooLate),
+        match self.stage {
+            Stage::Request => Ok(&mut self.request),
+            _ => Err(EditError::TooLate),
         }
     }
 
-    /// The response, for editing; `TooLate` (for want of a better time) while there is none.
+    /// The response, for editing; `TooLate` (for want of a better time) while there is none, and once it is sent.
     pub fn response_mut(&mut self) -> Result<&mut ResponseHead, EditError> {
-        self.response.as_mut().ok_or(EditError::TooLate)
+        match self.stage {
+            Stage::ResponseHead => self.response.as_mut().ok_or(EditError::TooLate),
+            _ => Err(EditError::TooLate),
+        }
+    }
+
+    pub fn choose_cluster(&mut self, name: &str) -> Result<(), EditError> {
+        match self.stage {
+            Stage::Request => self.clusters.choose(name),
+            _ => Err(EditError::TooLate),
+        }
+    }
+}
+
+impl Clusters {
+    /// In the route's order.
+    pub fn new(mut names: impl Iterator<Item = Name>) -> Self {
+        Self {
+            first: names.next(),
+            others: names.collect(),
+            chosen: None,
+        }
+    }
+
+    /// The position in the route's order of the one that a filter chose.
+    pub fn chosen(&self) -> Option<usize> {
+        self.chosen
+    }
+
+    pub fn chosen_name(&self) -> Option<&str> {
+        self.names().nth(self.chosen?).map(Name::as_str)
+    }
+
+    fn names(&self) -> impl Iterator<Item = &Name> {
+        self.first.iter().chain(&self.others)
+    }
+
+    fn choose(&mut self, name: &str) -> Result<(), EditError> {
+        let found = self.names().position(|known| known.as_str() == name);
+        self.chosen = Some(found.ok_or(EditError::Invalid)?);
+        Ok(())
     }
 }
 
@@ -127,7 +196,7 @@ impl RequestHead {
             Some(query) => format!("{path}?{query}"),
             None => path.to_owned(),
         };
-        if !text.bytes().all(|byte| (0x21..=0x7e).contains(&byte) && byte != b'#') {
+        if !is_target(&text) {
             return Err(EditError::Invalid);
         }
         if text.len() > guard::MAX_WRITTEN_TARGET_BYTES {
@@ -144,6 +213,12 @@ impl ResponseHead {
         self.status = final_status(status)?;
         Ok(())
     }
+}
+
+/// Path and query that may stand in a request line (RFC 9112 3.2).
+pub fn is_target(text: &str) -> bool {
+    let is_sound = |byte: u8| (0x21..=0x7e).contains(&byte) && byte != b'#';
+    text.starts_with('/') && text.bytes().all(is_sound)
 }
 
 pub fn final_status(status: u16) -> Result<StatusCode, EditError> {
@@ -190,10 +265,19 @@ pub fn writable_name(name: &[u8]) -> Result<HeaderName, EditError> {
 }
 
 /// Short texts that filters leave for one another and for the access log.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Attributes(Vec<(String, String)>);
 
 impl Attributes {
+    /// In the order in which they were first set.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0
             .iter()
@@ -233,15 +317,31 @@ mod tests {
                 headers,
             },
             response: None,
+            stage: Stage::Request,
             facts: Facts {
                 client: None,
+                local: None,
                 listener: Name::new("web"),
                 route: None,
                 request_id: HeaderValue::from_static("id"),
             },
             attributes: Attributes::default(),
+            clusters: Clusters::default(),
+            passes_body: false,
             client_request_id: None,
         }
+    }
+
+    #[test]
+    fn a_filter_chooses_among_the_routes_clusters() {
+        let mut message = message();
+        message.clusters = Clusters::new(["a", "b"].into_iter().map(Name::new));
+        assert_eq!(message.clusters.chosen(), None);
+        assert_eq!(message.choose_cluster("c"), Err(EditError::Invalid));
+        assert_eq!(message.choose_cluster("b"), Ok(()));
+        assert_eq!((message.clusters.chosen(), message.clusters.chosen_name()), (Some(1), Some("b")));
+        message.stage = Stage::Sent;
+        assert_eq!(message.choose_cluster("a"), Err(EditError::TooLate));
     }
 
     #[test]
@@ -299,6 +399,7 @@ mod tests {
             status: StatusCode::OK,
             headers: HeaderMap::new(),
         });
+        message.stage = Stage::ResponseHead;
         assert_eq!(message.request_mut().err(), Some(EditError::TooLate));
         let response = message.response_mut().unwrap();
         for (status, valid) in [

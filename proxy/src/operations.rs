@@ -14,6 +14,7 @@ use tokio::sync::{Mutex, oneshot, watch};
 
 use crate::admin::{Operations, Readiness};
 use crate::chain::{Chain, StepKind};
+use crate::breaker::{self, Breaker};
 use crate::filter::Hook;
 use crate::reload::{History, Trigger};
 use crate::snapshot::{Action, Snapshot};
@@ -199,10 +200,18 @@ impl Operations for Operator {
                 let usage = reports
                     .iter()
                     .flat_map(|report| &report.guests)
-                    .filter(|(name, ..)| name == guest.name());
-                let (live, memory) = usage.fold((0, 0), |(live, memory), (_, count, bytes)| {
-                    (live + count, memory + bytes)
+                    .filter(|(name, _)| name == guest.name())
+                    .map(|(_, usage)| usage);
+                let (live, idle, waiting, memory) = usage.fold((0, 0, 0, 0), |(live, idle, waiting, memory), usage| {
+                    (
+                        live + usage.live,
+                        idle + usage.idle,
+                        waiting + usage.waiting,
+                        memory + usage.memory_bytes,
+                    )
                 });
+                let hooks = Hook::ALL.into_iter().filter(|hook| guest.hooks().has(*hook));
+                let breaker = guest.breaker().map(|breaker| shown_breaker(breaker));
                 json!({
                     "name": &**guest.name(),
                     "kind": "component",
@@ -210,10 +219,13 @@ impl Operations for Operator {
                     "size_bytes": guest.artifact().size(),
                     "imports": guest.artifact().imports(),
                     "exports": guest.artifact().exports(),
-                    "request_head": guest.has(Hook::RequestHead),
-                    "response_head": guest.has(Hook::ResponseHead),
+                    "hooks": hooks.map(Hook::as_str).collect::<Vec<_>>(),
                     "on_failure": guest.on_failure().as_str(),
+                    "breaker": breaker,
+                    "tick_seconds": guest.tick().map(|tick| tick.as_secs_f64()),
                     "instances": live,
+                    "instances_idle": idle,
+                    "waiting": waiting,
                     "memory_bytes": memory,
                     "log_lines_dropped": guest.log_lines_dropped(),
                 })
@@ -228,6 +240,15 @@ impl Operations for Operator {
     async fn drain(&self) {
         self.begin_drain.send_replace(true);
     }
+}
+
+fn shown_breaker(breaker: &Breaker) -> Value {
+    let (state, opens_in) = match breaker.state(std::time::Instant::now()) {
+        breaker::State::Closed => ("closed", None),
+        breaker::State::HalfOpen => ("half_open", None),
+        breaker::State::Open { remaining } => ("open", Some(remaining.as_secs_f64())),
+    };
+    json!({ "state": state, "probe_in_seconds": opens_in, "openings": breaker.openings() })
 }
 
 fn route_value(snapshot: &Snapshot, route: &crate::snapshot::Route) -> Value {

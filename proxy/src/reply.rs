@@ -33,11 +33,15 @@ pub enum Kind {
     /// The request came through this process before.
     Loop,
     Upload(UploadFault),
+    /// A filter wants to see the whole body, and it is longer than that filter allows.
+    BodyTooLarge,
     // The operator's.
     NoRoute,
     NoEndpoint,
     // A filter's.
     Filter(Failure),
+    /// A filter has ended the exchange in the middle of its response.
+    Cut,
     // The upstream's.
     ConnectFailed,
     ConnectTimeout,
@@ -81,10 +85,11 @@ impl Kind {
             Kind::Ambiguous(fault) => fault.status(),
             Kind::Upload(UploadFault::Malformed | UploadFault::Disconnected) => StatusCode::BAD_REQUEST,
             Kind::Upload(UploadFault::TimedOut) => StatusCode::REQUEST_TIMEOUT,
+            Kind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Kind::Loop => StatusCode::LOOP_DETECTED,
             Kind::NoRoute => StatusCode::NOT_FOUND,
-            Kind::NoEndpoint | Kind::Filter(Failure::NoInstance) => StatusCode::SERVICE_UNAVAILABLE,
-            Kind::Filter(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Kind::NoEndpoint | Kind::Filter(Failure::NoInstance | Failure::Breaker) => StatusCode::SERVICE_UNAVAILABLE,
+            Kind::Filter(_) | Kind::Cut | Kind::Upload(UploadFault::Filter) => StatusCode::INTERNAL_SERVER_ERROR,
             Kind::ConnectFailed | Kind::Reset | Kind::Protocol => StatusCode::BAD_GATEWAY,
             Kind::ConnectTimeout | Kind::UpstreamTimeout | Kind::RouteTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -98,6 +103,8 @@ impl Kind {
             Kind::Upload(UploadFault::Malformed) => "body_malformed",
             Kind::Upload(UploadFault::TimedOut) => "body_timeout",
             Kind::Upload(UploadFault::Disconnected) => "client_closed",
+            Kind::Upload(UploadFault::Filter) | Kind::Cut => "filter_cut",
+            Kind::BodyTooLarge => "body_too_large",
             Kind::Loop => "loop",
             Kind::NoRoute => "no_route",
             Kind::NoEndpoint => "no_endpoint",
@@ -120,8 +127,13 @@ impl Kind {
     pub fn is_ours(self) -> bool {
         !matches!(
             self,
-            Kind::Refused(_) | Kind::Ambiguous(_) | Kind::Upload(_) | Kind::NoRoute
+            Kind::Refused(_) | Kind::Ambiguous(_) | Kind::Upload(_) | Kind::BodyTooLarge | Kind::NoRoute
         )
+    }
+
+    /// Whether it counts against the endpoint.
+    pub fn is_upstreams(self) -> bool {
+        !matches!(self, Kind::Filter(_) | Kind::Cut | Kind::Upload(_))
     }
 }
 

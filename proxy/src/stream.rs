@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -19,6 +20,14 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// `None` for a Unix socket.
+    pub fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
     pub async fn connect(address: &Address) -> io::Result<Self> {
         match address {
             Address::Tcp(address) => {

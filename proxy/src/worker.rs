@@ -18,15 +18,19 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use crate::chain::{Floor, Step};
-use crate::filter::{self, Failure, OnFailure};
+use crate::chain::{Chain, Floor, Step};
+use crate::cluster::Cluster;
+use crate::exchange::Remains;
+use crate::filter::{Failure, Hook, OnFailure};
+use crate::head::Clusters;
 use crate::hop::Via;
 use crate::listener;
+use crate::name::Name;
+use crate::outbound::{self, Desk};
 use crate::pool::{self, ClusterPool, EndpointUsage};
-use crate::snapshot::Snapshot;
-use crate::telemetry::metrics::{
-    EndpointSeries, FilterSeries, Hook, Live as LiveNames, Report, RouteSeries, Tally, UNMATCHED,
-};
+use crate::snapshot::{Action, Choice, Snapshot};
+use crate::telemetry::metrics::{EndpointSeries, FilterSeries, Live as LiveNames, Report, RouteSeries, Tally, UNMATCHED};
+use crate::tick;
 use crate::wasm;
 
 /// Tasks polled between two looks at the sockets when tasks never run out. An exchange takes four polls of some
@@ -81,8 +85,9 @@ pub enum Command {
 pub struct WorkerReport {
     pub counts: Report,
     pub endpoints: Vec<EndpointUsage>,
-    /// Each filter's live guests and their linear memory.
-    pub guests: Vec<(Arc<str>, u32, usize)>,
+    /// What each filter has here.
+    pub guests: Vec<(Arc<str>, wasm::Usage)>,
+    /// Open ones, and exchanges that are over but not yet recorded.
     pub connections: usize,
     /// Generations that exchanges or idle connections of this worker are still on.
     pub generations: HashSet<u64>,
@@ -96,6 +101,10 @@ pub struct Worker {
     live: Arc<Live>,
     upstreams: pool::Pools,
     guests: wasm::Pools,
+    /// Where guests leave their calls.
+    desk: Desk,
+    /// The background hooks that run here, by their filter.
+    ticks: RefCell<HashMap<u64, JoinHandle<()>>>,
     pinned: RefCell<Rc<Pinned>>,
     /// Generations that something still holds, the current one included.
     past: RefCell<Vec<std::rc::Weak<Pinned>>>,
@@ -105,7 +114,9 @@ pub struct Worker {
     /// Open connections by the id of their sockets.
     open: RefCell<HashMap<u64, usize>>,
     /// What the gauges of guests were last set to, by filter.
-    weighed: RefCell<HashMap<Arc<str>, Weight>>,
+    weighed: RefCell<HashMap<Arc<str>, wasm::Usage>>,
+    /// Exchanges whose completion hooks are under way.
+    settling: Cell<usize>,
 }
 
 /// One open connection.
@@ -116,13 +127,6 @@ struct Entry {
 
 /// Accept loops by the id of their sockets.
 type Listening = HashMap<u64, JoinHandle<()>>;
-
-/// One filter's guests in one worker.
-#[derive(Clone, Copy, Default)]
-struct Weight {
-    guests: i64,
-    memory_bytes: i64,
-}
 
 /// One generation as one worker sees it, with what the worker looked up for it once.
 pub struct Pinned {
@@ -145,13 +149,17 @@ pub fn run(
         .event_interval(EVENT_INTERVAL)
         .enable_all()
         .build_local(LocalOptions::default())?;
-    let worker = Rc::new(Worker::new(index, live, instance));
-    runtime.block_on(worker.obey(commands));
+    let (desk, orders) = Desk::new();
+    let worker = Rc::new(Worker::new(index, live, instance, desk));
+    runtime.block_on(async {
+        tokio::task::spawn_local(outbound::serve(Rc::clone(&worker), orders));
+        worker.obey(commands).await;
+    });
     Ok(())
 }
 
 impl Worker {
-    fn new(index: usize, live: Arc<Live>, instance: &str) -> Self {
+    fn new(index: usize, live: Arc<Live>, instance: &str, desk: Desk) -> Self {
         let pinned = Rc::new(Pinned::new(live.load()));
         Self {
             index,
@@ -159,7 +167,9 @@ impl Worker {
             tally: RefCell::default(),
             live,
             upstreams: pool::Pools::default(),
-            guests: wasm::Pools::default(),
+            guests: wasm::Pools::new(desk.clone()),
+            ticks: RefCell::default(),
+            desk,
             past: RefCell::new(vec![Rc::downgrade(&pinned)]),
             pinned: RefCell::new(pinned),
             random: Cell::new(seed(index)),
@@ -167,12 +177,14 @@ impl Worker {
             connections: RefCell::default(),
             open: RefCell::default(),
             weighed: RefCell::default(),
+            settling: Cell::new(0),
         }
     }
 
     async fn obey(self: Rc<Self>, mut commands: mpsc::UnboundedReceiver<Command>) {
         let mut listening = Listening::new();
         self.listen(&mut listening);
+        self.tick();
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
@@ -228,6 +240,7 @@ impl Worker {
         self.upstreams.retain(|id| clusters.contains(&id));
         let guests: HashSet<u64> = snapshot.guests.iter().map(|filter| filter.id()).collect();
         self.guests.retain(|id| guests.contains(&id));
+        self.tick();
         self.tally.borrow_mut().retain(&names(snapshot));
         // Connections of a listener that is gone, and those that hold an old generation while they wait, look again.
         self.wake_connections();
@@ -259,6 +272,55 @@ impl Worker {
                 })
             });
         }
+    }
+
+    /// Runs the background hooks of the current generation's filters, in the first worker, and no others.
+    fn tick(self: &Rc<Self>) {
+        if self.index != 0 {
+            return;
+        }
+        let pinned = self.pin();
+        let wanted = |id: u64| pinned.snapshot.guests.iter().any(|filter| filter.id() == id);
+        let mut ticks = self.ticks.borrow_mut();
+        ticks.retain(|id, task| {
+            let keep = wanted(*id);
+            if !keep {
+                task.abort();
+            }
+            keep
+        });
+        for filter in &pinned.snapshot.guests {
+            if let Some(every) = filter.tick() {
+                ticks.entry(filter.id()).or_insert_with(|| {
+                    let (worker, filter) = (Rc::clone(self), Arc::clone(filter));
+                    tokio::task::spawn_local(tick::run(worker, filter, every))
+                });
+            }
+        }
+    }
+
+    /// Where guests leave their calls.
+    pub fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
+    /// The worker's connections to a cluster.
+    pub fn upstreams(&self, cluster: &Arc<Cluster>) -> Rc<ClusterPool> {
+        self.upstreams.of(cluster)
+    }
+
+    /// Runs the completion hooks of an exchange that is over, and writes its record.
+    pub fn settle(self: &Rc<Self>, remains: Remains) {
+        if tokio::runtime::Handle::try_current().is_err() {
+            // The worker itself has ended, so no guest runs any more.
+            return remains.write_record();
+        }
+        self.settling.set(self.settling.get() + 1);
+        let worker = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            remains.settle().await;
+            worker.settling.set(worker.settling.get() - 1);
+        });
     }
 
     fn drain(&self, listening: &mut Listening) {
@@ -356,6 +418,49 @@ impl Worker {
         })
     }
 
+    /// A background hook of a filter has come to its end.
+    pub fn ticked(
+        &self,
+        filter: &wasm::Filter,
+        hook: Hook,
+        took: Duration,
+        waited: Duration,
+        metrics: Vec<wasm::GuestMetric>,
+    ) {
+        let mut tally = self.tally.borrow_mut();
+        let series = tally.filter(filter.name());
+        tally.filter_call(series, hook, took.as_secs_f64());
+        tally.filter_cpu(series, took.saturating_sub(waited));
+        drop(tally);
+        self.count(series, metrics);
+    }
+
+    pub fn tick_failed(&self, filter: &wasm::Filter, failure: Failure, detail: &str) {
+        let mut tally = self.tally.borrow_mut();
+        let series = tally.filter(filter.name());
+        // No exchange is skipped or fails with it.
+        tally.filter_failure(series, Hook::Tick, failure.as_str(), OnFailure::Open.as_str());
+        tracing::warn!(
+            filter = &**filter.name(),
+            hook = Hook::Tick.as_str(),
+            failure = failure.as_str(),
+            detail,
+            "filter failed"
+        );
+    }
+
+    /// What a guest counted.
+    fn count(&self, series: FilterSeries, metrics: Vec<wasm::GuestMetric>) {
+        let mut tally = self.tally.borrow_mut();
+        for wasm::GuestMetric { name, labels, change } in metrics {
+            match change {
+                wasm::Change::CounterAdd(by) => tally.filter_counter(series, &name, labels, by),
+                wasm::Change::GaugeSet(value) => tally.filter_gauge(series, &name, labels, value),
+                wasm::Change::HistogramObserve(value) => tally.filter_histogram(series, &name, labels, value),
+            }
+        }
+    }
+
     fn report(&self) -> WorkerReport {
         let guests = self.guests.usage();
         self.weigh(&guests);
@@ -367,18 +472,20 @@ impl Worker {
             counts: self.tally.borrow().report(),
             endpoints: self.upstreams.usage(),
             guests,
-            connections: self.connections.borrow().len(),
+            connections: self.connections.borrow().len() + self.settling.get(),
             generations,
         }
     }
 
     /// Brings the gauges of guests up to date.
-    fn weigh(&self, guests: &[(Arc<str>, u32, usize)]) {
-        let mut now: HashMap<Arc<str>, Weight> = HashMap::new();
-        for (filter, live, memory) in guests {
-            let weight = now.entry(Arc::clone(filter)).or_default();
-            weight.guests += i64::from(*live);
-            weight.memory_bytes += i64::try_from(*memory).unwrap_or(i64::MAX);
+    fn weigh(&self, guests: &[(Arc<str>, wasm::Usage)]) {
+        let mut now: HashMap<Arc<str>, wasm::Usage> = HashMap::new();
+        for (filter, usage) in guests {
+            let sum = now.entry(Arc::clone(filter)).or_default();
+            sum.live += usage.live;
+            sum.idle += usage.idle;
+            sum.waiting += usage.waiting;
+            sum.memory_bytes += usage.memory_bytes;
         }
         let mut before = self.weighed.borrow_mut();
         let names: HashSet<Arc<str>> = before.keys().chain(now.keys()).cloned().collect();
@@ -389,8 +496,10 @@ impl Worker {
                 now.get(&name).copied().unwrap_or_default(),
             );
             let series = tally.filter(&name);
-            tally.filter_instances(series, new.guests - old.guests);
-            tally.filter_memory(series, new.memory_bytes - old.memory_bytes);
+            let more = |new: usize, old: usize| new as i64 - old as i64;
+            tally.filter_instances(series, more(new.live as usize, old.live as usize));
+            tally.filter_memory(series, more(new.memory_bytes, old.memory_bytes));
+            tally.filter_queue(series, more(new.idle, old.idle), more(new.waiting, old.waiting));
         }
         *before = now;
     }
@@ -438,31 +547,77 @@ impl Pinned {
     }
 }
 
-/// Where a chain is walked: one worker, one generation.
-pub struct Scene<'a> {
-    pub worker: &'a Worker,
-    pub pinned: &'a Pinned,
+/// Where chains are walked: one worker, one generation, one listener and route.
+pub struct Scene {
+    pub worker: Rc<Worker>,
+    pub pinned: Rc<Pinned>,
+    /// Index of the listener.
+    pub listener: usize,
+    /// Index of the route, if one matched.
+    pub route: Option<usize>,
 }
 
-impl Floor for Scene<'_> {
+impl Scene {
+    /// The listener's chain, then the route's.
+    pub fn chains(&self) -> [&Chain; 2] {
+        static NONE: Chain = Chain { steps: Vec::new() };
+        let snapshot = &self.pinned.snapshot;
+        [
+            &snapshot.listeners[self.listener].chain,
+            self.route.map_or(&NONE, |route| &snapshot.routes[route].chain),
+        ]
+    }
+
+    pub fn has_filters(&self) -> bool {
+        self.chains().iter().any(|chain| !chain.steps.is_empty())
+    }
+
+    /// Those that the route names.
+    pub fn clusters(&self) -> Clusters {
+        let snapshot = &self.pinned.snapshot;
+        match self.route.map(|route| &snapshot.routes[route].action) {
+            Some(Action::Clusters { choices, .. }) => {
+                let name = |choice: &Choice| Name::new(&snapshot.clusters[choice.cluster].name);
+                Clusters::new(choices.iter().map(name))
+            }
+            _ => Clusters::default(),
+        }
+    }
+}
+
+impl Floor for Scene {
     fn guests(&self, filter: &Arc<wasm::Filter>, slot: usize) -> Rc<wasm::Pool> {
         Rc::clone(self.pinned.guests[slot].get_or_init(|| self.worker.guests.of(filter)))
     }
 
-    fn called(&self, step: &Step, hook: filter::Hook, took: Duration) {
-        let series = self.pinned.filter(self.worker, step.index);
+    fn called(&self, step: &Step, hook: Hook, took: Duration) {
+        let series = self.pinned.filter(&self.worker, step.index);
         self.worker
             .tally
             .borrow_mut()
-            .filter_call(series, label(hook), took.as_secs_f64());
+            .filter_call(series, hook, took.as_secs_f64());
     }
 
-    fn failed(&self, step: &Step, hook: filter::Hook, policy: OnFailure, failure: Failure, detail: &str) {
-        let series = self.pinned.filter(self.worker, step.index);
+    fn computed(&self, step: &Step, cpu: Duration) {
+        let series = self.pinned.filter(&self.worker, step.index);
+        self.worker.tally.borrow_mut().filter_cpu(series, cpu);
+    }
+
+    fn replied(&self, step: &Step, status: StatusCode) {
+        let series = self.pinned.filter(&self.worker, step.index);
+        self.worker.tally.borrow_mut().filter_reply(series, status.as_u16());
+    }
+
+    fn failed(&self, step: &Step, hook: Hook, policy: OnFailure, failure: Failure, detail: &str) {
+        let series = self.pinned.filter(&self.worker, step.index);
         self.worker
             .tally
             .borrow_mut()
-            .filter_failure(series, label(hook), failure.as_str(), policy.as_str());
+            .filter_failure(series, hook, failure.as_str(), policy.as_str());
+        if failure == Failure::Breaker {
+            // It was not called, and what made it fail before has been told.
+            return;
+        }
         tracing::warn!(
             filter = &*step.name,
             hook = hook.as_str(),
@@ -474,22 +629,8 @@ impl Floor for Scene<'_> {
     }
 
     fn counted(&self, step: &Step, metrics: Vec<wasm::GuestMetric>) {
-        let series = self.pinned.filter(self.worker, step.index);
-        let mut tally = self.worker.tally.borrow_mut();
-        for metric in metrics {
-            match metric {
-                wasm::GuestMetric::CounterAdd(name, by) => tally.filter_counter(series, &name, by),
-                wasm::GuestMetric::GaugeSet(name, value) => tally.filter_gauge(series, &name, value),
-                wasm::GuestMetric::HistogramObserve(name, value) => tally.filter_histogram(series, &name, value),
-            }
-        }
-    }
-}
-
-fn label(hook: filter::Hook) -> Hook {
-    match hook {
-        filter::Hook::RequestHead => Hook::RequestHead,
-        filter::Hook::ResponseHead => Hook::ResponseHead,
+        let series = self.pinned.filter(&self.worker, step.index);
+        self.worker.count(series, metrics);
     }
 }
 

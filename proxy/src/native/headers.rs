@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::filter::{Native, Verdict};
+use crate::filter::{Native, RequestVerdict, Verdict};
 use crate::head::{self, Field, Message};
 
 pub struct Headers {
@@ -52,9 +52,9 @@ impl Headers {
 }
 
 impl Native for Headers {
-    fn on_request_head(&self, message: &mut Message) -> Verdict {
+    fn on_request_head(&self, message: &mut Message) -> RequestVerdict {
         self.request.apply(&mut message.request.headers);
-        Verdict::Proceed
+        RequestVerdict::Proceed
     }
 
     fn on_response_head(&self, message: &mut Message) -> Verdict {

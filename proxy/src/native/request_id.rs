@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::filter::{Native, Verdict};
+use crate::filter::{Native, RequestVerdict, Verdict};
 use crate::head::{self, Message};
 
 /// The field that carries the id when nothing else is said.
@@ -43,7 +43,7 @@ impl RequestId {
 }
 
 impl Native for RequestId {
-    fn on_request_head(&self, message: &mut Message) -> Verdict {
+    fn on_request_head(&self, message: &mut Message) -> RequestVerdict {
         if self.trust_client
             && let Some(id) = message
                 .client_request_id
@@ -60,7 +60,7 @@ impl Native for RequestId {
             .request
             .headers
             .insert(self.field.clone(), message.facts.request_id.clone());
-        Verdict::Proceed
+        RequestVerdict::Proceed
     }
 
     fn on_response_head(&self, message: &mut Message) -> Verdict {

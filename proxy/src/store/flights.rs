@@ -27,6 +27,13 @@ struct Held {
     _permit: Permit,
 }
 
+impl Claim {
+    /// What is to be made; empty once the claim has passed on.
+    pub fn key(&self) -> &str {
+        self.held.as_ref().map_or("", |held| &held.key)
+    }
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
         let mut held = self.held.take();

@@ -258,10 +258,30 @@ impl Exposition {
             "Linear memory of the filter's instances.",
             each().map(|(labels, counts)| gauge(&labels, counts.memory_bytes as f64)),
         );
+        self.gauges(
+            "tamis_filter_instances_idle",
+            "Instances of the filter that serve no exchange.",
+            each().map(|(labels, counts)| gauge(&labels, counts.idle as f64)),
+        );
+        self.gauges(
+            "tamis_filter_waiting",
+            "Exchanges that wait for an instance of the filter.",
+            each().map(|(labels, counts)| gauge(&labels, counts.waiting as f64)),
+        );
+        self.counters(
+            "tamis_filter_cpu_seconds_total",
+            "Processor time of the filter's instances.",
+            each().map(|(labels, counts)| counter_f64(&labels, counts.cpu.as_secs_f64())),
+        );
         self.counters(
             "tamis_filter_replies_total",
-            "Exchanges that the filter answered in the upstream's place.",
-            each().map(|(labels, counts)| counter(&labels, counts.replies)),
+            "Exchanges that the filter answered in the upstream's place, by status.",
+            filters.iter().flat_map(|([name], counts)| {
+                counts
+                    .replies
+                    .iter()
+                    .map(|(status, count)| counter(&[("filter", &**name), ("code", &status.to_string())], count))
+            }),
         );
         self.counters(
             "tamis_filter_log_dropped_total",
@@ -283,7 +303,7 @@ impl Exposition {
                     .into_iter()
                     .zip(&counts.calls)
                     .filter(|(_, calls)| calls.count() > 0);
-                hooks.map(move |(hook, calls)| ([("filter", &**name), ("hook", hook.name())], calls))
+                hooks.map(move |(hook, calls)| ([("filter", &**name), ("hook", hook.as_str())], calls))
             })
         };
         self.counters(
@@ -301,7 +321,7 @@ impl Exposition {
             "Calls of the filter that failed, by kind, and whether the exchange failed with it (closed) or not (open).",
             filters.iter().flat_map(|([name], counts)| {
                 counts.failures.iter().map(|(failure, count)| {
-                    let (hook, kind, policy) = (failure.hook.name(), failure.kind, failure.policy);
+                    let (hook, kind, policy) = (failure.hook.as_str(), failure.kind, failure.policy);
                     counter(
                         &[("filter", &**name), ("hook", hook), ("kind", kind), ("policy", policy)],
                         count,
@@ -319,10 +339,14 @@ impl Exposition {
         let mut conflicts = Vec::new();
         for ([filter], counts) in filters {
             let mut left_out = 0;
-            for (name, custom) in counts.custom.iter() {
-                if claims.claim(name, custom.kind()) {
-                    let family = families.entry(name).or_insert_with(|| (custom.kind(), Vec::new()));
-                    family.1.push(custom_metric(&[("filter", filter)], custom));
+            for (name, kind, series) in counts.custom.iter() {
+                if claims.claim(name, kind) {
+                    let family = families.entry(name).or_insert_with(|| (kind, Vec::new()));
+                    for (labels, custom) in series {
+                        let own = labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+                        let labels: Vec<(&str, &str)> = std::iter::once(("filter", &**filter)).chain(own).collect();
+                        family.1.push(custom_metric(&labels, custom));
+                    }
                 } else {
                     left_out += 1;
                 }
@@ -447,8 +471,12 @@ fn custom_metric(labels: &[(&str, &str)], custom: &Custom) -> Metric {
 
 /// Beyond 2^53 a count is rounded: the format's numbers are floats.
 fn counter(labels: &[(&str, &str)], count: u64) -> Metric {
+    counter_f64(labels, count as f64)
+}
+
+fn counter_f64(labels: &[(&str, &str)], count: f64) -> Metric {
     let mut value = proto::Counter::default();
-    value.set_value(count as f64);
+    value.set_value(count);
     let mut metric = labelled(labels);
     metric.set_counter(value);
     metric
@@ -616,7 +644,9 @@ mod tests {
             "tamis_upstream_duration_seconds_count{cluster=\"app\"}",
             "tamis_filter_instances{filter=\"tenant\"}",
             "tamis_filter_memory_bytes{filter=\"tenant\"}",
-            "tamis_filter_replies_total{filter=\"tenant\"}",
+            "tamis_filter_instances_idle{filter=\"tenant\"}",
+            "tamis_filter_waiting{filter=\"tenant\"}",
+            "tamis_filter_cpu_seconds_total{filter=\"tenant\"}",
             "tamis_filter_metrics_dropped_total{filter=\"tenant\"}",
         ] {
             assert_eq!(samples.get(name), Some(&0.0), "{name}");
@@ -643,10 +673,13 @@ mod tests {
         tally.filter_failure(filter, Hook::ResponseHead, "trap", "closed");
         tally.filter_instances(filter, 1);
         tally.filter_memory(filter, 65_536);
-        tally.filter_reply(filter);
+        tally.filter_reply(filter, 403);
+        tally.filter_cpu(filter, std::time::Duration::from_millis(250));
+        tally.filter_queue(filter, 2, 1);
         tally.filter_log_dropped(filter);
-        tally.filter_counter(filter, "orders_total", 5);
-        tally.filter_histogram(filter, "size", 7.0);
+        tally.filter_counter(filter, "orders_total", Vec::new(), 5);
+        tally.filter_counter(filter, "labelled_total", vec![("kind".into(), "x\"y".into())], 5);
+        tally.filter_histogram(filter, "size", Vec::new(), 7.0);
         tally.report()
     }
 

@@ -5,10 +5,13 @@
 //! series was forgotten counts nothing and harms nothing.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use super::counts::Counts;
-use super::custom::CustomMetrics;
+use super::custom::{CustomMetrics, Labels as CustomLabels};
 use super::histogram::{EXCHANGE_SECONDS, HOOK_SECONDS, Histogram};
+pub use crate::filter::Hook;
+
 use super::series::{Labels, OVERFLOW, SeriesId, Table};
 
 /// The route label of a request that no route took. Never the path: that is the client's to choose.
@@ -39,19 +42,6 @@ pub struct EndpointSeries {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FilterSeries(SeriesId<FilterCounts>);
-
-/// Which of a filter's functions was called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
-    Configure,
-    Connection,
-    RequestHead,
-    RequestBody,
-    ResponseHead,
-    ResponseBody,
-    Trailers,
-    Completion,
-}
 
 /// The names that a generation has; all others are forgotten by [`Tally::retain`].
 #[derive(Clone, Debug, Default)]
@@ -111,7 +101,11 @@ pub struct FilterCounts {
     pub(super) failures: Counts<FilterFailure>,
     pub(super) instances: i64,
     pub(super) memory_bytes: i64,
-    pub(super) replies: u64,
+    pub(super) idle: i64,
+    pub(super) waiting: i64,
+    pub(super) cpu: Duration,
+    /// By status.
+    pub(super) replies: Counts<u16>,
     pub(super) log_dropped: u64,
     pub(super) custom: CustomMetrics,
 }
@@ -310,11 +304,29 @@ impl Tally {
     }
 
     /// The filter answered in the upstream's place.
-    pub fn filter_reply(&mut self, series: FilterSeries) {
+    pub fn filter_reply(&mut self, series: FilterSeries, status: u16) {
         let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else {
             return;
         };
-        counts.replies += 1;
+        counts.replies.add_code(status);
+    }
+
+    /// Processor time that the filter's guests used.
+    #[inline]
+    pub fn filter_cpu(&mut self, series: FilterSeries, cpu: Duration) {
+        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else {
+            return;
+        };
+        counts.cpu += cpu;
+    }
+
+    /// Instances at rest, and exchanges that wait for one: more or fewer.
+    pub fn filter_queue(&mut self, series: FilterSeries, idle_delta: i64, waiting_delta: i64) {
+        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else {
+            return;
+        };
+        counts.idle += idle_delta;
+        counts.waiting += waiting_delta;
     }
 
     /// A log line of the filter was over its rate.
@@ -326,27 +338,27 @@ impl Tally {
     }
 
     /// The guest's `counter-add`. `name` and `by` are taken as they come and dropped when they break a rule.
-    pub fn filter_counter(&mut self, series: FilterSeries, name: &str, by: u64) {
+    pub fn filter_counter(&mut self, series: FilterSeries, name: &str, labels: CustomLabels, by: u64) {
         let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else {
             return;
         };
-        counts.custom.add(name, by);
+        counts.custom.add(name, labels, by);
     }
 
     /// The guest's `gauge-set`.
-    pub fn filter_gauge(&mut self, series: FilterSeries, name: &str, value: f64) {
+    pub fn filter_gauge(&mut self, series: FilterSeries, name: &str, labels: CustomLabels, value: f64) {
         let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else {
             return;
         };
-        counts.custom.set(name, value);
+        counts.custom.set(name, labels, value);
     }
 
     /// The guest's `histogram-observe`.
-    pub fn filter_histogram(&mut self, series: FilterSeries, name: &str, value: f64) {
+    pub fn filter_histogram(&mut self, series: FilterSeries, name: &str, labels: CustomLabels, value: f64) {
         let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else {
             return;
         };
-        counts.custom.observe(name, value);
+        counts.custom.observe(name, labels, value);
     }
 }
 
@@ -357,33 +369,6 @@ fn found<'a, V>(counts: Option<&'a mut V>, stale: &mut u64) -> Option<&'a mut V>
         *stale += 1;
     }
     counts
-}
-
-impl Hook {
-    /// In the order of their numbers.
-    pub const ALL: [Self; 8] = [
-        Self::Configure,
-        Self::Connection,
-        Self::RequestHead,
-        Self::RequestBody,
-        Self::ResponseHead,
-        Self::ResponseBody,
-        Self::Trailers,
-        Self::Completion,
-    ];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Configure => "configure",
-            Self::Connection => "connection",
-            Self::RequestHead => "request_head",
-            Self::RequestBody => "request_body",
-            Self::ResponseHead => "response_head",
-            Self::ResponseBody => "response_body",
-            Self::Trailers => "trailers",
-            Self::Completion => "completion",
-        }
-    }
 }
 
 impl Default for RouteCounts {
@@ -410,7 +395,10 @@ impl Default for FilterCounts {
             failures: Counts::default(),
             instances: 0,
             memory_bytes: 0,
-            replies: 0,
+            idle: 0,
+            waiting: 0,
+            cpu: Duration::ZERO,
+            replies: Counts::default(),
             log_dropped: 0,
             custom: CustomMetrics::default(),
         }
@@ -463,7 +451,10 @@ impl Absorb for FilterCounts {
         self.failures.absorb(&other.failures);
         self.instances += other.instances;
         self.memory_bytes += other.memory_bytes;
-        self.replies += other.replies;
+        self.idle += other.idle;
+        self.waiting += other.waiting;
+        self.cpu += other.cpu;
+        self.replies.absorb(&other.replies);
         self.log_dropped += other.log_dropped;
         self.custom.absorb(&other.custom);
     }

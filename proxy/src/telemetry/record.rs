@@ -7,6 +7,8 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::head::Attributes;
+
 /// The facts of one exchange, borrowed from it at its end. Bytes are as the wire gave them.
 #[derive(Clone, Debug)]
 pub struct Record<'a> {
@@ -37,6 +39,8 @@ pub struct Record<'a> {
     pub upstream: Option<Duration>,
     pub user_agent: Option<&'a [u8]>,
     pub referer: Option<&'a [u8]>,
+    /// What filters left; `None` when the request was no exchange.
+    pub attributes: Option<&'a Attributes>,
 }
 
 /// What a record can say.
@@ -61,6 +65,7 @@ pub enum Field {
     UpstreamMs,
     UserAgent,
     Referer,
+    Attributes,
 }
 
 /// How a record is written; lives as long as its generation.
@@ -77,6 +82,8 @@ pub enum Part {
     /// Written as it is, but for control characters other than the tab.
     Literal(String),
     Field(Field),
+    /// One of the attributes that filters leave.
+    Attribute(String),
 }
 
 enum Value<'a> {
@@ -86,6 +93,7 @@ enum Value<'a> {
     Millis(Duration),
     Time(SystemTime),
     Client(IpAddr),
+    Attributes(&'a Attributes),
 }
 
 impl Format {
@@ -96,6 +104,7 @@ impl Format {
             Self::Text(parts) => parts.iter().for_each(|part| match part {
                 Part::Literal(text) => push_literal(text, out),
                 Part::Field(field) => push_text(&record.value(*field), out),
+                Part::Attribute(name) => push_text(&record.attribute(name), out),
             }),
         }
     }
@@ -140,7 +149,13 @@ impl<'a> Record<'a> {
             Field::UpstreamMs => self.upstream.map_or(Value::Unknown, Value::Millis),
             Field::UserAgent => bytes_if(self.user_agent),
             Field::Referer => bytes_if(self.referer),
+            Field::Attributes => self.attributes.map_or(Value::Unknown, Value::Attributes),
         }
+    }
+
+    fn attribute(&self, name: &str) -> Value<'a> {
+        let value = self.attributes.and_then(|attributes| attributes.get(name));
+        value.map_or(Value::Unknown, |value| Value::Bytes(value.as_bytes()))
     }
 }
 
@@ -158,7 +173,21 @@ fn push_json(value: &Value, out: &mut String) {
             push_plain(value, out);
             out.push('"');
         }
+        Value::Attributes(attributes) => push_object(attributes, out),
     }
+}
+
+/// Names are unique, as JSON objects want them.
+fn push_object(attributes: &Attributes, out: &mut String) {
+    out.push('{');
+    for (index, (name, value)) in attributes.iter().enumerate() {
+        out.push_str(if index == 0 { "\"" } else { ",\"" });
+        push_json_bytes(name.as_bytes(), out);
+        out.push_str("\":\"");
+        push_json_bytes(value.as_bytes(), out);
+        out.push('"');
+    }
+    out.push('}');
 }
 
 fn push_text(value: &Value, out: &mut String) {
@@ -166,6 +195,16 @@ fn push_text(value: &Value, out: &mut String) {
         Value::Unknown => out.push('-'),
         // An empty value would shift the columns of whoever splits at blanks.
         Value::Bytes([]) => out.push('-'),
+        Value::Attributes(attributes) if attributes.is_empty() => out.push('-'),
+        // As `name=value`, one after the other; names and values are escaped, so that a comma is the only separator.
+        Value::Attributes(attributes) => {
+            for (index, (name, value)) in attributes.iter().enumerate() {
+                out.push_str(if index == 0 { "" } else { "," });
+                push_text_bytes(name.as_bytes(), out);
+                out.push('=');
+                push_text_bytes(value.as_bytes(), out);
+            }
+        }
         Value::Bytes(bytes) => push_text_bytes(bytes, out),
         Value::Number(_) | Value::Millis(_) | Value::Time(_) | Value::Client(_) => push_plain(value, out),
     }
@@ -174,7 +213,7 @@ fn push_text(value: &Value, out: &mut String) {
 /// What needs no escape in either format.
 fn push_plain(value: &Value, out: &mut String) {
     let written = match value {
-        Value::Unknown | Value::Bytes(_) => Ok(()),
+        Value::Unknown | Value::Bytes(_) | Value::Attributes(_) => Ok(()),
         Value::Number(number) => write!(out, "{number}"),
         Value::Millis(duration) => {
             // 128 bits, which a division by the processor does not have, are for longer than any exchange.
@@ -265,7 +304,7 @@ fn push_hex(byte: u8, out: &mut String) {
 
 impl Field {
     /// In the order of a JSON line.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Time,
         Self::RequestId,
         Self::Listener,
@@ -285,6 +324,7 @@ impl Field {
         Self::UpstreamMs,
         Self::UserAgent,
         Self::Referer,
+        Self::Attributes,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -308,6 +348,7 @@ impl Field {
             Self::UpstreamMs => "upstream_ms",
             Self::UserAgent => "user_agent",
             Self::Referer => "referer",
+            Self::Attributes => "attributes",
         }
     }
 }

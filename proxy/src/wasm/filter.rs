@@ -14,32 +14,61 @@ use super::bindings;
 use super::engine::Engine;
 use super::host;
 use super::instance::{Instance, State};
-use crate::filter::{Hook, OnFailure};
+use super::outbound::Granted;
+use super::wasi;
+use crate::breaker::{self, Breaker};
+use crate::cluster::Cluster;
+use crate::filter::{Hook, Hooks, OnFailure};
+use crate::permits::Permits;
+use crate::store::Table;
 
 /// What a filter may use beyond configuration, log, and its exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Capability {
+#[derive(Clone)]
+pub enum Grant {
     Metrics,
     Clock,
+    Random,
+    /// The table that the filter sees.
+    KeyValue(Arc<Table>),
+    /// The clusters that it may call.
+    Outbound(Vec<Arc<Cluster>>),
+    /// The inert part of WASI 0.2.
+    Wasi,
 }
 
-impl Capability {
-    pub const ALL: [Capability; 2] = [Capability::Metrics, Capability::Clock];
+impl Grant {
+    /// Names among a filter's `grants`, and the interfaces that they open.
+    const INTERFACES: [(&str, &str); 5] = [
+        ("metrics", bindings::METRICS),
+        ("clock", bindings::CLOCK),
+        ("random", bindings::RANDOM),
+        ("key_value", bindings::KEY_VALUE),
+        ("outbound: [CLUSTER]", bindings::OUTBOUND),
+    ];
 
-    /// Its name among a filter's `grants`.
-    pub fn as_str(self) -> &'static str {
+    fn opens(&self, import: &str) -> bool {
         match self {
-            Capability::Metrics => "metrics",
-            Capability::Clock => "clock",
+            Grant::Metrics => import == bindings::METRICS,
+            Grant::Clock => import == bindings::CLOCK,
+            Grant::Random => import == bindings::RANDOM,
+            Grant::KeyValue(_) => import == bindings::KEY_VALUE,
+            Grant::Outbound(_) => import == bindings::OUTBOUND,
+            Grant::Wasi => wasi::offers(import),
         }
     }
+}
 
-    fn interface(self) -> &'static str {
-        match self {
-            Capability::Metrics => bindings::METRICS,
-            Capability::Clock => bindings::CLOCK,
-        }
-    }
+/// Everything about a filter but its component.
+pub struct Settings {
+    pub name: String,
+    /// JSON text for `configure`.
+    pub config: String,
+    pub grants: Vec<Grant>,
+    pub limits: Limits,
+    pub on_failure: OnFailure,
+    pub breaker: Option<breaker::Settings>,
+    /// How often `on-tick` is called.
+    pub tick: Option<Duration>,
 }
 
 /// Bounds of one filter; their defaults and reasons are the configuration's.
@@ -47,14 +76,28 @@ impl Capability {
 pub struct Limits {
     /// Linear memory of one instance, in bytes.
     pub memory: usize,
+    /// Entries of one table.
+    pub table_elements: usize,
     /// Processor time of one hook, in ticks of a millisecond.
     pub cpu_ticks: u32,
+    /// Processor time of all hooks of one exchange.
+    pub exchange_cpu: Duration,
     /// Wall time of one hook.
     pub wall: Duration,
+    /// How long an exchange waits for an instance.
+    pub wait: Duration,
     /// Instances alive at once in one worker.
     pub instances_per_worker: u32,
     /// Names and values that one hook may write.
     pub header_bytes: usize,
+    /// A body that is held, and an outbound call's whole answer.
+    pub body_bytes: usize,
+    /// What one call across the border may copy out of the guest.
+    pub lifted_bytes: usize,
+    /// In one exchange.
+    pub outbound_calls: u32,
+    /// Under way at once in the process.
+    pub outbound_concurrent: usize,
     /// Log lines a second.
     pub log_lines: u32,
     /// Exchanges that one instance serves.
@@ -69,50 +112,75 @@ pub struct Filter {
     pub(super) engine: Engine,
     pub(super) pre: InstancePre<State>,
     pub(super) exports: Exports,
+    hooks: Hooks,
     /// JSON text for `configure`.
     pub(super) config: String,
     pub(super) limits: Limits,
     pub(super) on_failure: OnFailure,
     pub(super) log: Arc<LogBudget>,
+    pub(super) store: Option<Arc<Table>>,
+    pub(super) outbound: Option<Arc<Granted>>,
+    pub(super) wasi: bool,
+    breaker: Option<Arc<Breaker>>,
+    tick: Option<Duration>,
 }
 
 /// Where a component's functions are.
 pub(super) struct Exports {
     pub configure: Option<ComponentExportIndex>,
+    pub connection: Option<ComponentExportIndex>,
     pub request_head: Option<ComponentExportIndex>,
+    pub held_body: Option<ComponentExportIndex>,
+    pub request_body: Option<ComponentExportIndex>,
+    pub request_end: Option<ComponentExportIndex>,
     pub response_head: Option<ComponentExportIndex>,
+    pub response_body: Option<ComponentExportIndex>,
+    pub response_end: Option<ComponentExportIndex>,
+    pub completion: Option<ComponentExportIndex>,
+    pub tick: Option<ComponentExportIndex>,
 }
 
 impl Filter {
     /// Links and type-checks the component, starts one instance and lets it read its configuration.
-    pub async fn load(
-        engine: &Engine,
-        artifact: Arc<Artifact>,
-        name: &str,
-        config: String,
-        grants: &[Capability],
-        limits: Limits,
-        on_failure: OnFailure,
-    ) -> Result<Self, String> {
-        check_imports(&artifact.imports(), grants)?;
+    pub async fn load(engine: &Engine, artifact: Arc<Artifact>, settings: Settings) -> Result<Self, String> {
+        check_imports(&artifact.imports(), &settings.grants)?;
         let component = artifact.component();
-        let exports = Exports::find(component)?;
-        let pre = link(engine, component, grants)
+        let exports = Exports::find(component);
+        let hooks = exports.hooks()?;
+        check_tick(hooks, settings.tick)?;
+        let pre = link(engine, component, &settings.grants)
             .map_err(|error| format!("does not fit the interface tamis:filter@0.1.0: {error:#}"))?;
-        let log = Arc::new(LogBudget::new(limits.log_lines));
-        let filter = Self {
+        let log = Arc::new(LogBudget::new(settings.limits.log_lines));
+        let mut filter = Self {
             id: next_id(),
-            name: name.into(),
+            name: settings.name.into(),
             artifact,
             engine: engine.clone(),
             pre,
             exports,
-            config,
-            limits,
-            on_failure,
+            hooks,
+            config: settings.config,
+            limits: settings.limits,
+            on_failure: settings.on_failure,
             log,
+            store: None,
+            outbound: None,
+            wasi: false,
+            breaker: settings.breaker.map(|settings| Arc::new(Breaker::new(settings))),
+            tick: settings.tick,
         };
-        Instance::start(&filter, None)
+        for grant in settings.grants {
+            match grant {
+                Grant::KeyValue(table) => filter.store = Some(table),
+                Grant::Outbound(clusters) => {
+                    let permits = Arc::new(Permits::new(filter.limits.outbound_concurrent));
+                    filter.outbound = Some(Arc::new(Granted { clusters, permits }));
+                }
+                Grant::Wasi => filter.wasi = true,
+                Grant::Metrics | Grant::Clock | Grant::Random => {}
+            }
+        }
+        Instance::start(&filter, None, None)
             .await
             .map_err(|error| error.to_string())?;
         Ok(filter)
@@ -135,29 +203,80 @@ impl Filter {
         self.on_failure
     }
 
-    pub fn has(&self, hook: Hook) -> bool {
-        match hook {
-            Hook::RequestHead => self.exports.request_head.is_some(),
-            Hook::ResponseHead => self.exports.response_head.is_some(),
-        }
+    pub fn hooks(&self) -> Hooks {
+        self.hooks
+    }
+
+    pub fn breaker(&self) -> Option<&Arc<Breaker>> {
+        self.breaker.as_ref()
+    }
+
+    pub fn tick(&self) -> Option<Duration> {
+        self.tick
+    }
+
+    /// Processor time that one exchange may use in all its hooks.
+    pub fn exchange_cpu(&self) -> Duration {
+        self.limits.exchange_cpu
+    }
+
+    pub fn log_lines_dropped(&self) -> u64 {
+        self.log.dropped()
     }
 }
 
 impl Exports {
-    fn find(component: &Component) -> Result<Self, String> {
-        let exports = Self {
-            configure: function(component, bindings::CONFIGURE, "configure"),
-            request_head: function(component, bindings::REQUEST_HEAD, "on-request-head"),
-            response_head: function(component, bindings::RESPONSE_HEAD, "on-response-head"),
-        };
-        if exports.request_head.is_none() && exports.response_head.is_none() {
+    fn find(component: &Component) -> Self {
+        let at = |interface, name| function(component, interface, name);
+        Self {
+            configure: at(bindings::CONFIGURE, "configure"),
+            connection: at(bindings::CONNECTION, "on-connection"),
+            request_head: at(bindings::REQUEST_HEAD, "on-request-head"),
+            held_body: at(bindings::HELD_BODY, "on-held-body"),
+            request_body: at(bindings::REQUEST_BODY, "on-request-body"),
+            request_end: at(bindings::REQUEST_BODY, "on-request-end"),
+            response_head: at(bindings::RESPONSE_HEAD, "on-response-head"),
+            response_body: at(bindings::RESPONSE_BODY, "on-response-body"),
+            response_end: at(bindings::RESPONSE_BODY, "on-response-end"),
+            completion: at(bindings::COMPLETION, "on-completion"),
+            tick: at(bindings::TICK, "on-tick"),
+        }
+    }
+
+    fn hooks(&self) -> Result<Hooks, String> {
+        let exported = [
+            (Hook::Connection, &self.connection),
+            (Hook::RequestHead, &self.request_head),
+            (Hook::HeldBody, &self.held_body),
+            (Hook::RequestBody, &self.request_body),
+            (Hook::ResponseHead, &self.response_head),
+            (Hook::ResponseBody, &self.response_body),
+            (Hook::Completion, &self.completion),
+            (Hook::Tick, &self.tick),
+        ];
+        let mut hooks = Hooks::default();
+        for (hook, index) in exported {
+            if index.is_some() {
+                hooks.add(hook);
+            }
+        }
+        if hooks.is_empty() {
             return Err(format!(
-                "exports no hook; a filter exports `{}` or `{}`",
+                "exports no hook; a filter exports `{}`, `{}` or another of tamis:filter@0.1.0",
                 bindings::REQUEST_HEAD,
                 bindings::RESPONSE_HEAD
             ));
         }
-        Ok(exports)
+        Ok(hooks)
+    }
+}
+
+/// A tick without a hook, and a hook without a tick, are both not what was meant.
+fn check_tick(hooks: Hooks, tick: Option<Duration>) -> Result<(), String> {
+    match (hooks.has(Hook::Tick), tick) {
+        (false, Some(_)) => Err(format!("has a `tick`, but exports no `{}`; remove `tick`", bindings::TICK)),
+        (true, None) => Err(format!("exports `{}`; say how often it is called: `tick: 30s`", bindings::TICK)),
+        _ => Ok(()),
     }
 }
 
@@ -166,28 +285,29 @@ fn function(component: &Component, interface: &str, name: &str) -> Option<Compon
     component.get_export_index(Some(&instance), name)
 }
 
-fn check_imports(imports: &[String], grants: &[Capability]) -> Result<(), String> {
-    const ALWAYS: [&str; 5] = [
+fn check_imports(imports: &[String], grants: &[Grant]) -> Result<(), String> {
+    const ALWAYS: [&str; 6] = [
         bindings::TYPES,
         bindings::REQUEST,
         bindings::RESPONSE,
         bindings::EXCHANGE,
+        bindings::PEER,
         bindings::LOG,
     ];
     let refusals: Vec<String> = imports
         .iter()
         .filter(|import| !ALWAYS.contains(&import.as_str()))
-        .filter_map(|import| {
-            match Capability::ALL
-                .into_iter()
-                .find(|capability| capability.interface() == import)
-            {
-                Some(capability) if grants.contains(&capability) => None,
-                Some(capability) => Some(format!(
-                    "imports `{import}` without the grant; add `{}` to its `grants`",
-                    capability.as_str()
-                )),
-                None => Some(format!("imports `{import}`, which Tamis does not offer to filters")),
+        .filter(|import| !grants.iter().any(|grant| grant.opens(import)))
+        .map(|import| {
+            let known = Grant::INTERFACES.iter().find(|(_, interface)| interface == import);
+            match known {
+                Some((grant, _)) => {
+                    format!("imports `{import}` without the grant; add `{grant}` to its `grants`")
+                }
+                None if wasi::offers(import) => format!(
+                    "imports `{import}` without the grant; add `wasi` to its `grants`, or build it without WASI"
+                ),
+                None => format!("imports `{import}`, which Tamis does not offer to filters"),
             }
         })
         .collect();
@@ -198,13 +318,17 @@ fn check_imports(imports: &[String], grants: &[Capability]) -> Result<(), String
     }
 }
 
-fn link(engine: &Engine, component: &Component, grants: &[Capability]) -> wasmtime::Result<InstancePre<State>> {
+fn link(engine: &Engine, component: &Component, grants: &[Grant]) -> wasmtime::Result<InstancePre<State>> {
     let mut linker = Linker::new(engine.inner());
     host::add_exchange(&mut linker)?;
-    for capability in grants {
-        match capability {
-            Capability::Metrics => host::add_metrics(&mut linker)?,
-            Capability::Clock => host::add_clock(&mut linker)?,
+    for grant in grants {
+        match grant {
+            Grant::Metrics => host::add_metrics(&mut linker)?,
+            Grant::Clock => host::add_clock(&mut linker)?,
+            Grant::Random => host::add_random(&mut linker)?,
+            Grant::KeyValue(_) => host::add_key_value(&mut linker)?,
+            Grant::Outbound(_) => host::add_outbound(&mut linker)?,
+            Grant::Wasi => wasi::add(&mut linker)?,
         }
     }
     linker.instantiate_pre(component)
@@ -255,11 +379,6 @@ impl LogBudget {
     }
 }
 
-impl Filter {
-    pub fn log_lines_dropped(&self) -> u64 {
-        self.log.dropped()
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -269,10 +388,10 @@ mod tests {
     fn imports_are_checked_against_the_grants() {
         let import = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         assert_eq!(check_imports(&import(&[bindings::TYPES, bindings::LOG]), &[]), Ok(()));
-        assert_eq!(check_imports(&import(&[bindings::CLOCK]), &[Capability::Clock]), Ok(()));
+        assert_eq!(check_imports(&import(&[bindings::CLOCK]), &[Grant::Clock]), Ok(()));
         let refused = check_imports(
             &import(&[bindings::CLOCK, "wasi:cli/environment@0.2.0"]),
-            &[Capability::Metrics],
+            &[Grant::Metrics],
         );
         let message = refused.expect_err("neither is granted");
         assert!(message.contains("add `clock` to its `grants`"), "{message}");

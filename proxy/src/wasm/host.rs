@@ -3,22 +3,30 @@
 //! Data plane. A guest's arguments are looked at in its own memory and copied only once they are accepted. The rules
 //! for writing are [`head`](crate::head)'s, the same as for native filters.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use bytes::Bytes;
+use http::HeaderMap;
 use wasmtime::component::{Linker, LinkerInstance, WasmList, WasmStr};
 use wasmtime::{Result, StoreContextMut, bail};
 
-use super::bindings::{self, EditError, Header, LogLevel};
-use super::instance::{GuestMetric, State};
-use crate::head::{self, Message};
+use super::bindings::{self, Call, CallError, Claimed, EditError, Header, Label, LogLevel, StoreError};
+use super::instance::{Change, GuestMetric, State};
+use super::outbound::{Outbound, Placed};
+use crate::head::{self, Message, Stage};
+use crate::store::{self, Table};
 
 /// One log line of a guest.
-const MAX_LOG_LINE: usize = 8 << 10;
+pub(super) const MAX_LOG_LINE: usize = 8 << 10;
 /// What a guest may count in one hook; more is dropped.
 const MAX_METRIC_CALLS: usize = 64;
 /// Bytes of a metric's name; longer ones are dropped.
 const MAX_METRIC_NAME: usize = 64;
+
+/// Random bytes of one call, enough for any key or nonce; the WIT says so.
+const MAX_RANDOM_BYTES: u32 = 4096;
 
 type Guest<'a> = StoreContextMut<'a, State>;
 type Edited = Result<(std::result::Result<(), EditError>,)>;
@@ -29,6 +37,7 @@ pub fn add_exchange(linker: &mut Linker<State>) -> Result<()> {
     add_request(&mut linker.instance(bindings::REQUEST)?)?;
     add_response(&mut linker.instance(bindings::RESPONSE)?)?;
     add_facts(&mut linker.instance(bindings::EXCHANGE)?)?;
+    add_peer(&mut linker.instance(bindings::PEER)?)?;
     linker.instance(bindings::LOG)?.func_wrap("write", write_log)
 }
 
@@ -72,6 +81,7 @@ fn add_request(request: &mut LinkerInstance<State>) -> Result<()> {
             })
         },
     )?;
+    request.func_wrap("pass-body", |guest: Guest, ()| pass_body(guest, Stage::Request))?;
     add_headers(request, request_headers, |message| {
         Ok(&mut message.request_mut()?.headers)
     })
@@ -87,9 +97,20 @@ fn add_response(response: &mut LinkerInstance<State>) -> Result<()> {
     response.func_wrap("set-status", |mut guest: Guest, (status,): (u16,)| -> Edited {
         edit(&mut guest, |message| message.response_mut()?.set_status(status))
     })?;
+    response.func_wrap("pass-body", |guest: Guest, ()| pass_body(guest, Stage::ResponseHead))?;
     add_headers(response, response_headers, |message| {
         Ok(&mut message.response_mut()?.headers)
     })
+}
+
+/// Without effect outside the head hook of the body's own message.
+fn pass_body(mut guest: Guest, stage: Stage) -> Result<()> {
+    if let Some(message) = &mut guest.data_mut().message
+        && message.stage == stage
+    {
+        message.passes_body = true;
+    }
+    Ok(())
 }
 
 fn request_headers(message: &Message) -> Option<&HeaderMap> {
@@ -128,8 +149,7 @@ fn add_headers(
     instance.func_wrap("headers", move |guest: Guest, ()| {
         let headers = read(message(&guest)?);
         Ok((headers
-            .map(|headers| headers.iter().map(header).collect())
-            .unwrap_or_else(Vec::<Header>::new),))
+            .map(Header::all_of).unwrap_or_default(),))
     })?;
     instance.func_wrap(
         "set-header",
@@ -159,23 +179,26 @@ fn add_headers(
 
 fn add_facts(exchange: &mut LinkerInstance<State>) -> Result<()> {
     exchange.func_wrap("client-address", |guest: Guest, ()| {
-        Ok((message(&guest)?
-            .facts
-            .client
-            .map(|client| client.to_string())
-            .unwrap_or_default(),))
+        Ok((shown(scene(&guest)?.facts.client),))
     })?;
     exchange.func_wrap("listener", |guest: Guest, ()| {
-        Ok((message(&guest)?.facts.listener.as_str().to_owned(),))
+        Ok((scene(&guest)?.facts.listener.as_str().to_owned(),))
     })?;
     exchange.func_wrap("route", |guest: Guest, ()| {
-        Ok((message(&guest)?.facts.route.map(|route| route.as_str().to_owned()),))
+        Ok((scene(&guest)?.facts.route.map(|route| route.as_str().to_owned()),))
     })?;
     exchange.func_wrap("request-id", |guest: Guest, ()| {
-        Ok((lossy(message(&guest)?.facts.request_id.as_bytes()),))
+        Ok((lossy(scene(&guest)?.facts.request_id.as_bytes()),))
+    })?;
+    exchange.func_wrap("cluster", |guest: Guest, ()| {
+        Ok((scene(&guest)?.clusters.chosen_name().map(str::to_owned),))
+    })?;
+    exchange.func_wrap("set-cluster", |mut guest: Guest, (name,): (WasmStr,)| -> Edited {
+        let name = text(&mut guest, &name)?;
+        edit(&mut guest, |message| message.choose_cluster(&name?))
     })?;
     exchange.func_wrap("attribute", |guest: Guest, (name,): (WasmStr,)| {
-        let message = message(&guest)?;
+        let message = scene(&guest)?;
         Ok((message.attributes.get(&name.to_str(&guest)?).map(str::to_owned),))
     })?;
     exchange.func_wrap(
@@ -186,6 +209,20 @@ fn add_facts(exchange: &mut LinkerInstance<State>) -> Result<()> {
             edit(&mut guest, |message| message.attributes.set(&name?, &value?))
         },
     )
+}
+
+/// TLS is terminated in front of this proxy, so what it would tell is not known here.
+fn add_peer(peer: &mut LinkerInstance<State>) -> Result<()> {
+    peer.func_wrap("local-address", |guest: Guest, ()| {
+        Ok((shown(scene(&guest)?.facts.local),))
+    })?;
+    peer.func_wrap("server-name", |_: Guest, ()| Ok((None::<String>,)))?;
+    peer.func_wrap("alpn", |_: Guest, ()| Ok((None::<String>,)))?;
+    peer.func_wrap("certificate", |_: Guest, ()| Ok((None::<Vec<u8>>,)))
+}
+
+fn shown(address: Option<SocketAddr>) -> String {
+    address.map(|address| address.to_string()).unwrap_or_default()
 }
 
 fn write_log(guest: Guest, (level, line): (LogLevel, WasmStr)) -> Result<()> {
@@ -214,22 +251,32 @@ fn write_log(guest: Guest, (level, line): (LogLevel, WasmStr)) -> Result<()> {
 /// Grant `metrics`.
 pub fn add_metrics(linker: &mut Linker<State>) -> Result<()> {
     let mut metrics = linker.instance(bindings::METRICS)?;
-    metrics.func_wrap("counter-add", |guest: Guest, (name, by): (WasmStr, u64)| {
-        count(guest, &name, |name| GuestMetric::CounterAdd(name, by))
-    })?;
-    metrics.func_wrap("gauge-set", |guest: Guest, (name, value): (WasmStr, f64)| {
-        count(guest, &name, |name| GuestMetric::GaugeSet(name, value))
-    })?;
-    metrics.func_wrap("histogram-observe", |guest: Guest, (name, value): (WasmStr, f64)| {
-        count(guest, &name, |name| GuestMetric::HistogramObserve(name, value))
-    })
+    metrics.func_wrap(
+        "counter-add",
+        |guest: Guest, (name, labels, by): (WasmStr, Vec<Label>, u64)| {
+            count(guest, &name, labels, Change::CounterAdd(by))
+        },
+    )?;
+    metrics.func_wrap(
+        "gauge-set",
+        |guest: Guest, (name, labels, value): (WasmStr, Vec<Label>, f64)| {
+            count(guest, &name, labels, Change::GaugeSet(value))
+        },
+    )?;
+    metrics.func_wrap(
+        "histogram-observe",
+        |guest: Guest, (name, labels, value): (WasmStr, Vec<Label>, f64)| {
+            count(guest, &name, labels, Change::HistogramObserve(value))
+        },
+    )
 }
 
-fn count(mut guest: Guest, name: &WasmStr, metric: impl FnOnce(String) -> GuestMetric) -> Result<()> {
+fn count(mut guest: Guest, name: &WasmStr, labels: Vec<Label>, change: Change) -> Result<()> {
     let name = name.to_str(&guest)?;
     if name.len() <= MAX_METRIC_NAME && guest.data().metrics.len() < MAX_METRIC_CALLS {
-        let metric = metric(name.into_owned());
-        guest.data_mut().metrics.push(metric);
+        let name = name.into_owned();
+        let labels = labels.into_iter().map(|label| (label.name, label.value)).collect();
+        guest.data_mut().metrics.push(GuestMetric { name, labels, change });
     }
     Ok(())
 }
@@ -247,11 +294,183 @@ pub fn add_clock(linker: &mut Linker<State>) -> Result<()> {
     })
 }
 
-/// The exchange in hand; a guest that asks outside a hook (in `configure`) traps.
+/// Grant `random`.
+pub fn add_random(linker: &mut Linker<State>) -> Result<()> {
+    let mut random = linker.instance(bindings::RANDOM)?;
+    random.func_wrap("bytes", |_: Guest, (length,): (u32,)| {
+        if length > MAX_RANDOM_BYTES {
+            bail!("{length} random bytes at once, more than {MAX_RANDOM_BYTES}");
+        }
+        let mut bytes = vec![0; length as usize];
+        getrandom::fill(&mut bytes).map_err(|error| wasmtime::Error::msg(error.to_string()))?;
+        Ok((bytes,))
+    })
+}
+
+/// Grant `key_value`.
+pub fn add_key_value(linker: &mut Linker<State>) -> Result<()> {
+    let mut table = linker.instance(bindings::KEY_VALUE)?;
+    table.func_wrap("get", |guest: Guest, (key,): (WasmStr,)| {
+        let value = store(&guest)?.get(&key.to_str(&guest)?, Instant::now());
+        Ok((value.map(Vec::from),))
+    })?;
+    table.func_wrap(
+        "set",
+        |mut guest: Guest, (key, value, ttl): (WasmStr, WasmList<u8>, Option<u64>)| {
+            let value = Bytes::copy_from_slice(value.as_le_slice(&guest));
+            let key = key.to_str(&guest)?.into_owned();
+            let set = store(&guest)?.set(&key, value, millis(ttl), Instant::now());
+            guest.data_mut().claims.retain(|claim| claim.key() != key);
+            Ok((set.map_err(StoreError::from),))
+        },
+    )?;
+    table.func_wrap("delete", |guest: Guest, (key,): (WasmStr,)| {
+        Ok((store(&guest)?.delete(&key.to_str(&guest)?, Instant::now()),))
+    })?;
+    table.func_wrap(
+        "compare-and-swap",
+        |guest: Guest, (key, expected, value, ttl): (WasmStr, Option<WasmList<u8>>, WasmList<u8>, Option<u64>)| {
+            let expected = expected.as_ref().map(|expected| expected.as_le_slice(&guest));
+            let value = Bytes::copy_from_slice(value.as_le_slice(&guest));
+            let key = key.to_str(&guest)?;
+            let swapped = store(&guest)?.compare_and_swap(&key, expected, value, millis(ttl), Instant::now());
+            Ok((swapped.map_err(StoreError::from),))
+        },
+    )?;
+    table.func_wrap("add", |guest: Guest, (key, by, ttl): (WasmStr, i64, Option<u64>)| {
+        let sum = store(&guest)?.add(&key.to_str(&guest)?, by, millis(ttl), Instant::now());
+        Ok((sum.map_err(StoreError::from),))
+    })?;
+    table.func_wrap_async("claim", |guest: Guest, (key, wait_ms): (WasmStr, u32)| {
+        Box::new(claim(guest, key, Duration::from_millis(wait_ms.into())))
+    })?;
+    table.func_wrap("release", |mut guest: Guest, (key,): (WasmStr,)| {
+        let key = key.to_str(&guest)?.into_owned();
+        guest.data_mut().claims.retain(|claim| claim.key() != key);
+        Ok(())
+    })
+}
+
+async fn claim(mut guest: Guest<'_>, key: WasmStr, wait: Duration) -> Result<(Claimed,)> {
+    let key = key.to_str(&guest)?.into_owned();
+    // Who holds it would wait for itself.
+    if guest.data().claims.iter().any(|claim| claim.key() == key) {
+        return Ok((Claimed::Yours,));
+    }
+    let found = match store(&guest)?.claim(&key, Instant::now()) {
+        store::Claimed::Value(value) => Found::Value(value),
+        store::Claimed::Yours(claim) => Found::Claim(claim),
+        store::Claimed::TooMany => Found::Nothing,
+        store::Claimed::Wait(ticket) => match tokio::time::timeout(wait, ticket.wait()).await {
+            Ok(store::Waited::Value(value)) => Found::Value(value),
+            Ok(store::Waited::Yours(claim)) => Found::Claim(claim),
+            Err(_) => Found::Nothing,
+        },
+    };
+    guest.set_epoch_deadline(1);
+    Ok((match found {
+        Found::Value(value) => Claimed::Value(value.into()),
+        Found::Claim(claim) => {
+            guest.data_mut().claims.push(claim);
+            Claimed::Yours
+        }
+        Found::Nothing => Claimed::TimedOut,
+    },))
+}
+
+enum Found {
+    Value(Bytes),
+    Claim(store::Claim),
+    Nothing,
+}
+
+fn store(guest: &Guest) -> Result<Arc<Table>> {
+    match &guest.data().store {
+        Some(store) => Ok(Arc::clone(store)),
+        None => bail!("no table is granted"),
+    }
+}
+
+fn millis(ttl: Option<u64>) -> Option<Duration> {
+    ttl.map(Duration::from_millis)
+}
+
+impl From<store::StoreError> for StoreError {
+    fn from(error: store::StoreError) -> Self {
+        match error {
+            store::StoreError::TooLarge => Self::TooLarge,
+        }
+    }
+}
+
+/// Grant `outbound`.
+pub fn add_outbound(linker: &mut Linker<State>) -> Result<()> {
+    let mut outbound = linker.instance(bindings::OUTBOUND)?;
+    outbound.func_wrap_async("send", |mut guest: Guest, (call,): (Call,)| {
+        Box::new(async move {
+            let answer = match place(&mut guest, call)? {
+                Ok(placed) => placed.whole().await,
+                Err(error) => Err(error),
+            };
+            guest.set_epoch_deadline(1);
+            Ok((answer,))
+        })
+    })?;
+    outbound.func_wrap_async("open", |mut guest: Guest, (call,): (Call,)| {
+        Box::new(async move {
+            let answer = match place(&mut guest, call)? {
+                Ok(placed) => placed.head().await,
+                Err(error) => Err(error),
+            };
+            guest.set_epoch_deadline(1);
+            let outbound = calls(&mut guest)?;
+            Ok((answer.map(|answer| outbound.keep(answer)),))
+        })
+    })?;
+    outbound.func_wrap_async("read", |mut guest: Guest, (id,): (u32,)| {
+        Box::new(async move {
+            // Out of its place while it waits, so that the guest's state is not held meanwhile.
+            let Some(mut answer) = calls(&mut guest)?.answers.remove(&id) else {
+                return Ok((Err(CallError::Broken),));
+            };
+            let piece = answer.read().await.map_err(CallError::from);
+            guest.set_epoch_deadline(1);
+            if let Ok(Some(_)) = piece {
+                calls(&mut guest)?.answers.insert(id, answer);
+            }
+            Ok((piece.map(|piece| piece.map(Vec::from)),))
+        })
+    })?;
+    outbound.func_wrap("close", |mut guest: Guest, (id,): (u32,)| {
+        calls(&mut guest)?.answers.remove(&id);
+        Ok(())
+    })
+}
+
+fn place(guest: &mut Guest, call: Call) -> Result<std::result::Result<Placed, CallError>> {
+    Ok(calls(guest)?.place(call))
+}
+
+fn calls<'a>(guest: &'a mut Guest) -> Result<&'a mut Outbound> {
+    match &mut guest.data_mut().outbound {
+        Some(outbound) => Ok(outbound),
+        None => bail!("no outbound calls are granted"),
+    }
+}
+
+/// The exchange in hand; a guest that asks outside an exchange's hooks (in `configure`, `on-tick`) traps.
 fn message<'a>(guest: &'a Guest) -> Result<&'a Message> {
     match guest.data().message.as_deref() {
+        Some(message) if message.stage != Stage::Connection => Ok(message),
+        _ => bail!("there is no exchange: its functions can be called in an exchange's hooks only"),
+    }
+}
+
+/// The exchange in hand, or the connection that has none yet.
+fn scene<'a>(guest: &'a Guest) -> Result<&'a Message> {
+    match guest.data().message.as_deref() {
         Some(message) => Ok(message),
-        None => bail!("there is no exchange: its functions can be called in hooks only"),
+        None => bail!("there is no exchange: its functions can be called in an exchange's hooks only"),
     }
 }
 
@@ -287,19 +506,12 @@ fn field(guest: &mut Guest, name: &WasmStr, value: &WasmList<u8>) -> Result<Fiel
     Ok(field)
 }
 
-fn header((name, value): (&HeaderName, &HeaderValue)) -> Header {
-    Header {
-        name: name.as_str().to_owned(),
-        value: value.as_bytes().to_vec(),
-    }
-}
-
 fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// At most [`MAX_LOG_LINE`] bytes, without anything that could break a line or move a terminal's cursor.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     let cut = &text[..text.floor_char_boundary(MAX_LOG_LINE)];
     cut.chars()
         .flat_map(|character| {

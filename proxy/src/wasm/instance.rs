@@ -9,37 +9,56 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::HeaderMap;
-use wasmtime::component::TypedFunc;
+use wasmtime::component::{self, ComponentExportIndex, ComponentNamedList, Func, Lift, Lower, TypedFunc};
 use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 
 use super::bindings;
 use super::engine::{Engine, Seat, TICK};
-use super::filter::{Filter, LogBudget};
-use crate::filter::{Failure, Hook, Reply, Verdict};
-use crate::head::{self, Message};
+use super::filter::{Exports, Filter, LogBudget};
+use super::outbound::Outbound;
+use super::wasi::World;
+use crate::outbound::Desk;
+use crate::filter::Failure;
+use crate::head::Message;
+use crate::store::{Claim, Table};
 
 /// Processor time for instantiation and `configure`. Interpreters need some hundred milliseconds; a guest that loops
 /// here is refused when it is loaded.
 const START_TICKS: u32 = 1000;
 /// Wall time for the same.
 const START_WALL: Duration = Duration::from_secs(5);
-/// Bytes that one host call may copy out of a guest: a reply's body above all.
-const HOSTCALL_FUEL: usize = 16 << 20;
-
-type HookFunction = TypedFunc<(), (bindings::Verdict,)>;
 
 pub struct Instance {
     store: Store<State>,
-    request_head: Option<HookFunction>,
-    response_head: Option<HookFunction>,
+    pub(super) functions: Functions,
     served: u32,
+    /// How long the last hook was parked: in a call that waits, or while others had their turn.
+    waited: Duration,
     /// Counts it among the process's instances; one that is started only to be tried has none.
     _seat: Option<Seat>,
 }
+
+/// The hooks that the component exports.
+#[derive(Default)]
+pub(super) struct Functions {
+    pub connection: Option<TypedFunc<(), (bindings::Admission,)>>,
+    pub request_head: Option<TypedFunc<(), (bindings::RequestVerdict,)>>,
+    /// These three borrow the bytes that they are given, so they are typed anew for each call.
+    pub held_body: Option<Func>,
+    pub request_body: Option<Func>,
+    pub response_body: Option<Func>,
+    pub request_end: Option<EndFunction>,
+    pub response_head: Option<TypedFunc<(), (bindings::Verdict,)>>,
+    pub response_end: Option<EndFunction>,
+    pub completion: Option<TypedFunc<(bindings::Outcome,), ()>>,
+    pub tick: Option<TypedFunc<(), ()>>,
+}
+
+pub(super) type EndFunction = TypedFunc<(Vec<bindings::Header>,), (bindings::EndVerdict,)>;
+pub(super) type HeldFunction<'a> = TypedFunc<(&'a [u8], bool), (bindings::HeldVerdict,)>;
+pub(super) type BodyFunction<'a> = TypedFunc<(&'a [u8],), (bindings::BodyVerdict,)>;
 
 /// What the host keeps for one guest.
 pub struct State {
@@ -52,22 +71,39 @@ pub struct State {
     pub(super) header_bytes_left: usize,
     /// What the guest counted in the running hook; taken by the worker afterwards.
     pub(super) metrics: Vec<GuestMetric>,
+    pub(super) store: Option<Arc<Table>>,
+    /// Values that the guest has promised to make, until the end of its hook.
+    pub(super) claims: Vec<Claim>,
+    pub(super) outbound: Option<Outbound>,
+    pub(super) wasi: Option<Box<World>>,
     memory: MemoryLimit,
     ticks_left: u32,
 }
 
 /// A guest's own metric, on its way to the worker's tally.
 #[derive(Debug)]
-pub enum GuestMetric {
-    CounterAdd(String, u64),
-    GaugeSet(String, f64),
-    HistogramObserve(String, f64),
+pub struct GuestMetric {
+    pub name: String,
+    /// Names and values.
+    pub labels: Vec<(String, String)>,
+    pub change: Change,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Change {
+    CounterAdd(u64),
+    GaugeSet(f64),
+    HistogramObserve(f64),
+}
+
+/// A hook's result, or how it failed and what the log should say.
+pub type Outcome<T> = Result<T, (Failure, String)>;
+
 impl Instance {
-    /// Instantiates and configures. The error's text is for the operator.
-    pub async fn start(filter: &Filter, seat: Option<Seat>) -> Result<Box<Self>, StartError> {
-        let mut store = new_store(filter);
+    /// Instantiates and configures. The error's text is for the operator. `desk` takes the calls of a guest that is
+    /// granted some; without one they fail.
+    pub async fn start(filter: &Filter, seat: Option<Seat>, desk: Option<&Desk>) -> Result<Box<Self>, StartError> {
+        let mut store = new_store(filter, desk);
         store.data_mut().ticks_left = START_TICKS;
         filter.engine.guest_runs();
         let started = tokio::time::timeout(START_WALL, async {
@@ -76,20 +112,7 @@ impl Instance {
                 .instantiate_async(&mut store)
                 .await
                 .map_err(StartError::instantiate)?;
-            let function =
-                |store: &mut Store<State>, index| instance.get_typed_func::<(), (bindings::Verdict,)>(store, index);
-            let request_head = filter
-                .exports
-                .request_head
-                .as_ref()
-                .map(|index| function(&mut store, index))
-                .transpose();
-            let response_head = filter
-                .exports
-                .response_head
-                .as_ref()
-                .map(|index| function(&mut store, index))
-                .transpose();
+            let functions = Functions::find(&mut store, instance, &filter.exports).map_err(StartError::mismatch)?;
             if let Some(index) = &filter.exports.configure {
                 let configure = instance
                     .get_typed_func::<(&str,), (Result<(), String>,)>(&mut store, index)
@@ -100,44 +123,57 @@ impl Instance {
                     .map_err(StartError::trapped)?;
                 verdict.map_err(StartError::refused)?;
             }
-            Ok((
-                request_head.map_err(StartError::mismatch)?,
-                response_head.map_err(StartError::mismatch)?,
-            ))
+            Ok(functions)
         });
-        let (request_head, response_head) = started.await.map_err(|_| StartError::timed_out())??;
+        let functions = started.await.map_err(|_| StartError::timed_out())??;
+        store.data_mut().end_hook();
         Ok(Box::new(Self {
             store,
-            request_head,
-            response_head,
+            functions,
             served: 0,
+            waited: Duration::ZERO,
             _seat: seat,
         }))
     }
 
-    /// Runs one hook with `message`, which is back in its place whatever happens, also when the future is dropped.
-    /// After a failure the instance must be dropped.
-    pub async fn call(
+    /// Runs one hook with `home`'s message, which is back in its place whatever happens, also when the future is
+    /// dropped. After a failure the instance must be dropped.
+    pub(super) async fn run<P, R>(
         &mut self,
-        hook: Hook,
-        message: &mut Option<Box<Message>>,
+        function: TypedFunc<P, R>,
+        parameters: P,
+        loan: Loan<'_>,
         filter: &Filter,
-    ) -> Result<Verdict, (Failure, String)> {
-        let function = match hook {
-            Hook::RequestHead => self.request_head,
-            Hook::ResponseHead => self.response_head,
-        };
-        let Some(function) = function else {
-            return Ok(Verdict::Proceed);
-        };
-        let turn = Turn::begin(&mut self.store, message, filter);
-        let called = within(filter.limits.wall, function.call_async(&mut *turn.store, ())).await;
-        let (verdict,) = match called {
-            Some(Ok(verdict)) => verdict,
-            Some(Err(error)) => return Err(turn.store.data().classify(&error)),
-            None => return Err((Failure::Wall, format!("over limits.wall of {:?}", filter.limits.wall))),
-        };
-        checked(verdict, filter.limits.header_bytes).map_err(|reason| (Failure::BadReply, reason))
+    ) -> Outcome<R>
+    where
+        P: ComponentNamedList + Lower + Send + Sync,
+        R: ComponentNamedList + Lift + Send + Sync + 'static,
+    {
+        let turn = Turn::begin(&mut self.store, loan, filter);
+        let called = within(filter.limits.wall, function.call_async(&mut *turn.store, parameters)).await;
+        self.waited = called.1;
+        match called.0 {
+            Some(Ok(result)) => Ok(result),
+            Some(Err(error)) => Err(turn.store.data().classify(&error)),
+            None => Err((Failure::Wall, format!("over limits.wall of {:?}", filter.limits.wall))),
+        }
+    }
+
+    /// One of the functions that borrow what they are given.
+    pub(super) fn typed<P, R>(&self, function: Func) -> Outcome<TypedFunc<P, R>>
+    where
+        P: ComponentNamedList + Lower,
+        R: ComponentNamedList + Lift,
+    {
+        let typed = function.typed(&self.store);
+        typed.map_err(|error| (Failure::Trap, format!("{error:#}")))
+    }
+
+    /// A new exchange begins.
+    pub fn begin_exchange(&mut self, filter: &Filter) {
+        if let Some(outbound) = &mut self.store.data_mut().outbound {
+            outbound.calls_left = filter.limits.outbound_calls;
+        }
     }
 
     /// Counts an exchange; whether the instance may serve another.
@@ -153,9 +189,48 @@ impl Instance {
     pub fn take_metrics(&mut self) -> Vec<GuestMetric> {
         std::mem::take(&mut self.store.data_mut().metrics)
     }
+
+    /// How long the last hook was parked; the rest of its time it computed.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
 }
 
-fn new_store(filter: &Filter) -> Store<State> {
+impl Functions {
+    fn find(store: &mut Store<State>, instance: component::Instance, exports: &Exports) -> wasmtime::Result<Self> {
+        fn typed<P, R>(
+            store: &mut Store<State>,
+            instance: component::Instance,
+            index: &Option<ComponentExportIndex>,
+        ) -> wasmtime::Result<Option<TypedFunc<P, R>>>
+        where
+            P: ComponentNamedList + Lower,
+            R: ComponentNamedList + Lift,
+        {
+            index
+                .as_ref()
+                .map(|index| instance.get_typed_func(&mut *store, index))
+                .transpose()
+        }
+        let held: Option<HeldFunction> = typed(store, instance, &exports.held_body)?;
+        let request: Option<BodyFunction> = typed(store, instance, &exports.request_body)?;
+        let response: Option<BodyFunction> = typed(store, instance, &exports.response_body)?;
+        Ok(Self {
+            connection: typed(store, instance, &exports.connection)?,
+            request_head: typed(store, instance, &exports.request_head)?,
+            held_body: held.map(|function| *function.func()),
+            request_body: request.map(|function| *function.func()),
+            response_body: response.map(|function| *function.func()),
+            request_end: typed(store, instance, &exports.request_end)?,
+            response_head: typed(store, instance, &exports.response_head)?,
+            response_end: typed(store, instance, &exports.response_end)?,
+            completion: typed(store, instance, &exports.completion)?,
+            tick: typed(store, instance, &exports.tick)?,
+        })
+    }
+}
+
+fn new_store(filter: &Filter, desk: Option<&Desk>) -> Store<State> {
     let state = State {
         message: None,
         filter: Arc::clone(filter.name()),
@@ -163,16 +238,21 @@ fn new_store(filter: &Filter) -> Store<State> {
         log: Arc::clone(&filter.log),
         header_bytes_left: 0,
         metrics: Vec::new(),
+        store: filter.store.clone(),
+        claims: Vec::new(),
+        outbound: filter.outbound.as_ref().map(|granted| Outbound::new(granted, desk, &filter.limits)),
+        wasi: filter.wasi.then(|| World::new(filter.name(), &filter.log)),
         memory: MemoryLimit {
             used: 0,
             limit: filter.limits.memory,
+            table_elements: filter.limits.table_elements,
             denied: false,
         },
         ticks_left: 0,
     };
     let mut store = Store::new(filter.pre.engine(), state);
     store.limiter(|state| &mut state.memory);
-    store.set_hostcall_fuel(HOSTCALL_FUEL);
+    store.set_hostcall_fuel(filter.limits.lifted_bytes);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(on_tick);
     store
@@ -193,70 +273,74 @@ fn on_tick(mut store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDead
     }
 }
 
-/// One hook's loan of the message to the guest.
+/// What a hook is lent.
+pub struct Loan<'a> {
+    /// Where the message lies when no hook has it.
+    pub home: &'a mut Option<Box<Message>>,
+    /// Processor time that the exchange has left for this filter.
+    pub cpu: Duration,
+}
+
+/// One hook's loan, until it is given back.
 struct Turn<'a> {
     store: &'a mut Store<State>,
     home: &'a mut Option<Box<Message>>,
 }
 
 impl<'a> Turn<'a> {
-    fn begin(store: &'a mut Store<State>, home: &'a mut Option<Box<Message>>, filter: &Filter) -> Self {
+    fn begin(store: &'a mut Store<State>, loan: Loan<'a>, filter: &Filter) -> Self {
         let state = store.data_mut();
-        state.message = home.take();
-        state.ticks_left = filter.limits.cpu_ticks;
+        state.message = loan.home.take();
+        state.ticks_left = filter.limits.cpu_ticks.min(ticks(loan.cpu));
         state.header_bytes_left = filter.limits.header_bytes;
         store.set_epoch_deadline(1);
         filter.engine.guest_runs();
-        Self { store, home }
+        Self { store, home: loan.home }
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        *self.home = self.store.data_mut().message.take();
+        let state = self.store.data_mut();
+        *self.home = state.message.take();
+        state.end_hook();
     }
 }
 
-/// Most hooks end in their first poll; only one that does not pays for a timer.
-async fn within<F: Future>(wall: Duration, future: F) -> Option<F::Output> {
+/// Whole ticks, the last one begun.
+pub fn ticks(time: Duration) -> u32 {
+    u32::try_from(time.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u32::MAX)
+}
+
+/// Also how long the future was not being polled. Most hooks end in their first poll; only one that does not pays for
+/// a timer and looks at the clock.
+async fn within<F: Future>(wall: Duration, future: F) -> (Option<F::Output>, Duration) {
     let mut future = pin!(future);
     let first = std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;
-    match first {
-        Poll::Ready(output) => Some(output),
-        Poll::Pending => tokio::time::timeout(wall, future).await.ok(),
+    if let Poll::Ready(output) = first {
+        return (Some(output), Duration::ZERO);
     }
-}
-
-/// What a guest answers is held to the same rules as what it writes into a head.
-fn checked(verdict: bindings::Verdict, header_bytes: usize) -> Result<Verdict, String> {
-    let reply = match verdict {
-        bindings::Verdict::Proceed => return Ok(Verdict::Proceed),
-        bindings::Verdict::Reply(reply) => reply,
-    };
-    let status =
-        head::final_status(reply.status).map_err(|_| format!("status {} cannot be a reply's", reply.status))?;
-    let written: usize = reply
-        .headers
-        .iter()
-        .map(|header| header.name.len() + header.value.len())
-        .sum();
-    if written > header_bytes {
-        return Err(format!("{written} bytes of fields, more than limits.header_bytes"));
-    }
-    let mut headers = HeaderMap::with_capacity(reply.headers.len().min(head::MAX_FIELDS));
-    for header in &reply.headers {
-        head::writable(header.name.as_bytes(), &header.value)
-            .and_then(|field| head::append(&mut headers, field))
-            .map_err(|error| format!("header {:?} of a reply is refused: {error:?}", header.name))?;
-    }
-    Ok(Verdict::Reply(Reply {
-        status,
-        headers,
-        body: Bytes::from(reply.body),
-    }))
+    let since = Instant::now();
+    let mut busy = Duration::ZERO;
+    let rest = std::future::poll_fn(|context| {
+        let since = Instant::now();
+        let polled = future.as_mut().poll(context);
+        busy += since.elapsed();
+        polled
+    });
+    let output = tokio::time::timeout(wall, rest).await.ok();
+    (output, since.elapsed().saturating_sub(busy))
 }
 
 impl State {
+    /// Nothing that a hook began outlives it.
+    fn end_hook(&mut self) {
+        self.claims.clear();
+        if let Some(outbound) = &mut self.outbound {
+            outbound.answers.clear();
+        }
+    }
+
     fn classify(&self, error: &wasmtime::Error) -> (Failure, String) {
         let failure = match () {
             () if error.downcast_ref::<OutOfTime>().is_some() => Failure::Cpu,
@@ -285,6 +369,8 @@ impl std::error::Error for OutOfTime {}
 struct MemoryLimit {
     used: usize,
     limit: usize,
+    /// Entries of one table.
+    table_elements: usize,
     /// Whether the guest was refused memory; tells a trap for want of it from any other.
     denied: bool,
 }
@@ -301,7 +387,7 @@ impl ResourceLimiter for MemoryLimit {
     }
 
     fn table_growing(&mut self, _current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(maximum.is_none_or(|maximum| desired <= maximum))
+        Ok(desired <= self.table_elements && maximum.is_none_or(|maximum| desired <= maximum))
     }
 }
 

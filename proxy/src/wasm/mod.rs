@@ -1,8 +1,9 @@
 //! Filters as WebAssembly components: the only place that names wasmtime.
 //!
 //! `engine` is the process's compiler and allocator, `artifact` one compiled component, `filter` an artifact with its
-//! configuration and limits, `instance` a live guest, `pool` a worker's guests at rest, `host` what a guest can call,
-//! `bindings` the shapes that cross the border.
+//! configuration and limits, `instance` a live guest, `question` what it can be asked, `pool` a worker's guests at rest,
+//! `host` what a guest can call, `outbound` its requests to others, `wasi` what is left of a
+//! system, `bindings` the shapes that cross the border.
 
 mod artifact;
 mod bindings;
@@ -10,10 +11,17 @@ mod engine;
 mod filter;
 mod host;
 mod instance;
+mod outbound;
 mod pool;
+mod question;
+mod wasi;
 
 pub use artifact::{Artifact, Digest};
 pub use engine::{Engine, Reservation};
-pub use filter::{Capability, Filter, Limits};
-pub use instance::GuestMetric;
-pub use pool::{Lease, Pool, Pools};
+pub use filter::{Filter, Grant, Limits, Settings};
+pub use instance::{Change, GuestMetric, Instance, Loan, Outcome, ticks};
+pub use pool::{Lease, Pool, Pools, Usage, start_apart};
+pub use question::{
+    OnCompletion, OnConnection, OnHeldBody, OnRequestBody, OnRequestEnd, OnRequestHead, OnResponseBody, OnResponseEnd,
+    OnResponseHead, OnTick, Question,
+};

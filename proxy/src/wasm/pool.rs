@@ -12,28 +12,38 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::engine::Seat;
 use super::filter::Filter;
-use super::instance::{GuestMetric, Instance};
-use crate::filter::{Failure, Hook, Verdict};
-use crate::head::Message;
+use super::instance::{GuestMetric, Instance, Loan, Outcome};
+use super::question::Question;
+use crate::filter::Failure;
+use crate::outbound::Desk;
 
 /// A guest at rest for so long is dropped, so that a burst's memory is given back.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// All pools of one worker.
-#[derive(Default)]
 pub struct Pools {
     pools: RefCell<HashMap<u64, Rc<Pool>>>,
+    desk: Desk,
 }
 
 impl Pools {
+    /// `desk` takes what guests order.
+    pub fn new(desk: Desk) -> Self {
+        Self {
+            pools: RefCell::default(),
+            desk,
+        }
+    }
+
     /// The filter's pool, made at its first use.
     pub fn of(&self, filter: &Arc<Filter>) -> Rc<Pool> {
         let mut pools = self.pools.borrow_mut();
         Rc::clone(
             pools
                 .entry(filter.id())
-                .or_insert_with(|| Rc::new(Pool::new(Arc::clone(filter)))),
+                .or_insert_with(|| Rc::new(Pool::new(Arc::clone(filter), self.desk.clone()))),
         )
     }
 
@@ -57,22 +67,41 @@ impl Pools {
         }
     }
 
-    /// Each filter with its live guests and their linear memory.
-    pub fn usage(&self) -> Vec<(Arc<str>, u32, usize)> {
+    /// What each filter has in this worker.
+    pub fn usage(&self) -> Vec<(Arc<str>, Usage)> {
+        let usage = |pool: &Rc<Pool>| Usage {
+            live: pool.live.get(),
+            idle: pool.idle.borrow().len(),
+            waiting: pool.waiting.get(),
+            memory_bytes: pool.memory.get(),
+        };
         let pools = self.pools.borrow();
         pools
             .values()
-            .map(|pool| (Arc::clone(pool.filter.name()), pool.live.get(), pool.memory.get()))
+            .map(|pool| (Arc::clone(pool.filter.name()), usage(pool)))
             .collect()
     }
+}
+
+/// One filter's guests in one worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// At rest and at work.
+    pub live: u32,
+    pub idle: usize,
+    /// Exchanges that wait for one.
+    pub waiting: usize,
+    pub memory_bytes: usize,
 }
 
 /// One filter's guests in one worker.
 pub struct Pool {
     filter: Arc<Filter>,
     idle: RefCell<Vec<Rested>>,
+    desk: Desk,
     /// Guests alive, at rest and at work.
     live: Cell<u32>,
+    waiting: Cell<usize>,
     /// Linear memory of all of them, as of the last time that each was put back.
     memory: Cell<usize>,
     freed: Notify,
@@ -87,11 +116,13 @@ struct Rested {
 }
 
 impl Pool {
-    fn new(filter: Arc<Filter>) -> Self {
+    fn new(filter: Arc<Filter>, desk: Desk) -> Self {
         Self {
             filter,
             idle: RefCell::default(),
+            desk,
             live: Cell::new(0),
+            waiting: Cell::new(0),
             memory: Cell::new(0),
             freed: Notify::new(),
             swept: Cell::new(Instant::now()),
@@ -100,12 +131,16 @@ impl Pool {
     }
 
     /// A guest for one exchange: one at rest, a new one, or, when there are as many as allowed, the next that is free
-    /// within `limits.wall`.
-    pub async fn lease(self: &Rc<Self>) -> Result<Lease, (Failure, String)> {
-        match self.rested() {
-            Some(lease) => Ok(lease),
-            None => self.lease_slowly().await,
+    /// within `limits.wait`.
+    pub async fn lease(self: &Rc<Self>) -> Outcome<Lease> {
+        let mut lease = match self.rested() {
+            Some(lease) => lease,
+            None => self.lease_slowly().await?,
+        };
+        if let Some(instance) = lease.instance() {
+            instance.begin_exchange(&self.filter);
         }
+        Ok(lease)
     }
 
     fn rested(self: &Rc<Self>) -> Option<Lease> {
@@ -120,9 +155,10 @@ impl Pool {
         })
     }
 
-    async fn lease_slowly(self: &Rc<Self>) -> Result<Lease, (Failure, String)> {
-        let wall = self.filter.limits.wall;
-        let waited = tokio::time::timeout(wall, async {
+    async fn lease_slowly(self: &Rc<Self>) -> Outcome<Lease> {
+        let wait = self.filter.limits.wait;
+        let _waiting = Waiting::among(&self.waiting);
+        let waited = tokio::time::timeout(wait, async {
             while self.live.get() >= self.filter.limits.instances_per_worker {
                 self.freed.notified().await;
                 if let Some(lease) = self.rested() {
@@ -136,12 +172,12 @@ impl Pool {
             Ok(None) => self.start().await,
             Err(_) => Err((
                 Failure::NoInstance,
-                format!("all {} instances were busy for {wall:?}", self.live.get()),
+                format!("all {} instances were busy for {wait:?}", self.live.get()),
             )),
         }
     }
 
-    async fn start(self: &Rc<Self>) -> Result<Lease, (Failure, String)> {
+    async fn start(self: &Rc<Self>) -> Outcome<Lease> {
         self.live.set(self.live.get() + 1);
         // Made first, so that the count is right again if starting fails or is given up.
         let mut lease = Lease {
@@ -151,11 +187,8 @@ impl Pool {
             }),
             pool: Rc::clone(self),
         };
-        let seat = self.filter.engine.seat().ok_or_else(|| {
-            let reason = "all instances of the process (wasm.max_instances) are in use";
-            (Failure::NoInstance, reason.to_owned())
-        })?;
-        let instance = Instance::start(&self.filter, Some(seat))
+        let seat = seat(&self.filter)?;
+        let instance = Instance::start(&self.filter, Some(seat), Some(&self.desk))
             .await
             .map_err(|error| (error.failure, error.to_string()))?;
         if let Some(held) = &mut lease.held {
@@ -200,17 +233,25 @@ struct Held {
 
 impl Lease {
     /// Runs one hook. After an error the lease must be dropped; whoever drops the future half-way drops the lease too.
-    pub async fn call(&mut self, hook: Hook, message: &mut Option<Box<Message>>) -> Result<Verdict, (Failure, String)> {
+    pub async fn ask<Q: Question>(&mut self, question: Q, loan: Loan<'_>) -> Outcome<Q::Verdict> {
         match self.held.as_mut().and_then(|held| held.instance.as_deref_mut()) {
-            Some(instance) => instance.call(hook, message, &self.pool.filter).await,
+            Some(instance) => question.ask(instance, loan, &self.pool.filter).await,
             None => Err((Failure::Trap, "no guest is held".into())),
         }
     }
 
     /// What the guest counted in its last hook.
     pub fn take_metrics(&mut self) -> Vec<GuestMetric> {
-        let instance = self.held.as_mut().and_then(|held| held.instance.as_deref_mut());
-        instance.map(Instance::take_metrics).unwrap_or_default()
+        self.instance().map(Instance::take_metrics).unwrap_or_default()
+    }
+
+    /// How long the last hook was parked.
+    pub fn waited(&mut self) -> Duration {
+        self.instance().map_or(Duration::ZERO, |instance| instance.waited())
+    }
+
+    fn instance(&mut self) -> Option<&mut Instance> {
+        self.held.as_mut()?.instance.as_deref_mut()
     }
 
     /// Ends the exchange of a guest that did nothing wrong.
@@ -233,6 +274,33 @@ impl Lease {
             });
             pool.freed.notify_one();
         }
+    }
+}
+
+/// A guest that belongs to no exchange; it takes one of the process's places all the same.
+pub async fn start_apart(filter: &Arc<Filter>, desk: &Desk) -> Outcome<Box<Instance>> {
+    let started = Instance::start(filter, Some(seat(filter)?), Some(desk)).await;
+    started.map_err(|error| (error.failure, error.to_string()))
+}
+
+fn seat(filter: &Filter) -> Outcome<Seat> {
+    let reason = "all instances of the process (wasm.max_instances) are in use";
+    filter.engine.seat().ok_or_else(|| (Failure::NoInstance, reason.to_owned()))
+}
+
+/// Counts one who waits, as long as it does.
+struct Waiting<'a>(&'a Cell<usize>);
+
+impl<'a> Waiting<'a> {
+    fn among(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 

@@ -1,0 +1,461 @@
+//! An exchange's passage through its chains: forward with the request, in reverse with the response, along both bodies.
+//!
+//! Data plane. Shared by the exchange and the stages of its bodies, on one thread. Within one exchange one hook runs at a
+//! time: whoever has the message has the turn, and all others wait for it. Only a filter whose request half ran sees the
+//! rest, and it sees every response: the upstream's, a later filter's reply, the proxy's own error. A guest is leased at
+//! its filter's first hook, and given back after the last one that can still come.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use crate::breaker::{Admission, Probe};
+use crate::chain::{Broken, Floor, Step, StepKind};
+use crate::filter::{
+    self, BodyVerdict, EndVerdict, Failure, HeldVerdict, Hook, Hooks, OnFailure, Outcome, ReadBody, Reply, RequestVerdict,
+    Verdict,
+};
+use crate::head::{Attributes, Message, Stage};
+use crate::stage::Side;
+use crate::wasm::{self, Question};
+use crate::worker::Scene;
+
+/// Hooks that come after the request's head, for each exchange.
+const LATER: [Hook; 5] = [
+    Hook::HeldBody,
+    Hook::RequestBody,
+    Hook::ResponseHead,
+    Hook::ResponseBody,
+    Hook::Completion,
+];
+
+/// Lives as long as its exchange, and as its bodies.
+pub struct Passage {
+    pub scene: Scene,
+    /// Not here only while a hook has it.
+    message: RefCell<Option<Box<Message>>>,
+    /// Those who wait for it.
+    waiting: RefCell<Vec<Waker>>,
+    /// In the order in which their request halves ran.
+    turns: RefCell<Vec<Turn>>,
+    /// How many of them are still to see the response's head.
+    to_come: Cell<usize>,
+}
+
+/// One filter's part in the exchange.
+struct Turn {
+    at: Position,
+    /// The guest, between its hooks.
+    lease: Option<wasm::Lease>,
+    /// The hooks that are still to come.
+    ahead: Hooks,
+    /// Processor time so far.
+    cpu: Duration,
+    /// Whether the breaker closes again is found out with this exchange.
+    probe: Option<Probe>,
+    /// It failed open: the exchange goes on without it.
+    is_skipped: bool,
+}
+
+/// Which chain, and where in it. The listener's chain runs before the route's.
+#[derive(Clone, Copy)]
+struct Position {
+    chain: usize,
+    step: usize,
+}
+
+/// The message, lent to one hook; back with the passage when it is dropped.
+struct Loan<'a> {
+    passage: &'a Passage,
+    message: Option<Box<Message>>,
+}
+
+impl Drop for Loan<'_> {
+    fn drop(&mut self) {
+        *self.passage.message.borrow_mut() = self.message.take();
+        self.passage.waiting.take().into_iter().for_each(Waker::wake);
+    }
+}
+
+/// What comes of one step of the way forward.
+pub enum Forward {
+    /// The filter's stage stands in the way of the request's body, if it has one.
+    Proceed { stage: Option<usize> },
+    Reply(Reply),
+    /// The filter of this turn wants to see the body first.
+    Hold(usize, ReadBody),
+}
+
+impl Passage {
+    pub fn new(scene: Scene, message: Box<Message>) -> Self {
+        Self {
+            scene,
+            message: RefCell::new(Some(message)),
+            waiting: RefCell::default(),
+            turns: RefCell::default(),
+            to_come: Cell::new(0),
+        }
+    }
+
+    /// The message as it is now; `None` while a hook has it.
+    pub fn message(&self) -> std::cell::RefMut<'_, Option<Box<Message>>> {
+        self.message.borrow_mut()
+    }
+
+    pub fn set_stage(&self, stage: Stage) {
+        if let Some(message) = &mut *self.message.borrow_mut() {
+            message.stage = stage;
+        }
+    }
+
+    /// Every step of both chains, as chain and position in it, in the order in which a request meets them.
+    pub fn steps(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let lengths = self.scene.chains().map(|chain| chain.steps.len());
+        (0..lengths.len()).flat_map(move |chain| (0..lengths[chain]).map(move |step| (chain, step)))
+    }
+
+    pub fn has_filters(&self) -> bool {
+        self.scene.chains().iter().any(|chain| !chain.steps.is_empty())
+    }
+
+    /// The request half of one filter.
+    pub async fn forward(&self, (chain, step): (usize, usize), clock: &mut Instant) -> Result<Forward, Broken> {
+        let at = Position { chain, step };
+        let chains = self.scene.chains();
+        match &chains[chain].steps[step].kind {
+            StepKind::Native(native) => {
+                let mut loan = self.borrow().await;
+                let verdict = loan.message.as_mut().map(|message| native.on_request_head(message));
+                drop(loan);
+                self.add(Turn::new(at, Hooks::default()));
+                self.lap(&chains[chain].steps[step], Hook::RequestHead, clock);
+                Ok(match verdict {
+                    Some(RequestVerdict::Reply(reply)) => Forward::Reply(reply),
+                    // Whoever is built in and wants a body says so when there is one to do it.
+                    _ => Forward::Proceed { stage: None },
+                })
+            }
+            StepKind::Wasm(filter, _) => {
+                let hooks = filter.hooks();
+                let turn = self.add(Turn::new(at, hooks.among(&LATER)));
+                let asked = match hooks.has(Hook::RequestHead) {
+                    true => self.ask(turn, wasm::OnRequestHead, clock).await,
+                    false => Ok(Some(RequestVerdict::Proceed)),
+                };
+                self.after_request_head(turn, asked)
+            }
+        }
+    }
+
+    fn after_request_head(&self, turn: usize, asked: Result<Option<RequestVerdict>, Broken>) -> Result<Forward, Broken> {
+        match asked {
+            Ok(Some(RequestVerdict::Proceed)) => Ok(Forward::Proceed {
+                stage: self.stage_of(turn, Hook::RequestBody),
+            }),
+            Ok(Some(RequestVerdict::Reply(reply))) => {
+                self.forgo(turn, &[Hook::HeldBody, Hook::RequestBody]);
+                Ok(Forward::Reply(reply))
+            }
+            Ok(Some(RequestVerdict::ReadBody(wish))) => Ok(Forward::Hold(turn, wish)),
+            // A filter whose request half did not run sees nothing of the rest.
+            Ok(None) => {
+                self.pop();
+                Ok(Forward::Proceed { stage: None })
+            }
+            Err(broken) => {
+                self.pop();
+                Err(broken)
+            }
+        }
+    }
+
+    /// After [`Forward::Hold`]: the filter sees the body.
+    pub async fn held(&self, turn: usize, body: &Bytes, complete: bool, clock: &mut Instant) -> Result<HeldVerdict, Broken> {
+        let verdict = self.ask(turn, wasm::OnHeldBody { body, complete }, clock).await?;
+        Ok(verdict.unwrap_or(HeldVerdict::Proceed))
+    }
+
+    /// The turn itself, when its filter's stage is to stand in the way of a body; what it asked to pass, passes.
+    pub fn stage_of(&self, turn: usize, hook: Hook) -> Option<usize> {
+        let passes = self
+            .message
+            .borrow_mut()
+            .as_mut()
+            .is_some_and(|message| std::mem::take(&mut message.passes_body));
+        let wanted = self.turns.borrow()[turn].ahead.has(hook) && !passes;
+        if !wanted {
+            self.forgo(turn, &[Hook::HeldBody, hook]);
+        }
+        wanted.then_some(turn)
+    }
+
+    /// The last turn that has not seen the response's head yet.
+    pub fn next_back(&self) -> Option<usize> {
+        let turn = self.to_come.get().checked_sub(1)?;
+        self.to_come.set(turn);
+        Some(turn)
+    }
+
+    /// The response half of one filter.
+    pub async fn backward(&self, turn: usize) -> Result<Verdict, Broken> {
+        let mut clock = Instant::now();
+        let step = self.step(turn);
+        match &step.kind {
+            StepKind::Native(native) => {
+                let mut loan = self.borrow().await;
+                let verdict = loan.message.as_mut().map(|message| native.on_response_head(message));
+                drop(loan);
+                self.lap(step, Hook::ResponseHead, &mut clock);
+                Ok(verdict.unwrap_or(Verdict::Proceed))
+            }
+            StepKind::Wasm(filter, _) if filter.hooks().has(Hook::ResponseHead) => {
+                let verdict = self.ask(turn, wasm::OnResponseHead, &mut clock).await?;
+                Ok(verdict.unwrap_or(Verdict::Proceed))
+            }
+            StepKind::Wasm(..) => Ok(Verdict::Proceed),
+        }
+    }
+
+    pub async fn body(&self, turn: usize, side: Side, piece: &[u8]) -> Result<BodyVerdict, Broken> {
+        let mut clock = Instant::now();
+        let verdict = match side {
+            Side::Request => self.ask(turn, wasm::OnRequestBody(piece), &mut clock).await?,
+            Side::Response => self.ask(turn, wasm::OnResponseBody(piece), &mut clock).await?,
+        };
+        Ok(verdict.unwrap_or(BodyVerdict::Keep))
+    }
+
+    pub async fn end(&self, turn: usize, side: Side, trailers: Option<&HeaderMap>) -> Result<EndVerdict, Broken> {
+        let mut clock = Instant::now();
+        let (verdict, hook) = match side {
+            Side::Request => (self.ask(turn, wasm::OnRequestEnd(trailers), &mut clock).await?, Hook::RequestBody),
+            Side::Response => (self.ask(turn, wasm::OnResponseEnd(trailers), &mut clock).await?, Hook::ResponseBody),
+        };
+        self.forgo(turn, &[hook]);
+        Ok(verdict.unwrap_or(EndVerdict::Keep))
+    }
+
+    /// Whether a filter wants to know how the exchange came out.
+    pub fn awaits_completion(&self) -> bool {
+        self.turns.borrow().iter().any(|turn| turn.ahead.has(Hook::Completion))
+    }
+
+    /// The last hook of every filter, in reverse order. A failure here no longer concerns the client.
+    pub async fn complete(&self, outcome: Outcome) {
+        let turns = self.turns.borrow().len();
+        for turn in (0..turns).rev() {
+            if self.turns.borrow()[turn].ahead.has(Hook::Completion) {
+                let mut clock = Instant::now();
+                // Counted and logged where it was found.
+                let _ = self.ask(turn, wasm::OnCompletion(outcome.clone()), &mut clock).await;
+            }
+        }
+    }
+
+    /// These hooks of the filter will not be called any more.
+    pub fn forgo(&self, turn: usize, hooks: &[Hook]) {
+        let mut turns = self.turns.borrow_mut();
+        let turn = &mut turns[turn];
+        hooks.iter().for_each(|hook| turn.ahead.remove(*hook));
+        if turn.ahead.is_empty()
+            && let Some(lease) = turn.lease.take()
+        {
+            lease.put_back();
+        }
+    }
+
+    /// Whether a guest may still ask for the request after it is sent.
+    pub fn needs_request(&self) -> bool {
+        self.turns.borrow().iter().any(|turn| turn.lease.is_some())
+    }
+
+    /// Whether a guest may still ask for the response after its head is sent.
+    pub fn needs_response(&self) -> bool {
+        self.needs_request()
+    }
+
+    /// One hook of a guest; `None` when it failed and its filter is skipped from then on.
+    async fn ask<Q: Question>(&self, turn: usize, question: Q, clock: &mut Instant) -> Result<Option<Q::Verdict>, Broken> {
+        let step = self.step(turn);
+        let StepKind::Wasm(filter, slot) = &step.kind else {
+            return Ok(None);
+        };
+        if self.turns.borrow()[turn].is_skipped {
+            return Ok(None);
+        }
+        let mut loan = self.borrow().await;
+        let mut waited = Duration::ZERO;
+        let asked = self
+            .try_ask(turn, filter, *slot, question, &mut loan.message, &mut waited)
+            .await;
+        drop(loan);
+        let computed = self.lap(step, Q::HOOK, clock).saturating_sub(waited);
+        self.scene.computed(step, computed);
+        self.turns.borrow_mut()[turn].cpu += computed;
+        self.tell_breaker(turn, filter, *clock, asked.as_ref().err().map(|(failure, _)| *failure));
+        match asked {
+            Ok(verdict) => Ok(Some(verdict)),
+            Err((failure, detail)) => {
+                self.scene.failed(step, Q::HOOK, filter.on_failure(), failure, &detail);
+                self.skip(turn);
+                match filter.on_failure() {
+                    OnFailure::Open => Ok(None),
+                    OnFailure::Closed => Err(Broken {
+                        filter: Arc::clone(&step.name),
+                        failure,
+                    }),
+                }
+            }
+        }
+    }
+
+    /// The guest is out of its place while it works, so that it goes with the future when that is dropped half-way.
+    async fn try_ask<Q: Question>(
+        &self,
+        turn: usize,
+        filter: &Arc<wasm::Filter>,
+        slot: usize,
+        question: Q,
+        home: &mut Option<Box<Message>>,
+        waited: &mut Duration,
+    ) -> wasm::Outcome<Q::Verdict> {
+        let cpu = filter.exchange_cpu().saturating_sub(self.turns.borrow()[turn].cpu);
+        if cpu.is_zero() {
+            return Err((Failure::Cpu, format!("over limits.exchange_cpu of {:?}", filter.exchange_cpu())));
+        }
+        let lease = self.turns.borrow_mut()[turn].lease.take();
+        let mut lease = match lease {
+            Some(lease) => lease,
+            None => self.lease(turn, filter, slot).await?,
+        };
+        let verdict = lease.ask(question, wasm::Loan { home, cpu }).await;
+        *waited = lease.waited();
+        let verdict = verdict?;
+        let metrics = lease.take_metrics();
+        if !metrics.is_empty() {
+            self.scene.counted(self.step(turn), metrics);
+        }
+        self.turns.borrow_mut()[turn].lease = Some(lease);
+        Ok(verdict)
+    }
+
+    async fn lease(&self, turn: usize, filter: &Arc<wasm::Filter>, slot: usize) -> wasm::Outcome<wasm::Lease> {
+        if let Some(breaker) = filter.breaker() {
+            match breaker.admit(Instant::now()) {
+                Admission::Pass => {}
+                Admission::Probe(probe) => self.turns.borrow_mut()[turn].probe = Some(probe),
+                Admission::Refused => return Err((Failure::Breaker, "it has failed too often".into())),
+            }
+        }
+        self.scene.guests(filter, slot).lease().await
+    }
+
+    fn tell_breaker(&self, turn: usize, filter: &wasm::Filter, now: Instant, failure: Option<Failure>) {
+        let Some(breaker) = filter.breaker() else { return };
+        let probe = self.turns.borrow_mut()[turn].probe.take();
+        match (failure, probe) {
+            (None, Some(probe)) => probe.succeeded(),
+            (None, None) => breaker.succeeded(now),
+            // Not called, so nothing was found out.
+            (Some(Failure::Breaker | Failure::NoInstance), _) => {}
+            (Some(_), Some(probe)) => probe.failed(now),
+            (Some(_), None) => breaker.failed(now),
+        }
+    }
+
+    async fn borrow(&self) -> Loan<'_> {
+        let message = std::future::poll_fn(|context| match self.message.borrow_mut().take() {
+            Some(message) => Poll::Ready(message),
+            None => {
+                self.waiting.borrow_mut().push(context.waker().clone());
+                Poll::Pending
+            }
+        });
+        Loan {
+            message: Some(message.await),
+            passage: self,
+        }
+    }
+
+    fn step(&self, turn: usize) -> &Step {
+        let Position { chain, step } = self.turns.borrow()[turn].at;
+        &self.scene.chains()[chain].steps[step]
+    }
+
+    fn add(&self, turn: Turn) -> usize {
+        let mut turns = self.turns.borrow_mut();
+        turns.push(turn);
+        self.to_come.set(turns.len());
+        turns.len() - 1
+    }
+
+    /// The filter of the last turn has no part in the exchange.
+    fn pop(&self) {
+        let mut turns = self.turns.borrow_mut();
+        turns.pop();
+        self.to_come.set(turns.len());
+    }
+
+    fn skip(&self, turn: usize) {
+        let mut turns = self.turns.borrow_mut();
+        turns[turn].is_skipped = true;
+        turns[turn].ahead = Hooks::default();
+    }
+
+    /// Charges the time since `clock` to one call; the end of one call is the start of the next.
+    fn lap(&self, step: &Step, hook: Hook, clock: &mut Instant) -> Duration {
+        let now = Instant::now();
+        let took = now - *clock;
+        self.scene.called(step, hook, took);
+        *clock = now;
+        took
+    }
+}
+
+impl Drop for Passage {
+    /// A guest between two hooks is as good as new: the next exchange begins anew.
+    fn drop(&mut self) {
+        let leases = self.turns.get_mut().drain(..).filter_map(|turn| turn.lease);
+        leases.for_each(wasm::Lease::put_back);
+    }
+}
+
+impl Turn {
+    fn new(at: Position, ahead: Hooks) -> Self {
+        Self {
+            at,
+            lease: None,
+            ahead,
+            cpu: Duration::ZERO,
+            probe: None,
+            is_skipped: false,
+        }
+    }
+}
+
+/// Asks the filters of a listener about a connection: the attributes that its exchanges begin with, or `None` when one
+/// refuses it.
+pub async fn admit(scene: Scene, message: Box<Message>) -> Option<Attributes> {
+    let passage = Passage::new(scene, message);
+    let mut clock = Instant::now();
+    for (chain, step) in passage.steps() {
+        let wants = match &passage.scene.chains()[chain].steps[step].kind {
+            StepKind::Wasm(filter, _) => filter.hooks().has(Hook::Connection),
+            StepKind::Native(_) => false,
+        };
+        if !wants {
+            continue;
+        }
+        let turn = passage.add(Turn::new(Position { chain, step }, Hooks::default()));
+        match passage.ask(turn, wasm::OnConnection, &mut clock).await {
+            Ok(Some(filter::Admission::Accept) | None) => {}
+            Ok(Some(filter::Admission::Refuse)) | Err(_) => return None,
+        }
+    }
+    let message = passage.message.take()?;
+    Some(message.attributes)
+}
