@@ -755,7 +755,7 @@ mod tests {
             ),
             ("tamis_filter_instances{filter=\"tenant\"}", 2.0),
             ("tamis_filter_memory_bytes{filter=\"tenant\"}", 131_072.0),
-            ("tamis_filter_replies_total{filter=\"tenant\"}", 2.0),
+            ("tamis_filter_replies_total{code=\"403\",filter=\"tenant\"}", 2.0),
             ("tamis_filter_log_dropped_total{filter=\"tenant\"}", 2.0),
             ("tamis_filter_custom_orders_total{filter=\"tenant\"}", 10.0),
             ("tamis_filter_custom_size_sum{filter=\"tenant\"}", 14.0),
@@ -782,7 +782,7 @@ mod tests {
             tally.listener(name);
             tally.request(route, 200, 0.1);
             tally.upstream_response(endpoint, 200, 0.1);
-            tally.filter_counter(filter, "x", 1);
+            tally.filter_counter(filter, "x", Vec::new(), 1);
         }
         let samples = parse(&encode(&[tally.report()], &facts()));
         assert_eq!(samples["tamis_ready"], 1.0);
@@ -800,13 +800,13 @@ mod tests {
     fn filters_that_disagree_about_a_name_do_not_spoil_the_text() {
         let mut tally = Tally::new();
         let (a, b, c) = (tally.filter("a"), tally.filter("b"), tally.filter("c"));
-        tally.filter_counter(a, "x", 1);
-        tally.filter_gauge(b, "x", 2.0); // another kind
-        tally.filter_counter(c, "x", 3); // agrees
-        tally.filter_histogram(a, "y", 1.0);
-        tally.filter_counter(b, "y_count", 1); // a sample of the histogram
-        tally.filter_counter(a, "z_sum", 1);
-        tally.filter_histogram(b, "z", 1.0); // would write over the counter
+        tally.filter_counter(a, "x", Vec::new(), 1);
+        tally.filter_gauge(b, "x", Vec::new(), 2.0); // another kind
+        tally.filter_counter(c, "x", Vec::new(), 3); // agrees
+        tally.filter_histogram(a, "y", Vec::new(), 1.0);
+        tally.filter_counter(b, "y_count", Vec::new(), 1); // a sample of the histogram
+        tally.filter_counter(a, "z_sum", Vec::new(), 1);
+        tally.filter_histogram(b, "z", Vec::new(), 1.0); // would write over the counter
         let samples = parse(&encode(&[tally.report()], &facts()));
         for (name, value) in [
             ("tamis_filter_custom_x{filter=\"a\"}", 1.0),

@@ -514,7 +514,7 @@ mod tests {
         tally.upstream_response(endpoint, 200, 0.1);
         tally.upstream_connections(endpoint, -1);
         tally.filter_call(filter, Hook::RequestHead, 0.1);
-        tally.filter_counter(filter, "x", 1);
+        tally.filter_counter(filter, "x", Vec::new(), 1);
 
         let report = tally.report();
         assert_eq!(names(&report), ["new/new", "new/<unmatched>", "new"]);
