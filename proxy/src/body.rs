@@ -15,30 +15,29 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::timer::Watchdog;
+use crate::upstream::{Download, Failure};
 
 /// One message's body.
 #[derive(Debug)]
 pub enum Body {
     Empty,
     Full(Bytes),
-    Incoming(Incoming),
+    /// An upstream's, as it comes.
+    Download(Download),
 }
 
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Failure;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         match &mut *self {
             Body::Empty => Poll::Ready(None),
             Body::Full(_) => match std::mem::replace(&mut *self, Body::Empty) {
                 Body::Full(bytes) if !bytes.is_empty() => Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 _ => Poll::Ready(None),
             },
-            Body::Incoming(incoming) => Pin::new(incoming).poll_frame(context),
+            Body::Download(download) => Pin::new(download).poll_frame(context),
         }
     }
 
@@ -46,7 +45,7 @@ impl HttpBody for Body {
         match self {
             Body::Empty => true,
             Body::Full(bytes) => bytes.is_empty(),
-            Body::Incoming(incoming) => incoming.is_end_stream(),
+            Body::Download(download) => download.is_end_stream(),
         }
     }
 
@@ -54,7 +53,7 @@ impl HttpBody for Body {
         match self {
             Body::Empty => SizeHint::with_exact(0),
             Body::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Body::Incoming(incoming) => incoming.size_hint(),
+            Body::Download(download) => download.size_hint(),
         }
     }
 }
@@ -115,11 +114,6 @@ impl RequestBody {
             waiting_since: None,
             watchdog: Watchdog::default(),
         }))
-    }
-
-    /// Whether it can be sent a second time.
-    pub fn is_empty(&self) -> bool {
-        matches!(self, Self::Empty)
     }
 }
 

@@ -135,6 +135,11 @@ impl Via {
         headers.append(header::VIA, self.entry.clone());
     }
 
+    /// What [`Via::append`] appends.
+    pub fn entry(&self) -> &HeaderValue {
+        &self.entry
+    }
+
     /// Whether the message was here before. Reads `received-protocol received-by [comment]`, comma-separated.
     pub fn seen(&self, headers: &HeaderMap) -> bool {
         let pseudonym = self.entry.as_bytes().split(|byte| *byte == b' ').next_back();
