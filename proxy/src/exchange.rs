@@ -215,7 +215,9 @@ impl Exchange {
         let Some(message) = &mut self.message else { return };
         let headers = &mut message.request.headers;
         hop::strip_request(headers);
-        headers.remove(header::EXPECT);
+        if self.expects_continue {
+            headers.remove(header::EXPECT);
+        }
         let host = headers.get(header::HOST).cloned();
         hop::forwarded(
             headers,

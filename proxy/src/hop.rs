@@ -4,7 +4,7 @@
 //! Connection nominated took away a field that the next hop, the origin or this proxy relies on. Both are idempotent:
 //! they run before the filters and again after the last one.
 //!
-//! Must not know: hyper, sockets, configuration. Framing fields are hyper's to write; here they are only kept from
+//! Must not know: hyper, sockets, configuration. Framing fields are hyper's and `h1`'s to write; here they are only kept from
 //! contradicting each other. Who makes a tunnel reads Upgrade before the strip and sets its own after the last one.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};

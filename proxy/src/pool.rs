@@ -42,9 +42,8 @@ impl Pools {
     pub fn sweep(&self, now: Instant) {
         for pool in self.clusters.borrow().values() {
             for idle in &pool.idle {
-                let keep = |idle: &Idle| {
-                    now.duration_since(idle.since) < pool.cluster.idle_timeout && idle.stream.is_quiet()
-                };
+                let keep =
+                    |idle: &Idle| now.duration_since(idle.since) < pool.cluster.idle_timeout && idle.stream.is_quiet();
                 idle.borrow_mut().retain(keep);
             }
         }

@@ -125,9 +125,19 @@ impl Call {
     }
 
     /// The response's body. The connection is kept, if it can be, as soon as that is whole.
-    pub fn into_download(self, head: &Head) -> Download {
-        let mut receiving = Receiving {
-            stream: Some(self.connection),
+    pub fn into_download(mut self, head: &Head) -> Download {
+        if let Framing::Sized(length) = head.framing
+            && length <= self.input.len() as u64
+        {
+            // The connection is free before the client has the response.
+            let body = self.input.split_to(length as usize);
+            if head.persistent && self.input.is_empty() && self.sending.is_complete() {
+                self.connection.put_back();
+            }
+            return Download::Whole(body);
+        }
+        Download::Streamed(Box::new(Receiving {
+            connection: Some(self.connection),
             sending: self.sending,
             decoder: Decoder::new(head.framing),
             input: self.input,
@@ -135,25 +145,7 @@ impl Call {
             buffer: BytesMut::new(),
             read_size: FIRST_READ,
             persistent: head.persistent,
-        };
-        let whole = match head.framing {
-            Framing::Sized(length) => usize::try_from(length).is_ok_and(|length| length <= receiving.input.len()),
-            Framing::Chunked | Framing::UntilClose => false,
-        };
-        if !whole {
-            return Download::Streamed(Box::new(receiving));
-        }
-        // The connection is free before the client has the response.
-        match receiving.decoder.decode(&mut receiving.input) {
-            Ok(Piece::Data(bytes)) => {
-                receiving.end();
-                Download::Whole(bytes)
-            }
-            _ => {
-                receiving.end();
-                Download::Whole(Bytes::new())
-            }
-        }
+        }))
     }
 
     /// What [`Failure::Unsent`] gives back.
@@ -229,7 +221,7 @@ impl HttpBody for Download {
 /// A response's body on its way, and the rest of its request.
 pub struct Receiving {
     /// `None` when it is back in its pool or cut.
-    stream: Option<Connection>,
+    connection: Option<Connection>,
     sending: Sending,
     decoder: Decoder,
     input: Bytes,
@@ -253,13 +245,13 @@ impl Receiving {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         let polled = self.poll_piece(context);
         if let Poll::Ready(Some(Err(_))) = polled {
-            self.stream = None;
+            self.connection = None;
         }
         polled
     }
 
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        if let Some(connection) = &mut self.stream
+        if let Some(connection) = &mut self.connection
             && let Poll::Ready(Err(failure)) = self.sending.poll(&mut connection.stream, context)
         {
             return Poll::Ready(Some(Err(failure)));
@@ -302,7 +294,9 @@ impl Receiving {
     }
 
     fn end(&mut self) {
-        let Some(connection) = self.stream.take() else { return };
+        let Some(connection) = self.connection.take() else {
+            return;
+        };
         // What is left belongs to no request (RFC 9112 9.2): a connection that carries it is of no more use. Neither is
         // one whose request was overtaken by its response.
         if self.persistent && self.input.is_empty() && self.sending.is_complete() {
@@ -311,7 +305,7 @@ impl Receiving {
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        let Some(connection) = &mut self.stream else {
+        let Some(connection) = &mut self.connection else {
             return Poll::Ready(Err(Failure::Broken(io::ErrorKind::NotConnected.into())));
         };
         let wanted = match self.decoder.left() {
@@ -329,7 +323,11 @@ impl Receiving {
             Err(error) => return Poll::Ready(Err(self.sending.cause(error))),
         };
         if read == 0 {
-            return Poll::Ready(self.decoder.close().map_err(|fault| self.sending.cause(io::Error::other(fault))));
+            return Poll::Ready(
+                self.decoder
+                    .close()
+                    .map_err(|fault| self.sending.cause(io::Error::other(fault))),
+            );
         }
         if read >= self.read_size {
             self.read_size = (self.read_size * 2).min(MAX_READ);

@@ -14,8 +14,8 @@ use super::{Fault, MAX_FIELDS};
 /// The head of a response; more is the upstream's fault. As generous as the default for clients (64 KiB).
 pub const MAX_HEAD: usize = 64 << 10;
 
-/// Room for what the proxy adds (Via, Date, Connection), so that the map need not grow.
-const ADDED_FIELDS: usize = 3;
+/// Room for what the proxy adds to nearly every response (Via), so that the map need not grow.
+const ADDED_FIELDS: usize = 1;
 
 /// What a response says before its body.
 #[derive(Debug)]
@@ -75,10 +75,12 @@ pub fn parse(input: &mut Bytes, method: &Method) -> Result<Parsed, Fault> {
     let mut headers = HeaderMap::with_capacity(response.headers.len() + ADDED_FIELDS);
     let mut facts = Facts::new(response.version == Some(1));
     for field in &*response.headers {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| httparse::Error::HeaderName)?;
+        let name = name_of(field.name)?;
+        if facts.note(&name, field.value)? == Whose::Connections {
+            continue;
+        }
         let value =
             HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).map_err(|_| httparse::Error::HeaderValue)?;
-        facts.note(&name, &value)?;
         headers.append(name, value);
     }
     if let Lengths::Repeated(length) = facts.lengths {
@@ -103,11 +105,30 @@ pub fn ends_a_head(bytes: &[u8], seen: usize) -> bool {
 
 /// RFC 9112 2.2 allows LF for CRLF; who takes it differs from who does not about where a head ends.
 fn refuse_bare_line_feeds(head: &[u8]) -> Result<(), Fault> {
-    let bare = |at: usize| at == 0 || head[at - 1] != b'\r';
-    if memchr::memchr_iter(b'\n', head).any(bare) {
-        return Err(Fault::LineEnd);
+    // Without an early return the compiler looks at many bytes at once.
+    let mut bare = false;
+    for (byte, before) in head.iter().skip(1).zip(head) {
+        bare |= (*byte == b'\n') & (*before != b'\r');
     }
-    Ok(())
+    if bare { Err(Fault::LineEnd) } else { Ok(()) }
+}
+
+/// The name of a field. Those that nearly every response has are told by their usual spelling first: `HeaderName`
+/// hashes and folds each byte, which took 3 % of a small request.
+fn name_of(name: &str) -> Result<HeaderName, Fault> {
+    Ok(match name {
+        "Date" => header::DATE,
+        "ETag" => header::ETAG,
+        "Vary" => header::VARY,
+        "Server" => header::SERVER,
+        "Connection" => header::CONNECTION,
+        "Content-Type" => header::CONTENT_TYPE,
+        "Cache-Control" => header::CACHE_CONTROL,
+        "Last-Modified" => header::LAST_MODIFIED,
+        "Content-Length" => header::CONTENT_LENGTH,
+        "Transfer-Encoding" => header::TRANSFER_ENCODING,
+        other => HeaderName::from_bytes(other.as_bytes()).map_err(|_| httparse::Error::HeaderName)?,
+    })
 }
 
 /// What the fields say about the message and its connection.
@@ -127,6 +148,14 @@ enum Lengths {
     Repeated(u64),
 }
 
+/// Whom a field is for.
+#[derive(PartialEq, Eq)]
+enum Whose {
+    Messages,
+    /// It says how the connection goes on and nothing else, so it ends here (RFC 9110 7.6.1).
+    Connections,
+}
+
 impl Facts {
     fn new(is_current: bool) -> Self {
         Self {
@@ -138,19 +167,22 @@ impl Facts {
     }
 
     #[inline]
-    fn note(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<(), Fault> {
+    fn note(&mut self, name: &HeaderName, value: &[u8]) -> Result<Whose, Fault> {
         if *name == header::CONTENT_LENGTH {
-            self.note_lengths(value.as_bytes())?;
+            self.note_lengths(value)?;
         } else if *name == header::CONNECTION {
-            self.closes |= members(value.as_bytes()).any(|option| option.eq_ignore_ascii_case(b"close"));
+            if value == b"keep-alive" {
+                return Ok(Whose::Connections);
+            }
+            self.closes |= members(value).any(|option| option.eq_ignore_ascii_case(b"close"));
         } else if *name == header::TRANSFER_ENCODING {
             // RFC 9112 6.1: only what TE asked for, never twice, and nothing at all in HTTP/1.0.
-            if self.is_chunked || !self.is_current || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            if self.is_chunked || !self.is_current || !value.eq_ignore_ascii_case(b"chunked") {
                 return Err(Fault::Coding);
             }
             self.is_chunked = true;
         }
-        Ok(())
+        Ok(Whose::Messages)
     }
 
     fn note_lengths(&mut self, value: &[u8]) -> Result<(), Fault> {
@@ -329,6 +361,44 @@ mod tests {
         };
         let lengths: Vec<_> = head.headers.get_all("content-length").iter().collect();
         assert_eq!(lengths, ["5"]);
+    }
+
+    #[test]
+    fn the_usual_names_are_themselves() {
+        let usual = [
+            "Date",
+            "ETag",
+            "Vary",
+            "Server",
+            "Connection",
+            "Content-Type",
+            "Cache-Control",
+            "Last-Modified",
+            "Content-Length",
+            "Transfer-Encoding",
+            "X-Other",
+        ];
+        for name in usual {
+            assert_eq!(
+                name_of(name),
+                Ok(HeaderName::from_bytes(name.as_bytes()).unwrap()),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_connection_says_of_itself_ends_here() {
+        let fields = |connection: &str| {
+            let bytes = format!("HTTP/1.1 200 OK\r\nConnection: {connection}\r\nContent-Length: 0\r\n\r\n");
+            let Ok(Parsed::Final(head)) = parse(&mut Bytes::from(bytes), &Method::GET) else {
+                panic!("a head")
+            };
+            head.headers.keys().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(fields("keep-alive"), ["content-length"]);
+        // What else is nominated goes with the rest of what belongs to one hop.
+        assert_eq!(fields("keep-alive, x-a"), ["connection", "content-length"]);
     }
 
     #[test]
