@@ -29,6 +29,9 @@ const SHARED_VOCABULARY: [&str; 3] = ["chain", "filter", "head"];
 /// The only foreign crates that the shared vocabulary may name.
 const SHARED_CRATES: [&str; 2] = ["bytes", "http"];
 
+/// The only foreign crates that the codec towards upstreams may name.
+const CODEC_CRATES: [&str; 4] = ["bytes", "http", "httparse", "memchr"];
+
 /// The data plane's only module for hyper's server types, and the control plane's with an HTTP server of its own.
 const HYPER_SERVER: [&str; 3] = ["admin", "demo", "gateway"];
 
@@ -169,6 +172,31 @@ fn the_shared_vocabulary_names_no_engine() {
         let foreign = crates.iter().find(|name| begins(path, name))?;
         let wrong = SHARED_VOCABULARY.contains(&module) && !SHARED_CRATES.contains(&foreign.as_str());
         wrong.then(|| format!("{SHARED_VOCABULARY:?} name no foreign crate but {SHARED_CRATES:?}"))
+    });
+}
+
+/// The codec reads and writes memory: whoever has the sockets, the clock and the settings calls it.
+#[test]
+fn the_codec_names_no_engine() {
+    let manifest = fs::read_to_string(root().join("proxy/Cargo.toml")).expect("the proxy has a manifest");
+    let crates = dependencies(&manifest);
+    refuse_paths(|module, path| {
+        if module != "h1" {
+            return None;
+        }
+        let foreign = crates
+            .iter()
+            .any(|name| begins(path, name) && !CODEC_CRATES.contains(&name.as_str()));
+        let ours = begins(path, "crate") && !begins(path, "crate::h1");
+        (foreign || ours).then(|| format!("h1 names no other module, and no foreign crate but {CODEC_CRATES:?}"))
+    });
+}
+
+#[test]
+fn nobody_names_hypers_client() {
+    refuse_paths(|_, path| {
+        let wrong = begins(path, "hyper::client") || begins(path, "hyper_util::client");
+        wrong.then(|| "upstreams are spoken to by `upstream`".to_owned())
     });
 }
 

@@ -21,13 +21,15 @@ use crate::filter::Reply;
 use crate::passage::Passage;
 use crate::stage::{Cut, Filtered, Side};
 use crate::timer::Watchdog;
+use crate::upstream::{Download, Failure};
 
 /// A response's body.
 #[derive(Debug)]
 pub enum Body {
     Empty,
     Full(Bytes),
-    Incoming(Incoming),
+    /// An upstream's, as it comes.
+    Download(Download),
     /// Behind a filter's stage.
     Filtered(Box<Filtered<BodyFault>>),
 }
@@ -35,7 +37,7 @@ pub enum Body {
 /// Why a response's body ends before its end.
 #[derive(Debug)]
 pub enum BodyFault {
-    Upstream(hyper::Error),
+    Upstream(Failure),
     Filter(Broken),
     /// A filter has ended the exchange.
     Replied,
@@ -44,7 +46,7 @@ pub enum BodyFault {
 impl fmt::Display for BodyFault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Upstream(error) => error.fmt(formatter),
+            Self::Upstream(failure) => failure.fmt(formatter),
             Self::Filter(broken) => write!(formatter, "filter `{}`: {}", broken.filter, broken.failure.as_str()),
             Self::Replied => formatter.write_str("a filter has ended the exchange"),
         }
@@ -54,7 +56,7 @@ impl fmt::Display for BodyFault {
 impl std::error::Error for BodyFault {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Upstream(error) => error.source(),
+            Self::Upstream(failure) => failure.source(),
             Self::Filter(_) | Self::Replied => None,
         }
     }
@@ -92,7 +94,7 @@ impl HttpBody for Body {
                 Body::Full(bytes) if !bytes.is_empty() => Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 _ => Poll::Ready(None),
             },
-            Body::Incoming(incoming) => Pin::new(incoming)
+            Body::Download(download) => Pin::new(download)
                 .poll_frame(context)
                 .map(|frame| frame.map(|frame| frame.map_err(BodyFault::Upstream))),
             Body::Filtered(filtered) => filtered
@@ -105,7 +107,7 @@ impl HttpBody for Body {
         match self {
             Body::Empty => true,
             Body::Full(bytes) => bytes.is_empty(),
-            Body::Incoming(incoming) => incoming.is_end_stream(),
+            Body::Download(download) => download.is_end_stream(),
             Body::Filtered(filtered) => filtered.is_over(),
         }
     }
@@ -114,7 +116,7 @@ impl HttpBody for Body {
         match self {
             Body::Empty => SizeHint::with_exact(0),
             Body::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Body::Incoming(incoming) => incoming.size_hint(),
+            Body::Download(download) => download.size_hint(),
             Body::Filtered(_) => SizeHint::default(),
         }
     }
@@ -221,11 +223,6 @@ impl RequestBody {
     /// Whether there is nothing of it, not even a length of zero that a filter gave it.
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
-    }
-
-    /// Whether a filter stands in its way, or has changed it: its length is no more the one that the client gave.
-    pub fn is_changed(&self) -> bool {
-        matches!(self, Self::Full(_) | Self::Held(_) | Self::Filtered(_))
     }
 
     /// Puts a filter's stage in the way; without effect where there is nothing to filter.

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -22,6 +22,7 @@ use crate::chain::Broken;
 use crate::connection::Connection;
 use crate::filter::{HeldVerdict, Hook, Outcome, OverMax, ReadBody, Reply, Verdict};
 use crate::guard::{self, Admitted};
+use crate::h1::{self, RequestLines};
 use crate::head::{Clusters, Facts, Message, RequestHead, ResponseHead, Stage};
 use crate::hop;
 use crate::native::REQUEST_ID;
@@ -31,6 +32,7 @@ use crate::reply::{self, Error, Kind};
 use crate::route::Target;
 use crate::snapshot::{Action, Choice, Listener, Redirect};
 use crate::telemetry::record::Record;
+use crate::upstream::{Call, Failure};
 use crate::wire::Expired;
 use crate::worker::{Pinned, Scene};
 
@@ -112,8 +114,6 @@ pub struct Exchange {
 struct Upstream {
     pool: Rc<ClusterPool>,
     endpoint: usize,
-    /// Kept until the response has been read, then pooled.
-    connection: Option<pool::Connection>,
     time_to_head: Option<Duration>,
 }
 
@@ -252,7 +252,9 @@ impl Exchange {
         let Some(message) = &mut *message else { return };
         let headers = &mut message.request.headers;
         hop::strip_request(headers);
-        headers.remove(header::EXPECT);
+        if self.expects_continue {
+            headers.remove(header::EXPECT);
+        }
         let host = headers.get(header::HOST).cloned();
         hop::forwarded(
             headers,
@@ -345,14 +347,13 @@ impl Exchange {
     }
 
     /// Sends the request to an endpoint of the cluster and waits for the head of its response.
-    async fn forward(&mut self, pool: Rc<ClusterPool>, body: RequestBody) -> Result<Body, Error> {
-        let connection = Rc::clone(&self.connection);
-        let mut request = self.upstream_request(body)?;
+    async fn forward(&mut self, pool: Rc<ClusterPool>, mut body: RequestBody) -> Result<Body, Error> {
+        self.passage.set_stage(Stage::Sent);
         let mut tried = None;
         loop {
-            let upstream = self.pick(&pool, tried)?;
-            let mut sender = match self.connected(&upstream).await {
-                Ok(sender) => sender,
+            let mut upstream = self.pick(&pool, tried)?;
+            let connection = match self.connected(&upstream).await {
+                Ok(connection) => connection,
                 // Nothing was sent: another endpoint may have it, once.
                 Err(error)
                     if tried.is_none() && error.kind != Kind::RouteTimeout && pool.cluster.endpoints.len() > 1 =>
@@ -362,13 +363,14 @@ impl Exchange {
                 }
                 Err(error) => return Err(error),
             };
-            let reused = sender.reused;
+            let reused = connection.reused;
+            let mut call = self.call(connection, body)?;
             let sent = Instant::now();
-            let response = match self.send(&upstream, &mut sender, request, sent).await {
-                Ok(Sent::Response(response)) => response,
+            let head = match self.send(&upstream, &mut call, sent).await {
+                Ok(Sent::Answered(head)) => head,
                 // The peer closed an idle connection before it took anything of this request.
-                Ok(Sent::Unsent(returned)) if reused => {
-                    request = returned;
+                Ok(Sent::Nothing) if reused => {
+                    body = call.into_body();
                     continue;
                 }
                 failed => {
@@ -378,11 +380,13 @@ impl Exchange {
                 }
             };
             let waited = sent.elapsed();
-            connection
-                .worker
-                .upstream_answered(&upstream.pool, upstream.endpoint, response.status(), waited);
-            self.upstream = Some(upstream.answered(sender, waited));
-            return self.accept(response);
+            let worker = &self.connection.worker;
+            worker.upstream_answered(&upstream.pool, upstream.endpoint, head.status, waited);
+            upstream.time_to_head = Some(waited);
+            self.upstream = Some(upstream);
+            let download = call.into_download(&head);
+            self.accept(head);
+            return Ok(Body::Download(download));
         }
     }
 
@@ -395,28 +399,18 @@ impl Exchange {
         RequestBody::new(incoming, upload, timeout)
     }
 
-    fn upstream_request(&mut self, body: RequestBody) -> Result<Request<RequestBody>, Error> {
-        let worker = &self.connection.worker;
-        let needs_request = self.passage.needs_request();
-        let mut message = self.passage.message();
-        let Some(message) = &mut *message else {
+    fn call(&self, connection: pool::Connection, body: RequestBody) -> Result<Call, Error> {
+        let message = self.passage.message();
+        let Some(message) = &*message else {
             return Err(Kind::Reset.into());
         };
-        message.stage = Stage::Sent;
-        if body.is_changed() {
-            // Its length is the body's to say now.
-            message.request.headers.remove(header::CONTENT_LENGTH);
-            message.request.headers.remove(header::TRANSFER_ENCODING);
-        }
-        let mut request = Request::new(body);
-        *request.method_mut() = message.request.method.clone();
-        *request.uri_mut() = Uri::from(message.request.target.clone());
-        *request.headers_mut() = match needs_request {
-            true => message.request.headers.clone(),
-            false => std::mem::take(&mut message.request.headers),
+        let lines = RequestLines {
+            method: &message.request.method,
+            target: &message.request.target,
+            headers: &message.request.headers,
+            via: self.connection.worker.via.entry(),
         };
-        worker.via.append(request.headers_mut());
-        Ok(request)
+        Ok(Call::new(connection, &lines, body))
     }
 
     fn pick(&mut self, pool: &Rc<ClusterPool>, tried: Option<usize>) -> Result<Upstream, Error> {
@@ -429,7 +423,6 @@ impl Exchange {
         Ok(Upstream {
             pool: Rc::clone(pool),
             endpoint,
-            connection: None,
             time_to_head: None,
         })
     }
@@ -458,20 +451,14 @@ impl Exchange {
     }
 
     /// Waits for the response's head. While a body is being sent, the wait begins anew with each piece of it.
-    async fn send(
-        &self,
-        upstream: &Upstream,
-        connection: &mut pool::Connection,
-        request: Request<RequestBody>,
-        sent: Instant,
-    ) -> Result<Sent, Error> {
+    async fn send(&self, upstream: &Upstream, call: &mut Call, sent: Instant) -> Result<Sent, Error> {
         let patience = upstream.pool.cluster.read_timeout;
         let mut progress = (0, sent);
-        let mut answer = std::pin::pin!(connection.sender.try_send_request(request));
+        let mut answer = std::future::poll_fn(|context| call.poll_head(context));
         let answered = loop {
             let until = progress.1 + patience;
             let earliest = self.deadline.map_or(until, |deadline| deadline.min(until));
-            if let Some(answered) = self.connection.watchdog.watch(Some(earliest), answer.as_mut()).await {
+            if let Some(answered) = self.connection.watchdog.watch(Some(earliest), &mut answer).await {
                 break answered;
             }
             let uploaded = self.upload.as_ref().map_or(0, |upload| upload.bytes.get());
@@ -484,24 +471,21 @@ impl Exchange {
             progress = (uploaded, Instant::now());
         };
         match answered {
-            Ok(response) => Ok(Sent::Response(response)),
-            Err(mut error) => match error.take_message() {
-                Some(request) => Ok(Sent::Unsent(request)),
-                None => Err(self.send_failed(upstream, &error.into_error())),
-            },
+            Ok(head) => Ok(Sent::Answered(head)),
+            Err(Failure::Unsent) => Ok(Sent::Nothing),
+            Err(failure) => Err(self.send_failed(upstream, &failure)),
         }
     }
 
-    fn send_failed(&self, upstream: &Upstream, error: &hyper::Error) -> Error {
+    fn send_failed(&self, upstream: &Upstream, failure: &Failure) -> Error {
         if let Some(fault) = self.upload.as_ref().and_then(|upload| upload.fault.get()) {
             return Kind::Upload(fault).into();
         }
-        let kind = if error.is_parse() || error.is_user() {
-            Kind::Protocol
-        } else {
-            Kind::Reset
+        let kind = match failure {
+            Failure::Unsent | Failure::Broken(_) => Kind::Reset,
+            Failure::Malformed(_) | Failure::Upload => Kind::Protocol,
         };
-        self.upstream_failed(upstream, kind, chain_of(error))
+        self.upstream_failed(upstream, kind, failure)
     }
 
     fn upstream_failed(&self, upstream: &Upstream, kind: Kind, detail: impl std::fmt::Display) -> Error {
@@ -512,29 +496,23 @@ impl Exchange {
     }
 
     /// Takes over the head of an upstream's response.
-    fn accept(&mut self, response: Response<Incoming>) -> Result<Body, Error> {
-        let (mut parts, body) = response.into_parts();
-        if let Some(detail) = unfit(&parts) {
-            return Err(match self.upstream.take() {
-                Some(upstream) => self.upstream_failed(&upstream, Kind::Protocol, detail),
-                None => Kind::Protocol.into(),
-            });
-        }
-        hop::strip_response(&mut parts.headers);
+    fn accept(&mut self, mut head: h1::Head) {
+        hop::strip_response(&mut head.headers);
+        let needs_request = self.passage.needs_request();
         if let Some(message) = &mut *self.passage.message() {
+            if !needs_request {
+                // Nobody will read the request's fields any more; its bytes are free for the next one.
+                message.request.headers = http::HeaderMap::new();
+            }
             message.response = Some(ResponseHead {
-                status: parts.status,
-                headers: parts.headers,
+                status: head.status,
+                headers: head.headers,
             });
         }
-        Ok(Body::Incoming(body))
     }
 
-    /// Makes `reply` the answer. An upstream's response, if there was one, is dropped with its connection.
+    /// Makes `reply` the answer. An upstream's response, if there was one, is dropped with the body that this replaces.
     fn local(&mut self, reply: Reply) -> Body {
-        if let Some(upstream) = &mut self.upstream {
-            upstream.connection = None;
-        }
         if let Some(message) = &mut *self.passage.message() {
             message.response = Some(ResponseHead {
                 status: reply.status,
@@ -648,7 +626,7 @@ impl Exchange {
             };
         }
         let headers = response.headers_mut();
-        if !matches!(body, Body::Incoming(_)) || self.hides_length {
+        if !matches!(body, Body::Download(_)) || self.hides_length {
             headers.remove(header::CONTENT_LENGTH);
         }
         self.connection.worker.via.append(headers);
@@ -661,15 +639,6 @@ impl Exchange {
             exchange: Some(self),
             waiting_since: None,
         })
-    }
-
-    /// Its response was handed over whole, so the upstream's connection can serve the next request.
-    fn put_back(&mut self, now: Instant) {
-        if let Some(upstream) = &mut self.upstream
-            && let Some(connection) = upstream.connection.take()
-        {
-            upstream.pool.put_back(upstream.endpoint, connection, now);
-        }
     }
 
     /// An answer that overtakes its request leaves bytes that nobody will read (RFC 9112 9.3): neither connection can
@@ -776,9 +745,6 @@ impl Drop for Exchange {
             };
         }
         let now = Instant::now();
-        if self.complete && !self.is_overtaken() {
-            self.put_back(now);
-        }
         let duration = now.duration_since(self.started);
         let series = self.pinned.series(&self.connection.worker, self.listener, self.route);
         self.connection
@@ -800,12 +766,6 @@ impl Upstream {
     fn label(&self) -> &str {
         &self.pool.cluster.endpoints[self.endpoint].label
     }
-
-    fn answered(mut self, connection: pool::Connection, waited: Duration) -> Self {
-        self.connection = Some(connection);
-        self.time_to_head = Some(waited);
-        self
-    }
 }
 
 impl Drop for Upstream {
@@ -816,9 +776,9 @@ impl Drop for Upstream {
 
 /// What came of sending a request to one connection.
 enum Sent {
-    Response(Response<Incoming>),
+    Answered(h1::Head),
     /// Not a byte of it was taken.
-    Unsent(Request<RequestBody>),
+    Nothing,
 }
 
 impl From<Broken> for Error {
@@ -879,20 +839,6 @@ fn judge(
         return Err(Kind::Loop.into());
     }
     Ok(admitted)
-}
-
-/// What makes a response one that is not forwarded although hyper could read it.
-fn unfit(parts: &http::response::Parts) -> Option<&'static str> {
-    let mut codings = parts.headers.get_all(header::TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        _ if parts.status == StatusCode::SWITCHING_PROTOCOLS => Some("an upgrade that nobody asked for"),
-        (None, _) => None,
-        // RFC 9112 6.3: a message with both is an attempt to smuggle another one.
-        (Some(_), _) if parts.headers.contains_key(header::CONTENT_LENGTH) => Some("a length beside a transfer coding"),
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => None,
-        // RFC 9112 6.1: a coding that was not asked for by TE.
-        _ => Some("a transfer coding other than chunked"),
-    }
 }
 
 fn root() -> PathAndQuery {

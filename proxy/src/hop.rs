@@ -4,7 +4,7 @@
 //! Connection nominated took away a field that the next hop, the origin or this proxy relies on. Both are idempotent:
 //! they run before the filters and again after the last one.
 //!
-//! Must not know: hyper, sockets, configuration. Framing fields are hyper's to write; here they are only kept from
+//! Must not know: hyper, sockets, configuration. Framing fields are hyper's and `h1`'s to write; here they are only kept from
 //! contradicting each other. Who makes a tunnel reads Upgrade before the strip and sets its own after the last one.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -133,6 +133,11 @@ impl Via {
     /// Says 1.1 for an HTTP/1.0 client too: the protocol that Tamis speaks on both sides.
     pub fn append(&self, headers: &mut HeaderMap) {
         headers.append(header::VIA, self.entry.clone());
+    }
+
+    /// What [`Via::append`] appends.
+    pub fn entry(&self) -> &HeaderValue {
+        &self.entry
     }
 
     /// Whether the message was here before. Reads `received-protocol received-by [comment]`, comma-separated.

@@ -11,7 +11,8 @@
 //! 6. [`hop`] removes hop-by-hop fields and sets `x-forwarded-*`.
 //! 7. [`chain`] walks the request forward through the listener's filters and then the route's: native ones
 //!    ([`native`]) and components ([`wasm`]) alike, all on one [`head::Message`]. The first reply ends the walk.
-//! 8. [`cluster`] picks an endpoint, [`pool`] gives a connection to it, the [`body`] streams through.
+//! 8. [`cluster`] picks an endpoint, [`pool`] gives a connection to it, [`upstream`] sends the request and reads the
+//!    response, both of which are bytes in [`h1`]; the [`body`] streams through.
 //! 9. The response head walks [`chain`] in reverse: only filters whose request half ran, for every answer.
 //! 10. Errors, wherever they come from, become an answer in [`reply`].
 //! 11. The response's body streams to the client; with its last byte the exchange is dropped, which counts it and
@@ -25,7 +26,8 @@
 //! share one atomic pointer, and commands that are never sent per request.
 //!
 //! What is deliberately absent: the data plane does not know `tamis_config`; only [`wasm`] names wasmtime; only
-//! [`gateway`] names hyper's server types on the data plane; nothing points back at `gateway`, `server` or `main`;
+//! [`gateway`] names hyper's server types on the data plane, and nobody hyper's client; [`h1`] knows no socket, clock or
+//! engine; nothing points back at `gateway`, `server` or `main`;
 //! `filter`, `chain` and `head` know no engine, no socket and no runtime.
 
 #![forbid(unsafe_code)]
@@ -43,6 +45,7 @@ pub mod exchange;
 pub mod filter;
 pub mod gateway;
 pub mod guard;
+pub mod h1;
 pub mod head;
 pub mod hop;
 pub mod listener;
@@ -65,6 +68,7 @@ pub mod stream;
 pub mod telemetry;
 pub mod tick;
 pub mod timer;
+pub mod upstream;
 pub mod wasm;
 pub mod watch;
 pub mod wire;

@@ -11,15 +11,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Method, StatusCode};
 use http_body::Body as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::body::RequestBody;
 use crate::cluster::Cluster;
+use crate::h1::{Head, RequestLines};
 use crate::permits::Permit;
-use crate::pool::{self, ClusterPool};
+use crate::pool::ClusterPool;
+use crate::upstream::{Call, Download, Failure};
 use crate::worker::Worker;
 
 /// Pieces of an answer that wait for the guest; further ones wait in the kernel.
@@ -110,7 +112,7 @@ pub async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Place
     }
 }
 
-/// What a call came to, before its deadline.
+/// Performs one order, unless nobody waits for it any more: its client left, or its hook was ended.
 async fn perform(worker: Rc<Worker>, placed: Placed) {
     let Placed {
         order,
@@ -119,12 +121,11 @@ async fn perform(worker: Rc<Worker>, placed: Placed) {
         mut reply,
         permit: _permit,
     } = placed;
-    // A guest that is gone (its client left, its hook was ended) wants no answer, and its call ends here.
     let sent = tokio::select! {
-        sent = tokio::time::timeout_at(deadline, send(&worker, order, body)) => sent.unwrap_or(Err(Failed::TimedOut)),
+        sent = tokio::time::timeout_at(deadline, send(&worker, &order, body)) => sent.unwrap_or(Err(Failed::TimedOut)),
         () = reply.closed() => return,
     };
-    let (response, answered) = match sent {
+    let (head, answer) = match sent {
         Ok(sent) => sent,
         Err(failed) => {
             // Whoever asked may be gone by now.
@@ -132,114 +133,115 @@ async fn perform(worker: Rc<Worker>, placed: Placed) {
             return;
         }
     };
-    let (parts, body) = response.into_parts();
     let (pieces, incoming) = mpsc::channel(PIECES);
     let head = Incoming {
-        status: parts.status,
-        headers: parts.headers,
+        status: head.status,
+        headers: head.headers,
         body: incoming,
     };
     if reply.send(Ok(head)).is_ok() {
-        relay(body, answered, deadline, pieces).await;
+        relay(answer, deadline, pieces).await;
     }
 }
 
-/// The call's place at its endpoint, and the connection that it used.
-struct Answered {
-    pool: Rc<ClusterPool>,
-    endpoint: usize,
-    connection: Option<pool::Connection>,
+/// An answer's body, and the call's place at its endpoint.
+struct Answer {
+    body: Download,
+    _turn: Turn,
 }
 
-impl Drop for Answered {
+struct Turn {
+    pool: Rc<ClusterPool>,
+    endpoint: usize,
+}
+
+impl Turn {
+    fn begin(pool: &Rc<ClusterPool>, endpoint: usize) -> Self {
+        pool.turns.begin(endpoint);
+        Self {
+            pool: Rc::clone(pool),
+            endpoint,
+        }
+    }
+}
+
+impl Drop for Turn {
     fn drop(&mut self) {
         self.pool.turns.end(self.endpoint);
     }
 }
 
-async fn send(worker: &Worker, order: Order, body: Bytes) -> Result<(Response<hyper::body::Incoming>, Answered), Failed> {
+async fn send(worker: &Worker, order: &Order, body: Bytes) -> Result<(Head, Answer), Failed> {
     let pool = worker.upstreams(&order.cluster);
+    let mut body = match body.is_empty() {
+        true => RequestBody::Empty,
+        false => RequestBody::Full(body),
+    };
     let mut tried = None;
-    let mut request = request(worker, order, body);
     loop {
         let endpoint = pool.turns.pick(pool.cluster.balancing, tried, || worker.random());
         let endpoint = endpoint.ok_or(Failed::Unreachable)?;
-        pool.turns.begin(endpoint);
-        let mut answered = Answered {
-            pool: Rc::clone(&pool),
-            endpoint,
-            connection: None,
-        };
+        let turn = Turn::begin(&pool, endpoint);
         let connected = match pool.idle(endpoint) {
             Some(idle) => Ok(idle),
             None => pool.connect(endpoint).await,
         };
-        let mut connection = match connected {
+        let connection = match connected {
             Ok(connection) => connection,
             Err(error) => {
                 worker.upstream_failed(&pool, endpoint, "connect_failed");
                 tracing::debug!(cluster = pool.cluster.name, %error, "an outbound call found no way");
-                match tried {
-                    // Nothing was sent: another endpoint may have it, once.
-                    None if pool.cluster.endpoints.len() > 1 => tried = Some(endpoint),
-                    _ => return Err(Failed::Unreachable),
+                // Nothing was sent: another endpoint may have it, once.
+                if tried.is_some() || pool.cluster.endpoints.len() == 1 {
+                    return Err(Failed::Unreachable);
                 }
+                tried = Some(endpoint);
                 continue;
             }
         };
-        let (reused, sent) = (connection.reused, Instant::now());
-        match connection.sender.try_send_request(request).await {
-            Ok(response) => {
-                worker.upstream_answered(&pool, endpoint, response.status(), sent.elapsed());
-                answered.connection = Some(connection);
-                return Ok((response, answered));
+        let (reused, since) = (connection.reused, Instant::now());
+        let mut call = Call::new(connection, &lines(worker, order), body);
+        match std::future::poll_fn(|context| call.poll_head(context)).await {
+            Ok(head) => {
+                worker.upstream_answered(&pool, endpoint, head.status, since.elapsed());
+                let body = call.into_download(&head);
+                return Ok((head, Answer { body, _turn: turn }));
             }
-            Err(mut error) => match error.take_message() {
-                // The peer closed an idle connection before it took anything of this request.
-                Some(returned) if reused => request = returned,
-                _ => {
-                    worker.upstream_failed(&pool, endpoint, "reset");
-                    return Err(Failed::Broken);
-                }
-            },
+            // The peer closed an idle connection before it took anything of this request.
+            Err(Failure::Unsent) if reused => body = call.into_body(),
+            Err(failure) => {
+                worker.upstream_failed(&pool, endpoint, "upstream_reset");
+                tracing::debug!(cluster = pool.cluster.name, %failure, "an outbound call broke off");
+                return Err(Failed::Broken);
+            }
         }
     }
 }
 
-fn request(worker: &Worker, order: Order, body: Bytes) -> Request<RequestBody> {
-    let body = if body.is_empty() {
-        RequestBody::Empty
-    } else {
-        RequestBody::Full(body)
-    };
-    let mut request = Request::new(body);
-    *request.method_mut() = order.method;
-    *request.uri_mut() = Uri::from(order.target);
-    *request.headers_mut() = order.headers;
-    // A call that comes back to this process is a loop, found out like any other.
-    worker.via.append(request.headers_mut());
-    request
+/// A call that comes back to this process is a loop, found out by its Via field like any other.
+fn lines<'a>(worker: &'a Worker, order: &'a Order) -> RequestLines<'a> {
+    RequestLines {
+        method: &order.method,
+        target: &order.target,
+        headers: &order.headers,
+        via: worker.via.entry(),
+    }
 }
 
-/// Hands the body over, piece by piece, as the guest takes it; then the connection can serve another call.
-async fn relay(
-    mut body: hyper::body::Incoming,
-    mut answered: Answered,
-    deadline: Instant,
-    pieces: mpsc::Sender<Result<Bytes, Failed>>,
-) {
+/// Hands the body over, piece by piece, as the guest takes it.
+async fn relay(mut answer: Answer, deadline: Instant, pieces: mpsc::Sender<Result<Bytes, Failed>>) {
     loop {
-        let next = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context));
+        let next = std::future::poll_fn(|context| Pin::new(&mut answer.body).poll_frame(context));
         let piece = tokio::select! {
             next = tokio::time::timeout_at(deadline, next) => match next {
                 Err(_) => Err(Failed::TimedOut),
+                Ok(None) => return,
                 Ok(Some(Err(_))) => Err(Failed::Broken),
                 Ok(Some(Ok(frame))) => match frame.into_data() {
                     Ok(piece) => Ok(piece),
                     // Trailers are not handed on.
                     Err(_) => continue,
                 },
-                Ok(None) => break,
             },
             () = pieces.closed() => return,
         };
@@ -247,8 +249,5 @@ async fn relay(
         if pieces.send(piece).await.is_err() || failed {
             return;
         }
-    }
-    if let Some(connection) = answered.connection.take() {
-        answered.pool.put_back(answered.endpoint, connection, Instant::now());
     }
 }

@@ -1,8 +1,8 @@
 //! A worker's connections to upstream endpoints.
 //!
-//! Data plane; one thread only. Each connection is a hyper client with a task of its own, which notices when the peer
-//! closes it or speaks out of turn; such a connection is never handed out again. The one that was used last is used
-//! next. Nothing here chooses an endpoint.
+//! Data plane; one thread only. An idle connection has no task and no buffer: before it is handed out, and once in every
+//! sweep, it is asked whether the peer has closed it or spoken out of turn; such a connection is never used again. The
+//! one that was used last is used next. Nothing here chooses an endpoint or reads HTTP.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
@@ -10,18 +10,11 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::body::RequestBody;
 use crate::cluster::{Cluster, Turns};
 use crate::stream::Stream;
 use crate::telemetry::metrics::EndpointSeries;
-
-/// The head of a response; more is the upstream's fault. As generous as the default for clients (64 KiB).
-const MAX_RESPONSE_HEAD: usize = 64 << 10;
 
 /// Everything that one worker keeps for upstreams.
 #[derive(Default)]
@@ -49,9 +42,8 @@ impl Pools {
     pub fn sweep(&self, now: Instant) {
         for pool in self.clusters.borrow().values() {
             for idle in &pool.idle {
-                let keep = |idle: &Idle| {
-                    !idle.connection.sender.is_closed() && now.duration_since(idle.since) < pool.cluster.idle_timeout
-                };
+                let keep =
+                    |idle: &Idle| now.duration_since(idle.since) < pool.cluster.idle_timeout && idle.stream.is_quiet();
                 idle.borrow_mut().retain(keep);
             }
         }
@@ -82,22 +74,30 @@ pub struct ClusterPool {
 }
 
 struct Idle {
-    connection: Connection,
+    stream: Stream,
     since: Instant,
 }
 
-/// A connection to an endpoint. Dropped anywhere but in its pool, it is cut at once: a body that is still being written
-/// to it, or read from it, belongs to an exchange that is over.
+/// A connection to an endpoint, for one request at a time. Dropped rather than put back, it is cut: a body that is still
+/// being written to it, or read from it, belongs to an exchange that is over.
 pub struct Connection {
-    pub sender: SendRequest<RequestBody>,
+    pub stream: Stream,
     /// Whether it has carried a request before, so that the peer may be closing it right now.
     pub reused: bool,
-    task: AbortHandle,
+    home: Rc<ClusterPool>,
+    endpoint: usize,
 }
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.task.abort();
+impl Connection {
+    /// Keeps it for another request, if there is room.
+    pub fn put_back(self) {
+        let mut idle = self.home.idle[self.endpoint].borrow_mut();
+        if idle.len() < self.home.cluster.max_idle {
+            idle.push(Idle {
+                stream: self.stream,
+                since: Instant::now(),
+            });
+        }
     }
 }
 
@@ -119,44 +119,32 @@ impl ClusterPool {
         *self.series[endpoint].get_or_init(look_up)
     }
 
-    /// The idle connection that was used last and is still open.
-    pub fn idle(&self, endpoint: usize) -> Option<Connection> {
+    /// The idle connection that was used last and is still good; the others that are looked at are closed.
+    pub fn idle(self: &Rc<Self>, endpoint: usize) -> Option<Connection> {
         let mut idle = self.idle[endpoint].borrow_mut();
-        // One that is not ready yet has just been put back; its task will get there.
-        let ready = idle.iter().rposition(|idle| idle.connection.sender.is_ready())?;
-        let mut connection = idle.swap_remove(ready).connection;
-        connection.reused = true;
-        Some(connection)
+        let stream = std::iter::from_fn(|| idle.pop())
+            .map(|idle| idle.stream)
+            .find(Stream::is_quiet)?;
+        Some(Connection {
+            stream,
+            reused: true,
+            home: Rc::clone(self),
+            endpoint,
+        })
     }
 
-    pub async fn connect(&self, endpoint: usize) -> io::Result<Connection> {
+    pub async fn connect(self: &Rc<Self>, endpoint: usize) -> io::Result<Connection> {
         let address = &self.cluster.endpoints[endpoint].address;
         let connected = tokio::time::timeout(self.cluster.connect_timeout, Stream::connect(address));
         let stream = connected
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(MAX_RESPONSE_HEAD)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(io::Error::other)?;
-        let task = tokio::task::spawn_local(async move {
-            // Its exchange learns of an error through the sender; an idle connection has nobody to tell.
-            let _ = connection.await;
-        });
         Ok(Connection {
-            sender,
+            stream,
             reused: false,
-            task: task.abort_handle(),
+            home: Rc::clone(self),
+            endpoint,
         })
-    }
-
-    /// Keeps a connection whose exchange is over, if there is room.
-    pub fn put_back(&self, endpoint: usize, connection: Connection, now: Instant) {
-        let mut idle = self.idle[endpoint].borrow_mut();
-        if !connection.sender.is_closed() && idle.len() < self.cluster.max_idle {
-            idle.push(Idle { connection, since: now });
-        }
     }
 
     fn usage(&self) -> impl Iterator<Item = EndpointUsage> {

@@ -38,6 +38,17 @@ impl Stream {
             Address::Unix(path) => Ok(Self::Unix(UnixStream::connect(path).await?)),
         }
     }
+
+    /// Whether the peer has neither sent anything nor closed. Costs no system call as long as the runtime has seen no
+    /// event; a byte that there is is lost.
+    pub fn is_quiet(&self) -> bool {
+        let mut byte = [0];
+        let read = match self {
+            Self::Tcp(stream) => stream.try_read(&mut byte),
+            Self::Unix(stream) => stream.try_read(&mut byte),
+        };
+        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
 }
 
 /// Up to here the pieces of a write are copied together and go out by `send`; beyond, the copy would cost more than the

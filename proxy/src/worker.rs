@@ -387,8 +387,9 @@ impl Worker {
     /// 32 hex digits. Unique, not secret.
     pub fn new_request_id(&self) -> HeaderValue {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let number = (u128::from(self.random()) << 64) | u128::from(self.random());
-        let text: [u8; 32] = std::array::from_fn(|digit| DIGITS[(number >> (124 - 4 * digit)) as usize & 15]);
+        let halves = [self.random(), self.random()];
+        let text: [u8; 32] =
+            std::array::from_fn(|digit| DIGITS[(halves[digit / 16] >> (60 - 4 * (digit % 16))) as usize & 15]);
         HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(""))
     }
 

@@ -382,6 +382,7 @@ mod tests {
             upstream: Some(Duration::from_micros(70)),
             user_agent: None,
             referer: None,
+            attributes: None,
         }
     }
 
