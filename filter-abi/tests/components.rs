@@ -21,6 +21,15 @@ fn api_key() {
 }
 
 #[test]
+fn jwt() {
+    check(
+        "jwt",
+        &["request", "exchange", "clock", "key-value", "outbound"],
+        &["configure", "request-head", "tick"],
+    );
+}
+
+#[test]
 fn rewrite() {
     check(
         "rewrite",
