@@ -2,8 +2,8 @@
 //!
 //! Three entries of the table say all there is to know, by being there or not:
 //!
-//! * `fresh`: the digest of the set that is to be used, for `refresh`. Whoever finds it gone claims it and fetches, once
-//!   for all instances; nothing but an empty value means that there is no set, because a fetch has just failed.
+//! * `fresh`: the digest of the set that is to be used, for `refresh`. Whoever finds it gone claims it and fetches, for
+//!   all instances. Empty, it means that there is no set, because a fetch has just failed.
 //! * `set`: the set itself, for `refresh` and `stale`. It outlives `fresh`, and is used when a fetch fails.
 //! * `asked`: there for `min_refresh` after each fetch. While it is, an unknown `kid` fetches nothing, so forged tokens
 //!   cannot make a storm.
@@ -130,7 +130,8 @@ impl Fetched {
         })
     }
 
-    /// Whether the token is signed with one of the keys. An unknown `kid` may be one that the issuer has just begun to use.
+    /// Whether the token is signed with one of the keys. An unknown `kid` may be one that the issuer has just begun to
+    /// use.
     pub fn verify(&self, token: &Token) -> Result<(), Refusal> {
         let keys = self.keys().ok_or(Refusal::NoKeys)?;
         if keys.knows(token) {
@@ -161,8 +162,8 @@ impl Fetched {
         }
     }
 
-    /// Fetches, unless that was done within `min_refresh`. While another does, waits for it. A fetch that fails leaves what
-    /// there was.
+    /// Fetches, unless that was done within `min_refresh`. While another does, waits for it. A fetch that fails leaves
+    /// what there was.
     fn ask(&self, wait: Duration) {
         let Claimed::Yours(claim) = key_value::claim(&self.asked, wait) else {
             return;

@@ -54,8 +54,8 @@ impl Forward {
         })
     }
 
-    /// Removes the fields of those names: only this filter may say what a claim is. `x_user` goes as `x-user` does, since
-    /// the many servers that hand fields on as variables (RFC 3875 section 4.1.18) cannot tell them apart.
+    /// Removes the fields of those names: only this filter may say what a claim is. `x_user` goes as `x-user` does,
+    /// since the many servers that hand fields on as variables (RFC 3875 section 4.1.18) cannot tell them apart.
     pub fn remove_sent(&self, request: &mut Request) -> Result<(), Failure> {
         if self.headers.is_empty() {
             return Ok(());

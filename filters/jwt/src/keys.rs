@@ -10,9 +10,9 @@ use crate::token::Token;
 
 /// More than any issuer has at a time; the rest of a set is not read.
 const MAX_KEYS: usize = 64;
-/// How many keys are tried for one token: two generations of two. Each trial takes up to some milliseconds, and a token
-/// without a `kid` costs its sender nothing.
-const MAX_TRIALS: usize = 4;
+/// How many keys are tried for one token: a key and its successor. Each trial takes up to 5 ms, and a token without a
+/// `kid` costs its sender nothing.
+const MAX_TRIALS: usize = 2;
 
 /// Keys, in the order in which they are tried.
 #[derive(Debug, Default)]

@@ -8,6 +8,7 @@
 //!     component: filters/target/components/jwt.wasm
 //!     grants: [clock, key_value, { outbound: [issuer] }]
 //!     tick: 5m                       # optional: fetches in the background, so that no request waits
+//!     limits: { cpu: 50ms }          # for slow signatures on slow machines
 //!     config:
 //!       algorithms: [RS256, ES256]
 //!       jwks: { cluster: issuer, path: /.well-known/jwks.json }
@@ -77,14 +78,16 @@
 //! * A key set's keys of other uses, types and algorithms are ignored. A bad key (such as RSA under 2048 bits; over 4096
 //!   would take too long) refuses the configuration; in a fetched set it is left out, and the log tells. Secrets in key
 //!   sets are bad keys.
-//! * A token without `kid` is tried with the first four keys that suit its algorithm.
+//! * A token without `kid` is tried with the first two keys that suit its algorithm, and so is one whose `kid` two keys
+//!   have.
 //! * Header fields of `claim_headers` that a client sends are removed first, also with `_` for `-`, and also without a
 //!   token. A claim becomes text: numbers and truth values as JSON, lists joined with commas. What cannot be told from
 //!   another value that way (an object, control characters, white space at an end, a comma in a list) refuses the token.
 //! * A fetched set is kept in the table of `key_value`: give it one of its own, as whoever can write it can choose keys.
 //! * The attribute `jwt` says what came of it: `valid`, `none` (passed without a token), or why not.
-//! * Leave the filter's `on_failure` at `closed`: with `open`, a request that makes it fail would pass. An RSA or P-384
-//!   signature may need a larger `limits.cpu` on a slow machine.
+//! * To verify takes a few microseconds of processor time with a secret, 0.2 ms with EdDSA, about 1 ms with ES256 and RSA
+//!   of 2048 bits, 2.5 ms with 4096 bits, and 5 ms with ES384: for that give `limits.cpu` room.
+//! * Leave the filter's `on_failure` at `closed`: with `open`, a request that makes it fail would pass.
 //!
 //! # Replies
 //!

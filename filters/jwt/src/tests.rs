@@ -610,8 +610,7 @@ fn replies_are_fixed_words() {
 fn keys_can_be_written_in_several_ways() {
     let set = filter(json!({ "jwks": MADE.jwks.to_string() }));
     assert_eq!(outcome(&set, &mut bearer(valid("RS256"))), "valid");
-    let hex: String = MADE.secret.bytes().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(hex.len(), 128, "the secret is as long as HS512 asks for");
+    assert_eq!(MADE.secret.len(), 64, "the secret is as long as HS512 asks for");
     for alg in [json!("HS512"), json!(null)] {
         let secrets = json!([{ "secret": "x".repeat(64) }, { "secret": MADE.secret, "alg": alg }]);
         let filter = filter(json!({ "algorithms": ["HS256", "HS512"], "secrets": secrets }));
@@ -621,7 +620,7 @@ fn keys_can_be_written_in_several_ways() {
     }
 }
 
-/// A token without a `kid` costs no more than four verifications.
+/// A token without a `kid` costs no more than two verifications.
 #[test]
 fn few_keys_are_tried_for_a_token() {
     let secrets = |before: usize| {
@@ -629,9 +628,9 @@ fn few_keys_are_tried_for_a_token() {
         secrets.push(json!({ "secret": MADE.secret }));
         json!({ "algorithms": ["HS256"], "secrets": secrets })
     };
-    assert_eq!(outcome(&filter(secrets(3)), &mut bearer(valid("HS256"))), "valid");
+    assert_eq!(outcome(&filter(secrets(1)), &mut bearer(valid("HS256"))), "valid");
     assert_eq!(
-        outcome(&filter(secrets(4)), &mut bearer(valid("HS256"))),
+        outcome(&filter(secrets(2)), &mut bearer(valid("HS256"))),
         "401 signature"
     );
 }
