@@ -30,6 +30,15 @@ fn jwt() {
 }
 
 #[test]
+fn ext_auth() {
+    check(
+        "ext-auth",
+        &["request", "response", "exchange", "key-value", "outbound"],
+        &["configure", "request-head", "held-body", "response-head"],
+    );
+}
+
+#[test]
 fn rewrite() {
     check(
         "rewrite",
