@@ -21,6 +21,24 @@ fn api_key() {
 }
 
 #[test]
+fn jwt() {
+    check(
+        "jwt",
+        &["request", "exchange", "clock", "key-value", "outbound"],
+        &["configure", "request-head", "tick"],
+    );
+}
+
+#[test]
+fn ext_auth() {
+    check(
+        "ext-auth",
+        &["request", "response", "exchange", "key-value", "outbound"],
+        &["configure", "request-head", "held-body", "response-head"],
+    );
+}
+
+#[test]
 fn rewrite() {
     check(
         "rewrite",
