@@ -30,6 +30,15 @@ fn rewrite() {
 }
 
 #[test]
+fn rate_limit() {
+    check(
+        "rate-limit",
+        &["request", "response", "exchange", "metrics", "clock", "key-value"],
+        &["configure", "request-head", "response-head"],
+    );
+}
+
+#[test]
 fn touch() {
     check("touch", &["request"], &["configure", "request-head"]);
 }
