@@ -39,6 +39,21 @@ fn rate_limit() {
 }
 
 #[test]
+fn redact() {
+    check(
+        "redact",
+        &["request", "response", "exchange", "metrics"],
+        &[
+            "configure",
+            "request-head",
+            "request-body",
+            "response-head",
+            "response-body",
+        ],
+    );
+}
+
+#[test]
 fn touch() {
     check("touch", &["request"], &["configure", "request-head"]);
 }
