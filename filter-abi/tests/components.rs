@@ -54,6 +54,15 @@ fn redact() {
 }
 
 #[test]
+fn json_guard() {
+    check(
+        "json-guard",
+        &["request", "exchange", "metrics"],
+        &["configure", "request-head", "held-body"],
+    );
+}
+
+#[test]
 fn touch() {
     check("touch", &["request"], &["configure", "request-head"]);
 }
