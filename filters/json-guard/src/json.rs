@@ -602,7 +602,31 @@ mod tests {
             "x",
             "\u{e9}",
         ]);
-        prop::collection::vec(parts, 0..14).prop_map(|parts| parts.concat())
+        let parts = prop::collection::vec(parts, 0..14).prop_map(|parts| parts.concat());
+        let damaged = (values(), any::<prop::sample::Index>()).prop_map(|(value, index)| {
+            let mut characters: Vec<char> = value.to_string().chars().collect();
+            characters.remove(index.index(characters.len()));
+            characters.into_iter().collect()
+        });
+        let written = values().prop_map(|value| value.to_string());
+        let spaced = values().prop_map(|value| serde_json::to_string_pretty(&value).unwrap());
+        prop_oneof![parts, damaged, written, spaced]
+    }
+
+    fn values() -> impl Strategy<Value = serde_json::Value> {
+        use serde_json::Value;
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            (-1e9..1e9).prop_map(Value::from),
+            ".{0,6}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            let items = prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from);
+            let members = prop::collection::btree_map(".{0,3}", inner, 0..4);
+            prop_oneof![items, members.prop_map(|members| Value::from_iter(members))]
+        })
     }
 
     proptest! {

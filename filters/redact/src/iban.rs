@@ -106,6 +106,10 @@ pub fn find(window: Window) -> Result<Option<usize>, More> {
     let (Some(first), Some(second)) = (window.at(0)?, window.at(1)?) else {
         return Ok(None);
     };
+    // Of most words this is seen at once; the countries take some steps.
+    if window.bytes.get(2).is_some_and(|byte| !byte.is_ascii_digit()) {
+        return Ok(None);
+    }
     let country = [first.to_ascii_uppercase(), second.to_ascii_uppercase()];
     let Ok(index) = LENGTHS.binary_search_by(|(name, _)| (*name).cmp(&country)) else {
         return Ok(None);

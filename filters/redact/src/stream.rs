@@ -339,12 +339,16 @@ mod tests {
             .collect();
         let literals = patterns(json!([{ "name": "keys", "literals": literals }]));
         let regex = patterns(json!([{ "name": "token", "regex": "[A-Z]{2}_[A-Za-z0-9]{20,40}" }]));
-        let card = patterns(json!([{ "name": "card", "detect": "credit_card" }]));
+        let detector = |name: &str| patterns(json!([{ "name": "detector", "detect": name }]));
+        let [card, iban, email, ipv4] = ["credit_card", "iban", "email", "ipv4"].map(detector);
         let cases = [
             ("one literal, prose", &literal, prose),
             ("100 literals, prose", &literals, prose),
             ("a regex, prose", &regex, prose),
             ("credit_card, records", &card, records),
+            ("iban, prose", &iban, prose),
+            ("email, prose", &email, prose),
+            ("ipv4, records", &ipv4, records),
             ("everything, prose", &everything(), prose),
             ("everything, records", &everything(), records),
         ];
