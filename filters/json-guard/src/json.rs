@@ -625,7 +625,7 @@ mod tests {
         leaf.prop_recursive(4, 24, 4, |inner| {
             let items = prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from);
             let members = prop::collection::btree_map(".{0,3}", inner, 0..4);
-            prop_oneof![items, members.prop_map(|members| Value::from_iter(members))]
+            prop_oneof![items, members.prop_map(Value::from_iter)]
         })
     }
 

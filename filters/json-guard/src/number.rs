@@ -255,7 +255,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn integers_compare_and_divide_as_machine_words_do(one in any::<i64>(), other in any::<i64>(), divisor in 1i64..1_000) {
+        fn integers_compare_and_divide_as_machine_words_do(
+            one in any::<i64>(),
+            other in any::<i64>(),
+            divisor in 1i64..1_000,
+        ) {
             let number = |value: i64| Number::new(&value.to_string());
             prop_assert_eq!(number(one).cmp(&number(other)), one.cmp(&other));
             let divides = Divisor::new(&number(divisor)).unwrap().divides(&number(one));

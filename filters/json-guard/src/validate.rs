@@ -222,7 +222,8 @@ fn counted(of: Counted, value: &Value) -> Option<usize> {
     }
 }
 
-/// The first item that an earlier one equals. Sorted, since comparing each with each would take a client's time squared.
+/// The first item that an earlier one equals. Sorted, since comparing each with each takes the square of what a client
+/// sends.
 fn first_repeated(items: &[Value]) -> Option<usize> {
     let mut sorted: Vec<(&Value, usize)> = items.iter().zip(0..).collect();
     sorted.sort_unstable();

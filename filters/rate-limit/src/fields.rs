@@ -7,8 +7,8 @@ use crate::rate::Rate;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// A member of `RateLimit-Policy`. `q` is a full bucket and `w` the time in which it fills, so that `RateLimit`'s `r` is
-/// never more than `q`, and `q` by `w` is the rate.
+/// A member of `RateLimit-Policy`. `q` is a full bucket and `w` the time in which it fills, so that `r` of `RateLimit`
+/// is never more than `q`, and `q` by `w` is the rate.
 pub fn policy(name: &str, rate: &Rate) -> String {
     format!("\"{name}\";q={};w={}", rate.burst(), seconds(rate.capacity_ns()))
 }

@@ -197,8 +197,8 @@ impl Check<'_> {
     }
 
     fn swap(&self, state: State, table: &impl Table) -> Result<bool, Failure> {
-        // A full bucket is no value at all, so the value may go when the bucket is full. It lives for a moment at least:
-        // to the table, no time at all is not a time to live.
+        // A full bucket is no value at all, so the value may go when the bucket is full. It lives for a moment at
+        // least: to the table, no time at all is not a time to live.
         let ttl = Duration::from_nanos(state.refill_ns).max(Duration::from_millis(1));
         table.swap(&self.key, self.stored.as_deref(), &state.full_at_ns.to_le_bytes(), ttl)
     }

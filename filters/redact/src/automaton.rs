@@ -13,7 +13,8 @@ use regex_syntax::ParserBuilder;
 use crate::window::{End, More, Window};
 
 /// Bytes of the automaton's table, which each instance of the filter has: an eighth of the memory that an instance is
-/// given by default. A thousand literals of 20 bytes take about half of it.
+/// given by default. It is enough for 200 random literals of 20 characters, which take 30 ms to compile, and for over a
+/// thousand that are made of digits.
 const MAX_TABLE_BYTES: usize = 2 << 20;
 
 /// The state in which nothing can match any more.

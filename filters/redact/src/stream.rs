@@ -296,14 +296,11 @@ mod tests {
         #[test]
         fn nothing_that_is_whole_is_left(text in texts()) {
             let patterns = patterns(json!([
-                { "name": "secret", "literals": ["secret"], "replace": "" },
+                { "name": "secret", "literals": ["secret"], "replace": "?" },
                 { "name": "mail", "detect": "email", "replace": "?" },
             ]));
             let clean = redacted(&patterns, &[&text]);
-            // Of a text that is cut out, both sides may become the same text anew; no other may remain.
-            let removed = text.windows(6).filter(|window| window == b"secret").count();
-            let left = clean.windows(6).filter(|window| window == b"secret").count();
-            prop_assert!(left == 0 || removed > 0);
+            prop_assert!(!clean.windows(6).any(|window| window == b"secret"), "{}", clean.escape_ascii());
         }
 
         #[test]
