@@ -336,7 +336,11 @@ fn schemas_of_arrays_and_objects() {
             &[("{\"a\":1}", None), ("{\"ab\":1}", Some(("maxLength", "/ab")))],
         ),
         (
-            json!({ "properties": { "a": { "type": "string" }, "n/~": false }, "patternProperties": { "^x-": { "type": "number" } }, "additionalProperties": false }),
+            json!({
+                "properties": { "a": { "type": "string" }, "n/~": false },
+                "patternProperties": { "^x-": { "type": "number" } },
+                "additionalProperties": false,
+            }),
             &[
                 ("{\"a\":\"\",\"x-1\":1}", None),
                 ("{\"a\":1}", Some(("type", "/a"))),
@@ -363,7 +367,10 @@ fn schemas_of_arrays_and_objects() {
 fn schemas_of_schemas() {
     let tree = json!({
         "type": "object",
-        "properties": { "children": { "type": "array", "items": { "$ref": "#" } }, "name": { "$ref": "#/$defs/a~1name" } },
+        "properties": {
+            "children": { "type": "array", "items": { "$ref": "#" } },
+            "name": { "$ref": "#/$defs/a~1name" },
+        },
         "required": ["name"],
         "$defs": { "a/name": { "type": "string" } },
     });
@@ -421,7 +428,10 @@ fn schemas_of_schemas() {
 #[test]
 fn a_schema_that_never_ends_with_a_value_is_cut_off() {
     // Each level asks both, so the number of evaluations doubles with the depth.
-    let both = json!({ "anyOf": [{ "$ref": "#/$defs/a" }, { "$ref": "#/$defs/a" }], "$defs": { "a": { "type": "array", "items": { "$ref": "#" }, "maxItems": 1, "minItems": 1 } } });
+    let both = json!({
+        "anyOf": [{ "$ref": "#/$defs/a" }, { "$ref": "#/$defs/a" }],
+        "$defs": { "a": { "type": "array", "items": { "$ref": "#" }, "maxItems": 1, "minItems": 1 } },
+    });
     let deep = format!("{}{}", "[".repeat(30), "]".repeat(30));
     let filter_of = |evaluations: u32| filter(json!({ "schema": both, "limits": { "evaluations": evaluations } }));
     assert_eq!(
@@ -541,9 +551,10 @@ fn configurations_are_refused_with_the_reason() {
         ),
         (schema(json!({ "$ref": "#" })), "schema#: refers to itself"),
         (
-            schema(
-                json!({ "$defs": { "a": { "not": { "$ref": "#/$defs/b" } }, "b": { "anyOf": [true, { "$ref": "#/$defs/a" }] } } }),
-            ),
+            schema(json!({ "$defs": {
+                    "a": { "not": { "$ref": "#/$defs/b" } },
+                    "b": { "anyOf": [true, { "$ref": "#/$defs/a" }] },
+                } })),
             "refers to itself for the same value",
         ),
     ];

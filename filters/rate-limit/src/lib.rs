@@ -52,8 +52,8 @@
 //!
 //! Each key has a bucket of `burst` tokens, refilled at `rate`. It is one value in the table of `key_value`, changed by
 //! compare-and-swap, so all workers count together; a table that is granted by name is shared with whoever else has it.
-//! A value lives until its bucket is full again; a reload that changes a rate or burst begins with full buckets. Keys of
-//! more than 128 bytes, or that are no text, are stored as their SHA-256. When the table is full, the bucket that was
+//! A value lives until its bucket is full again; a reload that changes a rate or burst begins with full buckets. Keys
+//! of more than 128 bytes, or that are no text, are stored as their SHA-256. When the table is full, the bucket that was
 //! not used for longest is forgotten, which means full again: give `limits.key_value_bytes` about 200 bytes for each
 //! client that is to be remembered.
 //!

@@ -9,8 +9,8 @@ pub const REACH: usize = 2 * MAX_DIGITS;
 /// Digits that tell the issuer.
 const ISSUER_DIGITS: usize = 4;
 
-/// The first and last of an issuer's numbers by their first four digits, and the lengths that it gives out. One number in
-/// ten has a right check digit by chance; issuers and lengths rule most of those out, among them times since 1970.
+/// The first and last of an issuer's numbers by their first four digits, and the lengths that it gives out. One number
+/// in ten has a right check digit by chance; issuers and lengths rule most of those out, among them times since 1970.
 const ISSUERS: [(u16, u16, &[usize]); 18] = [
     (2200, 2204, &[16, 17, 18, 19]),             // Mir
     (2221, 2720, &[16]),                         // Mastercard
