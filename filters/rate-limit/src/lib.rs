@@ -53,9 +53,9 @@
 //! Each key has a bucket of `burst` tokens, refilled at `rate`. It is one value in the table of `key_value`, changed by
 //! compare-and-swap, so all workers count together; a table that is granted by name is shared with whoever else has it.
 //! A value lives until its bucket is full again; a reload that changes a rate or burst begins with full buckets. Keys
-//! of more than 128 bytes, or that are no text, are stored as their SHA-256. When the table is full, the bucket that was
-//! not used for longest is forgotten, which means full again: give `limits.key_value_bytes` about 200 bytes for each
-//! client that is to be remembered.
+//! of more than 128 bytes, or that are no text, are stored as their SHA-256. When the table is full, the bucket that
+//! was not used for longest is forgotten, which means full again: a bucket takes about 400 bytes of
+//! `limits.key_value_bytes`, so the default has room for some 40,000.
 //!
 //! A request takes its tokens only when every limit allows it: a refused one costs nothing. A swap that fails, because
 //! another request of the same key was quicker, is tried again on the new value, 8 times at most; a request that the
