@@ -48,6 +48,39 @@ fn rewrite() {
 }
 
 #[test]
+fn rate_limit() {
+    check(
+        "rate-limit",
+        &["request", "response", "exchange", "metrics", "clock", "key-value"],
+        &["configure", "request-head", "response-head"],
+    );
+}
+
+#[test]
+fn redact() {
+    check(
+        "redact",
+        &["request", "response", "exchange", "metrics"],
+        &[
+            "configure",
+            "request-head",
+            "request-body",
+            "response-head",
+            "response-body",
+        ],
+    );
+}
+
+#[test]
+fn json_guard() {
+    check(
+        "json-guard",
+        &["request", "exchange", "metrics"],
+        &["configure", "request-head", "held-body"],
+    );
+}
+
+#[test]
 fn touch() {
     check("touch", &["request"], &["configure", "request-head"]);
 }
