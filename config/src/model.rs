@@ -188,7 +188,7 @@ pub enum Grant {
     /// different sets: a shared table may have the name of a filter. All filters that share a table have the same
     /// `key_value_bytes` and `key_value_keys`.
     KeyValue(Option<String>),
-    /// Indices into [`Config::clusters`]; never empty, each once.
+    /// Indices into [`Config::clusters`], each once; empty for a component that imports the calls and makes none.
     Outbound(Vec<usize>),
     /// The interfaces of WASI that language runtimes import.
     Wasi,
@@ -235,8 +235,8 @@ pub struct FilterLimits {
 /// `parse`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breaker {
-    /// So many failures in a row, all within `within`, open it; at least 1. Default 5. A success begins the count anew,
-    /// so that a client who knows how to make a filter fail does not switch it off for all others.
+    /// It opens when, within `within`, failures outnumber successes by so many; 1 to 1,000. Default 5. A success makes up
+    /// for a failure, so that a client who knows how to make a filter fail does not switch it off for all others.
     pub failures: u32,
     /// Default 10 s.
     pub within: Duration,

@@ -228,8 +228,8 @@ vocabulary! {
     /// When a component that fails again and again is left alone for a while.
     #[derive(Default)]
     struct Breaker {
-        /// So many failures in a row, all within `within`, open it. Default 5.
-        failures: Option<Count<1, 100_000>>,
+        /// It opens when, within `within`, failures outnumber successes by so many. Default 5.
+        failures: Option<Count<1, 1_000>>,
         /// Default `10s`.
         within: Option<Period>,
         /// How long it stays open; each further opening doubles that. Default `1s`, or `max_backoff` if that is less.

@@ -19,6 +19,17 @@ const ZEROES: usize = 512;
 const DATA: usize = 1024;
 const PAGE: usize = 64 * 1024;
 
+/// How a verdict says that it is a reply: which case it is, and where its payload begins.
+#[derive(Clone, Copy, Debug)]
+struct ReplyCase {
+    number: u8,
+    offset: usize,
+}
+
+/// Another case of this variant has a `u64`, so payloads begin at a multiple of eight.
+const REQUEST_REPLY: ReplyCase = ReplyCase { number: 1, offset: 8 };
+const RESPONSE_REPLY: ReplyCase = ReplyCase { number: 1, offset: 4 };
+
 /// One thing that a hook does.
 #[derive(Clone, Debug)]
 pub enum Act {
@@ -111,7 +122,12 @@ impl Guest {
             .into_iter()
             .filter_map(|(hook, signature, acts)| Some((hook, signature, acts.as_ref()?)))
         {
-            let body: String = acts.iter().map(|act| act.core(&mut memory)).collect();
+            let case = if hook == "request-head" {
+                REQUEST_REPLY
+            } else {
+                RESPONSE_REPLY
+            };
+            let body: String = acts.iter().map(|act| act.core(&mut memory, case)).collect();
             let start = format!("(global.set $outcome (i32.const {OUTCOMES}))");
             writeln!(
                 functions,
@@ -175,16 +191,20 @@ impl Guest {
                 "",
             ));
         }
-        let verdict = "(export \"verdict\" (type $verdict))";
         if self.request_head.is_some() {
-            text.push_str(&export("request-head", "on-request-head", "(result $verdict)", verdict));
+            text.push_str(&export(
+                "request-head",
+                "on-request-head",
+                "(result $request-verdict)",
+                "(export \"request-verdict\" (type $request-verdict))",
+            ));
         }
         if self.response_head.is_some() {
             text.push_str(&export(
                 "response-head",
                 "on-response-head",
                 "(result $verdict)",
-                verdict,
+                "(export \"verdict\" (type $verdict))",
             ));
         }
         text
@@ -215,7 +235,7 @@ impl Act {
     }
 
     /// The act as core instructions that leave the stack as it was, or return from the hook.
-    fn core(&self, memory: &mut Memory) -> String {
+    fn core(&self, memory: &mut Memory, case: ReplyCase) -> String {
         let edit =
             |name: &str, arguments: String| format!("(call ${name} {arguments} (i32.const {RESULT})) (call $note)\n");
         let outcomes = format!("(i32.const {OUTCOMES}) (i32.sub (global.get $outcome) (i32.const {OUTCOMES}))");
@@ -238,7 +258,7 @@ impl Act {
             Count(names) => (0..*names)
                 .map(|n| {
                     format!(
-                        "(call $metrics.counter-add {} (i64.const 1))\n",
+                        "(call $metrics.counter-add {} (i32.const 0) (i32.const 0) (i64.const 1))\n",
                         memory.string(&format!("m{n}"))
                     )
                 })
@@ -248,7 +268,9 @@ impl Act {
             Trap => "(unreachable)\n".to_owned(),
             Recurse => "(drop (call $recurse (i32.const 1)))\n".to_owned(),
             FillMemory => "(call $fill)\n".to_owned(),
-            Reply(status, headers, body) => format!("(return (i32.const {}))\n", memory.reply(*status, headers, body)),
+            Reply(status, headers, body) => {
+                format!("(return (i32.const {}))\n", memory.reply(case, *status, headers, body))
+            }
             Refuse(message) => format!("(return (i32.const {}))\n", memory.refusal(message)),
         }
     }
@@ -340,8 +362,8 @@ const FUNCTIONS: [(&str, Function); 14] = {
             host(
                 "metrics",
                 "counter-add",
-                "(param \"name\" string) (param \"by\" u64)",
-                "(param i32 i32 i64)",
+                "(param \"name\" string) (param \"labels\" (list $label)) (param \"by\" u64)",
+                "(param i32 i32 i32 i32 i64)",
             ),
         ),
         ("clock.now-ms", host("clock", "now-ms", "(result u64)", "(result i64)")),
@@ -390,6 +412,10 @@ impl Interface {
             text.push_str("  (type $level-kind (enum \"debug\" \"info\" \"warn\" \"error\"))\n");
             text.push_str("  (export \"level\" (type $level (eq $level-kind)))\n");
         }
+        if self.name == "metrics" {
+            text.push_str("  (type $label-kind (record (field \"name\" string) (field \"value\" string)))\n");
+            text.push_str("  (export \"label\" (type $label (eq $label-kind)))\n");
+        }
         for function in &self.functions {
             writeln!(
                 text,
@@ -411,10 +437,17 @@ const TYPES: &str = r#"
   (export "header" (type $header (eq $header-kind)))
   (type $reply-kind (record (field "status" u16) (field "headers" (list $header)) (field "body" (list u8))))
   (export "reply" (type $reply (eq $reply-kind)))
+  (type $over-max-kind (enum "refuse" "continue"))
+  (export "over-max" (type $over-max (eq $over-max-kind)))
+  (type $read-body-kind (record (field "max" u64) (field "over" $over-max)))
+  (export "read-body" (type $read-body (eq $read-body-kind)))
+  (type $request-verdict-kind (variant (case "proceed") (case "reply" $reply) (case "read-body" $read-body)))
+  (export "request-verdict" (type $request-verdict (eq $request-verdict-kind)))
   (type $verdict-kind (variant (case "proceed") (case "reply" $reply)))
   (export "verdict" (type $verdict (eq $verdict-kind)))
   (type $edit-error-kind (enum "invalid" "forbidden" "too-large" "too-late"))
   (export "edit-error" (type $edit-error (eq $edit-error-kind)))))
+(alias export $types "request-verdict" (type $request-verdict))
 (alias export $types "verdict" (type $verdict))
 (alias export $types "edit-error" (type $edit-error))
 "#;
@@ -512,7 +545,7 @@ impl Memory {
     }
 
     /// A `reply` verdict: the case, then status, headers and body as the canonical ABI lays them out.
-    fn reply(&mut self, status: u16, headers: &[(&str, &str)], body: &str) -> usize {
+    fn reply(&mut self, case: ReplyCase, status: u16, headers: &[(&str, &str)], body: &str) -> usize {
         let mut table = Vec::new();
         for (name, value) in headers {
             for text in [name, value] {
@@ -521,7 +554,8 @@ impl Memory {
         }
         let words: Vec<u8> = table.iter().flat_map(|word| (*word as u32).to_le_bytes()).collect();
         let rest = [self.put(&words), headers.len(), self.put(body.as_bytes()), body.len()];
-        let mut verdict = vec![1, 0, 0, 0];
+        let mut verdict = vec![0; case.offset];
+        verdict[0] = case.number;
         verdict.extend(u32::from(status).to_le_bytes());
         verdict.extend(rest.iter().flat_map(|word| (*word as u32).to_le_bytes()));
         self.put(&verdict)
@@ -534,11 +568,11 @@ impl Memory {
         self.put(&bytes)
     }
 
-    /// Every piece starts at a multiple of four.
+    /// Every piece starts at a multiple of eight.
     fn put(&mut self, bytes: &[u8]) -> usize {
         let at = DATA + self.data.len();
         self.data.extend_from_slice(bytes);
-        self.data.resize(self.data.len().next_multiple_of(4), 0);
+        self.data.resize(self.data.len().next_multiple_of(8), 0);
         at
     }
 

@@ -67,6 +67,7 @@ fn a_record_says_what_happened() {
         "upstream_ms",
         "user_agent",
         "referer",
+        "attributes",
     ];
     assert_eq!(names, expected.into_iter().collect());
     let id = upstream

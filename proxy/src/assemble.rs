@@ -3,16 +3,17 @@
 //! Control plane. Assembling is all or nothing: whatever fails, the parts in use stay as they are, and every failure
 //! is reported with its place. Reading, compiling and starting filters happens here and nowhere else.
 
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tamis_config as config;
 use tamis_config::Config;
 
 use crate::address::Address;
+use crate::breaker;
 use crate::chain::{Chain, Step, StepKind};
 use crate::cluster::{self, Cluster};
 use crate::filter::OnFailure;
@@ -21,10 +22,9 @@ use crate::name::Name;
 use crate::native;
 use crate::route;
 use crate::snapshot::{self, Snapshot};
+use crate::store::{self, Table, TableName, Tables};
 use crate::telemetry::access_log::{AccessLog, Target};
 use crate::telemetry::record;
-use crate::breaker;
-use crate::store::{self, Table, TableName, Tables};
 use crate::wasm::{self, Artifact, Digest, Engine, Grant};
 
 /// Makes snapshots; keeps the parts of the last one that was accepted.

@@ -230,7 +230,11 @@ impl Exchange {
 
     /// The cluster that a filter chose, or one by weight.
     fn choose(&self, choices: &[Choice], total: u64) -> usize {
-        let chosen = self.passage.message().as_ref().and_then(|message| message.clusters.chosen());
+        let chosen = self
+            .passage
+            .message()
+            .as_ref()
+            .and_then(|message| message.clusters.chosen());
         match chosen {
             Some(chosen) => choices[chosen].cluster,
             None if choices.len() == 1 => choices[0].cluster,
@@ -589,7 +593,10 @@ impl Exchange {
         let message = self.passage.message();
         let Some(message) = &*message else { return false };
         let bare = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
-        let ends_with_head = message.response.as_ref().is_some_and(|head| bare.contains(&head.status));
+        let ends_with_head = message
+            .response
+            .as_ref()
+            .is_some_and(|head| bare.contains(&head.status));
         message.request.method != Method::HEAD && !ends_with_head
     }
 
@@ -618,7 +625,12 @@ impl Exchange {
     /// Turns the message into hyper's response; the exchange goes on in its body.
     fn finish_head(mut self: Box<Self>, body: Body) -> Response<ResponseBody> {
         let mut response = Response::new(());
-        if let Some(head) = self.passage.message().as_mut().and_then(|message| message.response.as_mut()) {
+        if let Some(head) = self
+            .passage
+            .message()
+            .as_mut()
+            .and_then(|message| message.response.as_mut())
+        {
             *response.status_mut() = head.status;
             *response.headers_mut() = match self.passage.needs_response() {
                 true => head.headers.clone(),
@@ -948,7 +960,9 @@ impl ResponseBody {
     fn is_for_head(&self) -> bool {
         let is_head = |exchange: &Box<Exchange>| {
             let message = exchange.passage.message();
-            message.as_ref().is_some_and(|message| message.request.method == Method::HEAD)
+            message
+                .as_ref()
+                .is_some_and(|message| message.request.method == Method::HEAD)
         };
         matches!(self.body, Body::Full(_)) && self.exchange.as_ref().is_some_and(is_head)
     }

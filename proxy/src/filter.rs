@@ -168,7 +168,10 @@ impl Hooks {
     /// Those of `hooks` that are in here too.
     pub fn among(self, hooks: &[Hook]) -> Self {
         let mut found = Self::default();
-        hooks.iter().filter(|hook| self.has(**hook)).for_each(|hook| found.add(*hook));
+        hooks
+            .iter()
+            .filter(|hook| self.has(**hook))
+            .for_each(|hook| found.add(*hook));
         found
     }
 

@@ -339,7 +339,10 @@ mod tests {
         assert_eq!(message.clusters.chosen(), None);
         assert_eq!(message.choose_cluster("c"), Err(EditError::Invalid));
         assert_eq!(message.choose_cluster("b"), Ok(()));
-        assert_eq!((message.clusters.chosen(), message.clusters.chosen_name()), (Some(1), Some("b")));
+        assert_eq!(
+            (message.clusters.chosen(), message.clusters.chosen_name()),
+            (Some(1), Some("b"))
+        );
         message.stage = Stage::Sent;
         assert_eq!(message.choose_cluster("a"), Err(EditError::TooLate));
     }

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use tokio::sync::{Mutex, oneshot, watch};
 
 use crate::admin::{Operations, Readiness};
-use crate::chain::{Chain, StepKind};
 use crate::breaker::{self, Breaker};
+use crate::chain::{Chain, StepKind};
 use crate::filter::Hook;
 use crate::reload::{History, Trigger};
 use crate::snapshot::{Action, Snapshot};

@@ -16,8 +16,8 @@ use http::HeaderMap;
 use crate::breaker::{Admission, Probe};
 use crate::chain::{Broken, Floor, Step, StepKind};
 use crate::filter::{
-    self, BodyVerdict, EndVerdict, Failure, HeldVerdict, Hook, Hooks, OnFailure, Outcome, ReadBody, Reply, RequestVerdict,
-    Verdict,
+    self, BodyVerdict, EndVerdict, Failure, HeldVerdict, Hook, Hooks, OnFailure, Outcome, ReadBody, Reply,
+    RequestVerdict, Verdict,
 };
 use crate::head::{Attributes, Message, Stage};
 use crate::stage::Side;
@@ -84,7 +84,9 @@ impl Drop for Loan<'_> {
 /// What comes of one step of the way forward.
 pub enum Forward {
     /// The filter's stage stands in the way of the request's body, if it has one.
-    Proceed { stage: Option<usize> },
+    Proceed {
+        stage: Option<usize>,
+    },
     Reply(Reply),
     /// The filter of this turn wants to see the body first.
     Hold(usize, ReadBody),
@@ -151,7 +153,11 @@ impl Passage {
         }
     }
 
-    fn after_request_head(&self, turn: usize, asked: Result<Option<RequestVerdict>, Broken>) -> Result<Forward, Broken> {
+    fn after_request_head(
+        &self,
+        turn: usize,
+        asked: Result<Option<RequestVerdict>, Broken>,
+    ) -> Result<Forward, Broken> {
         match asked {
             Ok(Some(RequestVerdict::Proceed)) => Ok(Forward::Proceed {
                 stage: self.stage_of(turn, Hook::RequestBody),
@@ -174,7 +180,13 @@ impl Passage {
     }
 
     /// After [`Forward::Hold`]: the filter sees the body.
-    pub async fn held(&self, turn: usize, body: &Bytes, complete: bool, clock: &mut Instant) -> Result<HeldVerdict, Broken> {
+    pub async fn held(
+        &self,
+        turn: usize,
+        body: &Bytes,
+        complete: bool,
+        clock: &mut Instant,
+    ) -> Result<HeldVerdict, Broken> {
         let verdict = self.ask(turn, wasm::OnHeldBody { body, complete }, clock).await?;
         Ok(verdict.unwrap_or(HeldVerdict::Proceed))
     }
@@ -232,8 +244,14 @@ impl Passage {
     pub async fn end(&self, turn: usize, side: Side, trailers: Option<&HeaderMap>) -> Result<EndVerdict, Broken> {
         let mut clock = Instant::now();
         let (verdict, hook) = match side {
-            Side::Request => (self.ask(turn, wasm::OnRequestEnd(trailers), &mut clock).await?, Hook::RequestBody),
-            Side::Response => (self.ask(turn, wasm::OnResponseEnd(trailers), &mut clock).await?, Hook::ResponseBody),
+            Side::Request => (
+                self.ask(turn, wasm::OnRequestEnd(trailers), &mut clock).await?,
+                Hook::RequestBody,
+            ),
+            Side::Response => (
+                self.ask(turn, wasm::OnResponseEnd(trailers), &mut clock).await?,
+                Hook::ResponseBody,
+            ),
         };
         self.forgo(turn, &[hook]);
         Ok(verdict.unwrap_or(EndVerdict::Keep))
@@ -279,7 +297,12 @@ impl Passage {
     }
 
     /// One hook of a guest; `None` when it failed and its filter is skipped from then on.
-    async fn ask<Q: Question>(&self, turn: usize, question: Q, clock: &mut Instant) -> Result<Option<Q::Verdict>, Broken> {
+    async fn ask<Q: Question>(
+        &self,
+        turn: usize,
+        question: Q,
+        clock: &mut Instant,
+    ) -> Result<Option<Q::Verdict>, Broken> {
         let step = self.step(turn);
         let StepKind::Wasm(filter, slot) = &step.kind else {
             return Ok(None);
@@ -325,7 +348,10 @@ impl Passage {
     ) -> wasm::Outcome<Q::Verdict> {
         let cpu = filter.exchange_cpu().saturating_sub(self.turns.borrow()[turn].cpu);
         if cpu.is_zero() {
-            return Err((Failure::Cpu, format!("over limits.exchange_cpu of {:?}", filter.exchange_cpu())));
+            return Err((
+                Failure::Cpu,
+                format!("over limits.exchange_cpu of {:?}", filter.exchange_cpu()),
+            ));
         }
         let lease = self.turns.borrow_mut()[turn].lease.take();
         let mut lease = match lease {

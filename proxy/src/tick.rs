@@ -39,7 +39,13 @@ async fn call(worker: &Worker, filter: &Arc<wasm::Filter>, held: &mut Option<Box
     };
     instance.begin_exchange(filter);
     let called = OnTick.ask(&mut instance, loan, filter).await;
-    worker.ticked(filter, Hook::Tick, since.elapsed(), instance.waited(), instance.take_metrics());
+    worker.ticked(
+        filter,
+        Hook::Tick,
+        since.elapsed(),
+        instance.waited(),
+        instance.take_metrics(),
+    );
     called?;
     *held = Some(instance);
     Ok(())

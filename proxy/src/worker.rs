@@ -29,7 +29,9 @@ use crate::name::Name;
 use crate::outbound::{self, Desk};
 use crate::pool::{self, ClusterPool, EndpointUsage};
 use crate::snapshot::{Action, Choice, Snapshot};
-use crate::telemetry::metrics::{EndpointSeries, FilterSeries, Live as LiveNames, Report, RouteSeries, Tally, UNMATCHED};
+use crate::telemetry::metrics::{
+    EndpointSeries, FilterSeries, Live as LiveNames, Report, RouteSeries, Tally, UNMATCHED,
+};
 use crate::tick;
 use crate::wasm;
 

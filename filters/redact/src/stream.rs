@@ -323,42 +323,4 @@ mod tests {
             }
         }
     }
-
-    /// `cargo test --release -p redact -- --ignored --nocapture throughput`
-    #[test]
-    #[ignore = "measures"]
-    fn throughput() {
-        let prose = "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor incididunt. ";
-        let records = r#"{"id":81723,"name":"Jane Doe","mail":"jane@example.org","ip":"192.0.2.7","n":[1,2,3.5]},"#;
-        let literal = patterns(json!([{ "name": "key", "literals": ["sk_live_0123456789"] }]));
-        let literals: Vec<String> = (0..100)
-            .map(|number| format!("key-{number:08}-{}", number * 7919))
-            .collect();
-        let literals = patterns(json!([{ "name": "keys", "literals": literals }]));
-        let regex = patterns(json!([{ "name": "token", "regex": "[A-Z]{2}_[A-Za-z0-9]{20,40}" }]));
-        let detector = |name: &str| patterns(json!([{ "name": "detector", "detect": name }]));
-        let [card, iban, email, ipv4] = ["credit_card", "iban", "email", "ipv4"].map(detector);
-        let cases = [
-            ("one literal, prose", &literal, prose),
-            ("100 literals, prose", &literals, prose),
-            ("a regex, prose", &regex, prose),
-            ("credit_card, records", &card, records),
-            ("iban, prose", &iban, prose),
-            ("email, prose", &email, prose),
-            ("ipv4, records", &ipv4, records),
-            ("everything, prose", &everything(), prose),
-            ("everything, records", &everything(), records),
-        ];
-        for (name, patterns, text) in cases {
-            let piece: Vec<u8> = text.bytes().cycle().take(16 << 10).collect();
-            let mut stream = Stream::new(Rc::clone(patterns));
-            let begin = std::time::Instant::now();
-            let rounds = 4000;
-            for _ in 0..rounds {
-                std::hint::black_box(stream.push(piece.clone()));
-            }
-            let rate = (rounds * piece.len()) as f64 / begin.elapsed().as_secs_f64() / 1e6;
-            println!("{name}: {rate:.0} MB/s");
-        }
-    }
 }

@@ -276,12 +276,9 @@ impl Exposition {
         self.counters(
             "tamis_filter_replies_total",
             "Exchanges that the filter answered in the upstream's place, by status.",
-            filters.iter().flat_map(|([name], counts)| {
-                counts
-                    .replies
-                    .iter()
-                    .map(|(status, count)| counter(&[("filter", &**name), ("code", &status.to_string())], count))
-            }),
+            filters
+                .iter()
+                .flat_map(|([name], counts)| by_code(&[("filter", &**name)], &counts.replies)),
         );
         self.counters(
             "tamis_filter_log_dropped_total",
@@ -755,14 +752,14 @@ mod tests {
             ),
             ("tamis_filter_instances{filter=\"tenant\"}", 2.0),
             ("tamis_filter_memory_bytes{filter=\"tenant\"}", 131_072.0),
-            ("tamis_filter_replies_total{code=\"403\",filter=\"tenant\"}", 2.0),
+            ("tamis_filter_replies_total{filter=\"tenant\",code=\"403\"}", 2.0),
             ("tamis_filter_log_dropped_total{filter=\"tenant\"}", 2.0),
             ("tamis_filter_custom_orders_total{filter=\"tenant\"}", 10.0),
             ("tamis_filter_custom_size_sum{filter=\"tenant\"}", 14.0),
         ] {
             assert_eq!(samples.get(name), Some(&value), "{name}");
         }
-        assert!(!samples.contains_key("tamis_filter_calls_total{filter=\"tenant\",hook=\"trailers\"}"));
+        assert!(!samples.contains_key("tamis_filter_calls_total{filter=\"tenant\",hook=\"completion\"}"));
     }
 
     #[test]

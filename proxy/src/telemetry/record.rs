@@ -200,9 +200,9 @@ fn push_text(value: &Value, out: &mut String) {
         Value::Attributes(attributes) => {
             for (index, (name, value)) in attributes.iter().enumerate() {
                 out.push_str(if index == 0 { "" } else { "," });
-                push_text_bytes(name.as_bytes(), out);
+                push_item_bytes(name.as_bytes(), out);
                 out.push('=');
-                push_text_bytes(value.as_bytes(), out);
+                push_item_bytes(value.as_bytes(), out);
             }
         }
         Value::Bytes(bytes) => push_text_bytes(bytes, out),
@@ -242,6 +242,14 @@ fn push_text_bytes(bytes: &[u8], out: &mut String) {
             b' '..=b'~' => out.push(char::from(byte)),
             _ => push_hex(byte, out),
         }
+    }
+}
+
+/// As [`push_text_bytes`], with the comma, which separates items, behind a backslash too.
+fn push_item_bytes(bytes: &[u8], out: &mut String) {
+    for (index, item) in bytes.split(|byte| *byte == b',').enumerate() {
+        out.push_str(if index == 0 { "" } else { "\\," });
+        push_text_bytes(item, out);
     }
 }
 
@@ -412,7 +420,7 @@ mod tests {
             \"route\":\"api\",\"cluster\":\"app\",\"endpoint\":\"127.0.0.1:9000\",\"client\":\"127.0.0.1\",\
             \"method\":\"GET\",\"authority\":\"example.com\",\"path\":\"/v1/a?b=c\",\"protocol\":\"HTTP/1.1\",\
             \"status\":200,\"reason\":null,\"request_bytes\":0,\"response_bytes\":512,\"duration_ms\":1.500,\
-            \"upstream_ms\":0.070,\"user_agent\":null,\"referer\":null}";
+            \"upstream_ms\":0.070,\"user_agent\":null,\"referer\":null,\"attributes\":null}";
         assert_eq!(line, expected);
     }
 
@@ -420,8 +428,34 @@ mod tests {
     fn a_text_line_to_the_byte() {
         let line = text(all_fields(), &record());
         let expected = "2023-11-14T22:13:20.042Z 0123 web api app 127.0.0.1:9000 127.0.0.1 GET example.com \
-            /v1/a?b=c HTTP/1.1 200 - 0 512 1.500 0.070 - - ";
+            /v1/a?b=c HTTP/1.1 200 - 0 512 1.500 0.070 - - - ";
         assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn attributes_stay_inside_their_quotes() {
+        let mut attributes = Attributes::default();
+        assert_eq!(attributes.set("tenant", "acme"), Ok(()));
+        assert_eq!(attributes.set("a\"b", "x,y=z\n\u{202e}"), Ok(()));
+        let record = Record {
+            attributes: Some(&attributes),
+            ..record()
+        };
+        let value: serde_json::Value = serde_json::from_str(&json(&record)).expect("JSON");
+        assert_eq!(
+            value["attributes"],
+            serde_json::json!({ "tenant": "acme", "a\"b": "x,y=z\n\u{202e}" })
+        );
+        assert!(json(&record).contains("\\u202e"), "{}", json(&record));
+        let parts = vec![
+            Part::Attribute("tenant".into()),
+            Part::Literal(" ".into()),
+            Part::Attribute("none".into()),
+            Part::Literal(" ".into()),
+            Part::Field(Field::Attributes),
+        ];
+        let expected = "acme - tenant=acme,a\\\"b=x\\,y=z\\x0a\\xe2\\x80\\xae";
+        assert_eq!(text(parts, &record), expected);
     }
 
     #[test]

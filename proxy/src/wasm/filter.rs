@@ -274,8 +274,14 @@ impl Exports {
 /// A tick without a hook, and a hook without a tick, are both not what was meant.
 fn check_tick(hooks: Hooks, tick: Option<Duration>) -> Result<(), String> {
     match (hooks.has(Hook::Tick), tick) {
-        (false, Some(_)) => Err(format!("has a `tick`, but exports no `{}`; remove `tick`", bindings::TICK)),
-        (true, None) => Err(format!("exports `{}`; say how often it is called: `tick: 30s`", bindings::TICK)),
+        (false, Some(_)) => Err(format!(
+            "has a `tick`, but exports no `{}`; remove `tick`",
+            bindings::TICK
+        )),
+        (true, None) => Err(format!(
+            "exports `{}`; say how often it is called: `tick: 30s`",
+            bindings::TICK
+        )),
         _ => Ok(()),
     }
 }
@@ -378,7 +384,6 @@ impl LogBudget {
         self.dropped.load(Ordering::Relaxed)
     }
 }
-
 
 #[cfg(test)]
 mod tests {

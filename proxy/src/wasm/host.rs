@@ -4,7 +4,7 @@
 //! for writing are [`head`](crate::head)'s, the same as for native filters.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -27,6 +27,9 @@ const MAX_METRIC_NAME: usize = 64;
 
 /// Random bytes of one call, enough for any key or nonce; the WIT says so.
 const MAX_RANDOM_BYTES: u32 = 4096;
+
+/// What `monotonic-ms` counts from: one point for the whole process, because what a guest keeps in its table outlives it.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 type Guest<'a> = StoreContextMut<'a, State>;
 type Edited = Result<(std::result::Result<(), EditError>,)>;
@@ -148,8 +151,7 @@ fn add_headers(
     })?;
     instance.func_wrap("headers", move |guest: Guest, ()| {
         let headers = read(message(&guest)?);
-        Ok((headers
-            .map(Header::all_of).unwrap_or_default(),))
+        Ok((headers.map(Header::all_of).unwrap_or_default(),))
     })?;
     instance.func_wrap(
         "set-header",
@@ -288,9 +290,8 @@ pub fn add_clock(linker: &mut Linker<State>) -> Result<()> {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok((u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),))
     })?;
-    let start = std::time::Instant::now();
-    clock.func_wrap("monotonic-ms", move |_: Guest, ()| {
-        Ok((u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),))
+    clock.func_wrap("monotonic-ms", |_: Guest, ()| {
+        Ok((u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX),))
     })
 }
 

@@ -19,9 +19,9 @@ use super::engine::{Engine, Seat, TICK};
 use super::filter::{Exports, Filter, LogBudget};
 use super::outbound::Outbound;
 use super::wasi::World;
-use crate::outbound::Desk;
 use crate::filter::Failure;
 use crate::head::Message;
+use crate::outbound::Desk;
 use crate::store::{Claim, Table};
 
 /// Processor time for instantiation and `configure`. Interpreters need some hundred milliseconds; a guest that loops
@@ -240,7 +240,10 @@ fn new_store(filter: &Filter, desk: Option<&Desk>) -> Store<State> {
         metrics: Vec::new(),
         store: filter.store.clone(),
         claims: Vec::new(),
-        outbound: filter.outbound.as_ref().map(|granted| Outbound::new(granted, desk, &filter.limits)),
+        outbound: filter
+            .outbound
+            .as_ref()
+            .map(|granted| Outbound::new(granted, desk, &filter.limits)),
         wasi: filter.wasi.then(|| World::new(filter.name(), &filter.log)),
         memory: MemoryLimit {
             used: 0,

@@ -54,13 +54,19 @@ impl Outbound {
     /// Gives the call to the worker. What comes back is awaited apart from the guest's state, which the guest's store
     /// keeps to itself.
     pub fn place(&mut self, call: Call) -> Result<Placed, CallError> {
-        let cluster = self.granted.clusters.iter().find(|cluster| cluster.name == call.cluster);
+        let cluster = self
+            .granted
+            .clusters
+            .iter()
+            .find(|cluster| cluster.name == call.cluster);
         let cluster = Arc::clone(cluster.ok_or(CallError::NotGranted)?);
         let order = order(&call, cluster)?;
         let desk = self.desk.as_ref().ok_or(CallError::Unreachable)?;
         let permit = self.granted.permits.try_take().ok_or(CallError::TooMany)?;
         self.calls_left = self.calls_left.checked_sub(1).ok_or(CallError::TooMany)?;
-        let timeout = call.timeout_ms.map_or(self.wall, |ms| Duration::from_millis(ms.into()).min(self.wall));
+        let timeout = call
+            .timeout_ms
+            .map_or(self.wall, |ms| Duration::from_millis(ms.into()).min(self.wall));
         Ok(Placed {
             answer: desk.place(order, call.body.into(), timeout, permit),
             body_bytes: self.body_bytes,

@@ -285,7 +285,10 @@ pub async fn start_apart(filter: &Arc<Filter>, desk: &Desk) -> Outcome<Box<Insta
 
 fn seat(filter: &Filter) -> Outcome<Seat> {
     let reason = "all instances of the process (wasm.max_instances) are in use";
-    filter.engine.seat().ok_or_else(|| (Failure::NoInstance, reason.to_owned()))
+    filter
+        .engine
+        .seat()
+        .ok_or_else(|| (Failure::NoInstance, reason.to_owned()))
 }
 
 /// Counts one who waits, as long as it does.

@@ -63,7 +63,9 @@ impl Question for OnRequestHead {
                 Err((Failure::BadVerdict, "read-body, without the export held-body".into()))
             }
             bindings::RequestVerdict::ReadBody(wish) => Ok(RequestVerdict::ReadBody(ReadBody {
-                max: usize::try_from(wish.max).unwrap_or(usize::MAX).min(filter.limits.body_bytes),
+                max: usize::try_from(wish.max)
+                    .unwrap_or(usize::MAX)
+                    .min(filter.limits.body_bytes),
                 over: match wish.over {
                     bindings::OverMax::Refuse => OverMax::Refuse,
                     bindings::OverMax::Continue => OverMax::Continue,
@@ -88,9 +90,7 @@ impl Question for OnHeldBody<'_> {
             return Ok(HeldVerdict::Proceed);
         };
         let function: HeldFunction = instance.typed(function)?;
-        let (verdict,) = instance
-            .run(function, (self.body, self.complete), loan, filter)
-            .await?;
+        let (verdict,) = instance.run(function, (self.body, self.complete), loan, filter).await?;
         match verdict {
             bindings::HeldVerdict::Proceed => Ok(HeldVerdict::Proceed),
             bindings::HeldVerdict::Replace(bytes) => Ok(HeldVerdict::Replace(bytes.into())),
@@ -141,9 +141,7 @@ async fn chunk(
         bindings::BodyVerdict::Keep => Ok(BodyVerdict::Keep),
         bindings::BodyVerdict::Drop => Ok(BodyVerdict::Drop),
         bindings::BodyVerdict::Replace(bytes) => Ok(BodyVerdict::Pieces(vec![bytes.into()])),
-        bindings::BodyVerdict::Pieces(pieces) => {
-            Ok(BodyVerdict::Pieces(pieces.into_iter().map(Bytes::from).collect()))
-        }
+        bindings::BodyVerdict::Pieces(pieces) => Ok(BodyVerdict::Pieces(pieces.into_iter().map(Bytes::from).collect())),
         bindings::BodyVerdict::Reply(reply) => checked(reply, filter).map(BodyVerdict::Reply),
     }
 }
@@ -261,8 +259,12 @@ impl Question for OnTick {
 }
 
 fn checked(reply: bindings::Reply, filter: &Filter) -> Outcome<Reply> {
-    let status = head::final_status(reply.status)
-        .map_err(|_| (Failure::BadReply, format!("status {} cannot be a reply's", reply.status)))?;
+    let status = head::final_status(reply.status).map_err(|_| {
+        (
+            Failure::BadReply,
+            format!("status {} cannot be a reply's", reply.status),
+        )
+    })?;
     let headers = fields(&reply.headers, filter).map_err(|reason| (Failure::BadReply, reason))?;
     Ok(Reply {
         status,

@@ -24,8 +24,16 @@ const MAX_RESOURCES: usize = 256;
 
 /// Whether the grant opens this import.
 pub fn offers(import: &str) -> bool {
-    const PACKAGES: [&str; 5] = ["wasi:io/", "wasi:clocks/", "wasi:random/", "wasi:cli/", "wasi:filesystem/"];
-    let is_0_2 = import.rsplit_once('@').is_some_and(|(_, version)| version.starts_with("0.2."));
+    const PACKAGES: [&str; 5] = [
+        "wasi:io/",
+        "wasi:clocks/",
+        "wasi:random/",
+        "wasi:cli/",
+        "wasi:filesystem/",
+    ];
+    let is_0_2 = import
+        .rsplit_once('@')
+        .is_some_and(|(_, version)| version.starts_with("0.2."));
     is_0_2 && (PACKAGES.iter().any(|package| import.starts_with(package)) || import.starts_with("wasi:sockets/"))
 }
 
@@ -56,7 +64,10 @@ impl World {
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        let world = self.wasi.as_mut().expect("linked only into filters that are granted it");
+        let world = self
+            .wasi
+            .as_mut()
+            .expect("linked only into filters that are granted it");
         WasiCtxView {
             ctx: &mut world.context,
             table: &mut world.table,

@@ -12,7 +12,7 @@ use crate::shape::OffOr;
 use crate::units::show_duration;
 use crate::vocabulary;
 
-/// One is an accident of its exchange; five in a row are a defect of the filter, or of what it depends on.
+/// One is an accident of its exchange; five more than successes are a defect of the filter, or of what it depends on.
 const FAILURES: u32 = 5;
 /// Failures that come more slowly cost too little to be worth an interruption.
 const WITHIN: Duration = Duration::from_secs(10);

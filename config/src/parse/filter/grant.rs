@@ -47,10 +47,6 @@ fn shared(table: At<String>, reader: &mut Reader) -> Option<Grant> {
 }
 
 fn outbound(clusters: At<Vec<At<String>>>, names: &Names, reader: &mut Reader) -> Option<Grant> {
-    if clusters.value.is_empty() {
-        reader.error(&clusters.place, "empty, so no call could be made; name a cluster");
-        return None;
-    }
     let mut seen = HashSet::new();
     let mut find = |name: &At<String>| {
         let cluster = names.cluster(name, reader)?;
