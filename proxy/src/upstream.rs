@@ -22,9 +22,9 @@ use crate::h1::{self, Decoder, Encoder, Fault, Framing, Head, Parsed, Piece, Req
 use crate::pool::Connection;
 use crate::stream::Stream;
 
-/// What one read takes while a head is waited for. Most responses come whole in it; shared by all connections of a
-/// worker, so that one that waits holds no buffer.
-const HEAD_READ: usize = 16 << 10;
+/// What one read takes while a head is waited for. Most responses come whole in it, and what came is copied out of it
+/// once; shared by all connections of a worker, so that one that waits holds no buffer.
+const HEAD_READ: usize = 32 << 10;
 /// What one read of a body takes at most; as much as the server's side takes from a client.
 const MAX_READ: usize = 64 << 10;
 /// What the first one takes when the length is not known; doubled whenever a read fills it.
