@@ -383,12 +383,13 @@ impl Exchange {
                     return Err(failed.err().unwrap_or(Kind::Reset.into()));
                 }
             };
-            let waited = sent.elapsed();
+            let now = Instant::now();
+            let waited = now.duration_since(sent);
             let worker = &self.connection.worker;
             worker.upstream_answered(&upstream.pool, upstream.endpoint, head.status, waited);
             upstream.time_to_head = Some(waited);
             self.upstream = Some(upstream);
-            let download = call.into_download(&head);
+            let download = call.into_download(&head, now);
             self.accept(head);
             return Ok(Body::Download(download));
         }

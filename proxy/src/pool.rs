@@ -90,12 +90,12 @@ pub struct Connection {
 
 impl Connection {
     /// Keeps it for another request, if there is room.
-    pub fn put_back(self) {
+    pub fn put_back(self, now: Instant) {
         let mut idle = self.home.idle[self.endpoint].borrow_mut();
         if idle.len() < self.home.cluster.max_idle {
             idle.push(Idle {
                 stream: self.stream,
-                since: Instant::now(),
+                since: now,
             });
         }
     }

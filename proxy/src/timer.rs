@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Lives as long as its connection; at most one deadline is watched at a time.
+/// Lives as long as its connection; at most one deadline is watched at a time, and always by the same task.
 #[derive(Default)]
 pub struct Watchdog {
     sleep: RefCell<Option<Pin<Box<Sleep>>>>,
@@ -21,9 +21,15 @@ impl Watchdog {
     /// Whether `deadline` has passed; if not, the task is woken when it does, or earlier.
     pub fn expired(&self, context: &mut Context<'_>, deadline: Instant) -> bool {
         let mut slot = self.sleep.borrow_mut();
+        let mut is_armed = slot.is_some();
         let sleep = slot.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if sleep.deadline() > deadline {
             sleep.as_mut().reset(deadline);
+            is_armed = false;
+        }
+        if is_armed && !sleep.is_elapsed() {
+            // It knows the task's waker, which stays the same.
+            return false;
         }
         while sleep.as_mut().poll(context).is_ready() {
             if Instant::now() >= deadline {

@@ -15,15 +15,16 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Method};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 use crate::body::RequestBody;
 use crate::h1::{self, Decoder, Encoder, Fault, Framing, Head, Parsed, Piece, RequestLines};
 use crate::pool::Connection;
 use crate::stream::Stream;
 
-/// What one read takes while a head is waited for. Most responses come whole in it; shared by all connections of a
-/// worker, so that one that waits holds no buffer.
-const HEAD_READ: usize = 16 << 10;
+/// What one read takes while a head is waited for. Most responses come whole in it, and what came is copied out of it
+/// once; shared by all connections of a worker, so that one that waits holds no buffer.
+const HEAD_READ: usize = 32 << 10;
 /// What one read of a body takes at most; as much as the server's side takes from a client.
 const MAX_READ: usize = 64 << 10;
 /// What the first one takes when the length is not known; doubled whenever a read fills it.
@@ -125,14 +126,14 @@ impl Call {
     }
 
     /// The response's body. The connection is kept, if it can be, as soon as that is whole.
-    pub fn into_download(mut self, head: &Head) -> Download {
+    pub fn into_download(mut self, head: &Head, now: Instant) -> Download {
         if let Framing::Sized(length) = head.framing
             && length <= self.input.len() as u64
         {
             // The connection is free before the client has the response.
             let body = self.input.split_to(length as usize);
             if head.persistent && self.input.is_empty() && self.sending.is_complete() {
-                self.connection.put_back();
+                self.connection.put_back(now);
             }
             return Download::Whole(body);
         }
@@ -300,7 +301,7 @@ impl Receiving {
         // What is left belongs to no request (RFC 9112 9.2): a connection that carries it is of no more use. Neither is
         // one whose request was overtaken by its response.
         if self.persistent && self.input.is_empty() && self.sending.is_complete() {
-            connection.put_back();
+            connection.put_back(Instant::now());
         }
     }
 
