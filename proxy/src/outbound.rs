@@ -204,7 +204,7 @@ async fn send(worker: &Worker, order: &Order, body: Bytes) -> Result<(Head, Answ
         match std::future::poll_fn(|context| call.poll_head(context)).await {
             Ok(head) => {
                 worker.upstream_answered(&pool, endpoint, head.status, since.elapsed());
-                let body = call.into_download(&head);
+                let body = call.into_download(&head, Instant::now());
                 return Ok((head, Answer { body, _turn: turn }));
             }
             // The peer closed an idle connection before it took anything of this request.
