@@ -1,6 +1,5 @@
 //! What the parts cost, one by one: `cargo bench -p tamis-benches`. The whole is measured by `compare`.
 
-use std::cell::RefCell;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -11,13 +10,13 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use tamis::assemble::Assembler;
-use tamis::chain::{Chain, Floor, Step, StepKind, Walk};
-use tamis::filter::{Failure, Hook, OnFailure};
-use tamis::head::{Attributes, Facts, Message, RequestHead};
+use tamis::head::{Attributes, Clusters, Facts, Message, RequestHead, Stage};
 use tamis::name::Name;
-use tamis::native;
+use tamis::outbound::Desk;
+use tamis::passage::{Forward, Passage};
 use tamis::route::{HostPattern, PathPattern, Pattern, Table, Target};
-use tamis::wasm::{Artifact, Engine, Filter, GuestMetric, Limits, Pool, Pools, Reservation};
+use tamis::wasm::{Artifact, Engine, Loan, OnRequestHead, Pools};
+use tamis::worker::{Live, Scene, Worker};
 use tokio::runtime::Runtime;
 
 /// A request as browsers send it: a host, a dozen fields, an `authorization` for the guests to read.
@@ -38,38 +37,19 @@ fn message() -> Box<Message> {
             headers,
         },
         response: None,
+        stage: Stage::Request,
         facts: Facts {
             client: None,
+            local: None,
             listener: Name::new("web"),
             route: Some(Name::new("api")),
             request_id: HeaderValue::from_static("0123456789abcdef0123456789abcdef"),
         },
         attributes: Attributes::default(),
+        clusters: Clusters::default(),
+        passes_body: false,
         client_request_id: None,
     })
-}
-
-/// A worker reduced to what a chain asks of it.
-#[derive(Default)]
-struct Bench {
-    pools: Pools,
-    seconds: RefCell<f64>,
-}
-
-impl Floor for Bench {
-    fn guests(&self, filter: &Arc<Filter>, _slot: usize) -> Rc<Pool> {
-        self.pools.of(filter)
-    }
-
-    fn called(&self, _step: &Step, _hook: Hook, took: Duration) {
-        *self.seconds.borrow_mut() += took.as_secs_f64();
-    }
-
-    fn failed(&self, step: &Step, _hook: Hook, _policy: OnFailure, failure: Failure, detail: &str) {
-        panic!("{}: {failure:?}: {detail}", step.name);
-    }
-
-    fn counted(&self, _step: &Step, _metrics: Vec<GuestMetric>) {}
 }
 
 fn runtime() -> Runtime {
@@ -79,63 +59,75 @@ fn runtime() -> Runtime {
         .expect("a runtime can be built")
 }
 
-fn engine() -> Engine {
-    let reservation = Reservation {
-        instances: 64,
-        memory_bytes: 64 << 20,
-    };
-    Engine::new(reservation).expect("the reservation fits")
+/// What is loaded from a configuration, without a process around it.
+fn assembled(text: &str) -> (tamis_config::Config, Assembler) {
+    let config = tamis_config::parse(text, Path::new("bench.yaml"), &tamis_config::System).expect("the text is good");
+    let compiler = Assembler::compiler(&config).expect("the reservation fits");
+    (config, Assembler::new(compiler, 1))
 }
 
 fn component() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../filters/target/components/touch.wasm")
 }
 
-fn load(engine: &Engine, runtime: &Runtime, reuse: u32) -> Arc<Filter> {
-    let bytes = Artifact::read(&component()).expect("`make filters` has been run");
-    let artifact = Arc::new(Artifact::compile(engine, &bytes).expect("the component compiles"));
-    let limits = Limits {
-        memory: 16 << 20,
-        cpu_ticks: 10,
-        wall: Duration::from_millis(100),
-        instances_per_worker: 16,
-        header_bytes: 64 << 10,
-        log_lines: 100,
-        reuse,
-    };
-    let loading = Filter::load(engine, artifact, "touch", "null".into(), &[], limits, OnFailure::Closed);
-    Arc::new(runtime.block_on(loading).expect("the component loads"))
-}
-
-fn guest_step(filter: &Arc<Filter>) -> Step {
-    Step {
-        name: "touch".into(),
-        index: 0,
-        kind: StepKind::Wasm(Arc::clone(filter), 0),
+/// One route with these filters, each the usual component or its native twin.
+fn configured(filters: &[&str], reuse: u32) -> String {
+    let touch = component();
+    let names: Vec<String> = (0..filters.len()).map(|number| format!("f{number}")).collect();
+    let mut text =
+        String::from("wasm: { max_instances: 64 }\nlisteners: { web: { address: 127.0.0.1:0 } }\nfilters:\n");
+    for (name, kind) in names.iter().zip(filters) {
+        text += &match *kind {
+            "wasm" => format!(
+                "  {name}: {{ component: \"{}\", instance_reuse: {reuse} }}\n",
+                touch.display()
+            ),
+            _ => format!("  {name}: {{ native: headers, config: {{ request: {{ set: {{ x-filter: \"1\" }} }} }} }}\n"),
+        };
     }
-}
-
-fn native_step() -> Step {
-    let config = serde_json::json!({"request": {"set": {"x-filter": "1"}}});
-    Step {
-        name: "headers".into(),
-        index: 0,
-        kind: StepKind::Native(native::build("headers", &config).expect("the filter's configuration is good")),
+    if filters.is_empty() {
+        text = text.replace("filters:\n", "");
     }
+    let chain = names.join(", ");
+    text + &format!(
+        "clusters: {{ app: {{ endpoints: [127.0.0.1:9000] }} }}\nroutes: [{{ filters: [{chain}], cluster: app }}]\n"
+    )
 }
 
-/// Request halves of `chain`, forward; nothing waits, so the runtime only lends its context.
-fn walk(criterion: &mut Criterion, name: &str, runtime: &Runtime, chain: &Chain) {
-    let (bench, none) = (Bench::default(), Chain::default());
+/// A worker of this configuration, and its current generation.
+fn worker(runtime: &Runtime, text: &str) -> Rc<Worker> {
+    let (config, assembler) = assembled(text);
+    let loading = assembler.assemble(&config, 1);
+    let snapshot = runtime.block_on(loading).expect("the configuration loads").snapshot;
+    let (desk, _) = Desk::new();
+    Rc::new(Worker::new(0, Arc::new(Live::new(Arc::new(snapshot))), "bench", desk))
+}
+
+/// Request halves of a chain, forward; nothing waits, so the runtime only lends its context.
+fn walk(criterion: &mut Criterion, name: &str, runtime: &Runtime, text: &str) {
+    let worker = worker(runtime, text);
     criterion.bench_function(name, |bencher| {
         bencher.iter_custom(|count| {
             runtime.block_on(async {
                 let mut message = Some(message());
                 let start = Instant::now();
                 for _ in 0..count {
-                    let mut walk = Walk::default();
-                    let reply = walk.forward(&bench, [&none, chain], &mut message).await;
-                    assert!(matches!(reply, Ok(None)), "no filter here replies or fails");
+                    let scene = Scene {
+                        worker: Rc::clone(&worker),
+                        pinned: worker.pin(),
+                        listener: 0,
+                        route: Some(0),
+                    };
+                    let passage = Passage::new(scene, message.take().expect("it is back"));
+                    let mut clock = Instant::now();
+                    for step in passage.steps() {
+                        let forward = passage.forward(step, &mut clock).await;
+                        assert!(
+                            matches!(forward, Ok(Forward::Proceed { .. })),
+                            "no filter here replies or fails"
+                        );
+                    }
+                    message = passage.message().take();
                 }
                 start.elapsed()
             })
@@ -144,26 +136,33 @@ fn walk(criterion: &mut Criterion, name: &str, runtime: &Runtime, chain: &Chain)
 }
 
 fn chains(criterion: &mut Criterion) {
-    let (runtime, engine) = (runtime(), engine());
-    let guest = load(&engine, &runtime, 1000);
+    let runtime = runtime();
     for count in [0, 1, 3] {
-        let steps = (0..count).map(|_| native_step()).collect();
-        walk(criterion, &format!("chain/native/{count}"), &runtime, &Chain { steps });
+        let text = configured(&vec!["native"; count], 1000);
+        walk(criterion, &format!("chain/native/{count}"), &runtime, &text);
     }
     for count in [1, 3] {
-        let steps = (0..count).map(|_| guest_step(&guest)).collect();
-        walk(criterion, &format!("chain/wasm/{count}"), &runtime, &Chain { steps });
+        let text = configured(&vec!["wasm"; count], 1000);
+        walk(criterion, &format!("chain/wasm/{count}"), &runtime, &text);
     }
-    let fresh = load(&engine, &runtime, 1);
-    let steps = vec![guest_step(&fresh)];
-    walk(criterion, "chain/wasm/fresh instance", &runtime, &Chain { steps });
+    walk(
+        criterion,
+        "chain/wasm/fresh instance",
+        &runtime,
+        &configured(&["wasm"], 1),
+    );
 }
 
-/// One hook of a guest in hand: no lease, no chain.
+/// One hook of a guest in hand, and the making of a guest: no chain.
 fn call(criterion: &mut Criterion) {
-    let (runtime, engine) = (runtime(), engine());
-    let filter = load(&engine, &runtime, u32::MAX);
-    let pool = Pools::default().of(&filter);
+    let runtime = runtime();
+    let guests = |reuse| {
+        let (config, assembler) = assembled(&configured(&["wasm"], reuse));
+        let loading = assembler.assemble(&config, 1);
+        let snapshot = runtime.block_on(loading).expect("the configuration loads").snapshot;
+        Pools::new(Desk::new().0).of(&snapshot.guests[0])
+    };
+    let pool = guests(u32::from(u16::MAX));
     criterion.bench_function("wasm/call", |bencher| {
         bencher.iter_custom(|count| {
             runtime.block_on(async {
@@ -171,8 +170,11 @@ fn call(criterion: &mut Criterion) {
                 let mut lease = pool.lease().await.expect("an instance is free");
                 let start = Instant::now();
                 for _ in 0..count {
-                    let verdict = lease.call(Hook::RequestHead, &mut message).await;
-                    assert!(verdict.is_ok(), "the guest does not fail");
+                    let loan = Loan {
+                        home: &mut message,
+                        cpu: Duration::from_millis(10),
+                    };
+                    assert!(lease.ask(OnRequestHead, loan).await.is_ok(), "the guest does not fail");
                 }
                 let elapsed = start.elapsed();
                 lease.put_back();
@@ -180,20 +182,21 @@ fn call(criterion: &mut Criterion) {
             })
         });
     });
-    let fresh = load(&engine, &runtime, 1);
-    let pool = Pools::default().of(&fresh);
+    let fresh = guests(1);
     criterion.bench_function("wasm/instantiate", |bencher| {
         bencher.iter_custom(|count| {
             runtime.block_on(async {
                 let start = Instant::now();
                 for _ in 0..count {
-                    drop(pool.lease().await.expect("an instance can be made"));
+                    drop(fresh.lease().await.expect("an instance can be made"));
                 }
                 start.elapsed()
             })
         });
     });
-    let bytes = Artifact::read(&component()).expect("`make filters` has been run");
+    let (config, _) = assembled(&configured(&[], 1));
+    let engine = Engine::new(Assembler::reservation(&config)).expect("the reservation fits");
+    let bytes = Artifact::read(&component(), u64::MAX).expect("`make filters` has been run");
     criterion.bench_function("wasm/compile", |bencher| {
         bencher.iter(|| Artifact::compile(&engine, black_box(&bytes)).expect("the component compiles"));
     });
@@ -233,11 +236,11 @@ fn configuration(criterion: &mut Criterion) {
     for number in 0..100 {
         text += &format!("  - {{ match: {{ path: {{ prefix: /r{number}/ }} }}, filters: [touch], cluster: app }}\n");
     }
+    let (config, mut assembler) = assembled(&text);
     let parse =
         || tamis_config::parse(&text, Path::new("bench.yaml"), &tamis_config::System).expect("the text is good");
     criterion.bench_function("config/load 100 routes", |bencher| bencher.iter(|| black_box(parse())));
-    let (runtime, config) = (runtime(), parse());
-    let mut assembler = Assembler::new(engine(), 2);
+    let runtime = runtime();
     let first = runtime
         .block_on(assembler.assemble(&config, 1))
         .expect("the configuration loads");

@@ -44,9 +44,16 @@ const FORBIDDEN: [(&str, &str); 6] = [
     ("todo!", "an unfinished thing is an issue"),
     ("unimplemented!", "an unfinished thing is an issue"),
     ("dbg!", "log with `tracing`"),
-    ("unsafe{", "no unsafe code"),
+    ("unsafe{", "no unsafe code but in wasm/cache.rs"),
     ("unsafefn", "no unsafe code"),
 ];
+
+/// The one file that loads machine code, and argues at its top why that is sound.
+const UNSAFE_ALLOWED: &str = "wasm/cache.rs";
+
+fn path_is(path: &Path, expected: &str) -> bool {
+    path == Path::new(expected)
+}
 
 /// One source file of the proxy.
 struct Source {
@@ -254,7 +261,8 @@ fn no_file_holds_what_is_forbidden() {
         let tests = source.is_test() || folder.ends_with("integration/tests");
         let path = folder.join(&source.path);
         let squeezed: String = source.code.chars().filter(|c| !c.is_whitespace()).collect();
-        for (wrong, instead) in FORBIDDEN.iter().filter(|_| !tests) {
+        let exempt = |wrong: &str| wrong.starts_with("unsafe") && path_is(&source.path, UNSAFE_ALLOWED);
+        for (wrong, instead) in FORBIDDEN.iter().filter(|(wrong, _)| !tests && !exempt(wrong)) {
             if squeezed.contains(wrong) {
                 findings.push(format!("{}: `{wrong}`: {instead}", path.display()));
             }

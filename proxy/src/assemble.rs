@@ -25,11 +25,11 @@ use crate::snapshot::{self, Snapshot};
 use crate::store::{self, Table, TableName, Tables};
 use crate::telemetry::access_log::{AccessLog, Target};
 use crate::telemetry::record;
-use crate::wasm::{self, Artifact, Digest, Engine, Grant};
+use crate::wasm::{self, Artifact, Compiler, Digest, Engine, Grant};
 
 /// Makes snapshots; keeps the parts of the last one that was accepted.
 pub struct Assembler {
-    engine: Engine,
+    compiler: Compiler,
     workers: usize,
     /// What filters keep outlives the generations that they are in.
     tables: Tables,
@@ -76,9 +76,9 @@ pub struct Assembled {
 }
 
 impl Assembler {
-    pub fn new(engine: Engine, workers: usize) -> Self {
+    pub fn new(compiler: Compiler, workers: usize) -> Self {
         Self {
-            engine,
+            compiler,
             workers,
             tables: Tables::default(),
             parts: Parts::default(),
@@ -90,7 +90,21 @@ impl Assembler {
         wasm::Reservation {
             instances: config.wasm.max_instances,
             memory_bytes: config.wasm.max_memory,
+            stack_bytes: config.wasm.max_stack,
+            table_elements: config.wasm.max_table_elements,
         }
+    }
+
+    /// What compiles this configuration's components. Reserves what its guests will need.
+    pub fn compiler(config: &Config) -> Result<Compiler, String> {
+        let engine = Engine::new(Self::reservation(config))?;
+        let cache = config.wasm.cache.as_deref().map(wasm::Cache::open).transpose()?;
+        let settings = wasm::CompilerSettings {
+            threads: config.wasm.compile_threads,
+            timeout: config.wasm.compile_timeout,
+            max_component: config.wasm.max_component,
+        };
+        Compiler::new(engine, settings, cache)
     }
 
     /// Worker threads that the configuration asks for.
@@ -242,8 +256,9 @@ impl<'a> Build<'a> {
         settings: &serde_json::Value,
     ) -> Result<usize, String> {
         let of_file = |message: String| format!("component {}: {message}", path.display());
-        let bytes = Artifact::read(path).map_err(|message| format!("component: {message}"))?;
-        let artifact = self.artifact(&bytes).map_err(of_file)?;
+        let max = self.assembler.compiler.max_component();
+        let bytes = Artifact::read(path, max).map_err(|message| format!("component: {message}"))?;
+        let artifact = self.artifact(bytes).await.map_err(of_file)?;
         let key = GuestKey {
             name: filter.name.clone(),
             component: artifact.digest(),
@@ -261,7 +276,7 @@ impl<'a> Build<'a> {
         let guest = match kept {
             Some(guest) => guest,
             None => {
-                let engine = &self.assembler.engine;
+                let engine = self.assembler.compiler.engine().clone();
                 let settings = wasm::Settings {
                     name: filter.name.clone(),
                     config: key.config.clone(),
@@ -271,7 +286,6 @@ impl<'a> Build<'a> {
                     breaker: filter.breaker.as_ref().map(breaker_settings),
                     tick: filter.tick,
                 };
-                let engine = engine.clone();
                 Arc::new(wasm::Filter::load(&engine, artifact, settings).await.map_err(of_file)?)
             }
         };
@@ -281,8 +295,8 @@ impl<'a> Build<'a> {
         Ok(self.guests.len() - 1)
     }
 
-    fn artifact(&mut self, bytes: &[u8]) -> Result<Arc<Artifact>, String> {
-        let digest = Digest::of(bytes);
+    async fn artifact(&mut self, bytes: Vec<u8>) -> Result<Arc<Artifact>, String> {
+        let digest = Digest::of(&bytes);
         let kept = self
             .assembler
             .parts
@@ -292,7 +306,7 @@ impl<'a> Build<'a> {
             .cloned();
         let artifact = match kept {
             Some(artifact) => artifact,
-            None => Arc::new(Artifact::compile(&self.assembler.engine, bytes)?),
+            None => Arc::new(self.assembler.compiler.compile(bytes).await?),
         };
         self.parts.artifacts.insert(digest, Arc::clone(&artifact));
         Ok(artifact)

@@ -30,7 +30,7 @@
 //! engine; nothing points back at `gateway`, `server` or `main`;
 //! `filter`, `chain` and `head` know no engine, no socket and no runtime.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod address;
 pub mod admin;

@@ -28,7 +28,6 @@ use crate::listener::Sockets;
 use crate::operations::Operator;
 use crate::reload::{self, Reloader, Trigger};
 use crate::snapshot::Snapshot;
-use crate::wasm::Engine;
 use crate::worker::{self, Command, Live, Workers};
 
 /// How often a drain looks whether everything has ended.
@@ -67,8 +66,8 @@ fn first_address(snapshot: &Snapshot) -> Option<SocketAddr> {
 /// Loads `file` and everything that it names, and opens nothing. Warnings, or the errors as a text.
 pub fn check(file: &Path) -> Result<Vec<String>, String> {
     let config = tamis_config::load(file).map_err(|errors| errors.to_string())?;
-    let engine = Engine::new(Assembler::reservation(&config))?;
-    let assembler = Assembler::new(engine, Assembler::workers(&config));
+    let compiler = Assembler::compiler(&config)?;
+    let assembler = Assembler::new(compiler, Assembler::workers(&config));
     control_runtime()?
         .block_on(assembler.check(&config))
         .map_err(|faults| faults.to_string())
@@ -88,8 +87,8 @@ struct Process {
 impl Process {
     fn prepare(file: &Path, config: Config) -> Result<Self, String> {
         let count = Assembler::workers(&config);
-        let engine = Engine::new(Assembler::reservation(&config))?;
-        let mut assembler = Assembler::new(engine, count);
+        let compiler = Assembler::compiler(&config)?;
+        let mut assembler = Assembler::new(compiler, count);
         let assembled = control_runtime()?
             .block_on(assembler.assemble(&config, 1))
             .map_err(|Faults(faults)| faults.join("\n"))?;

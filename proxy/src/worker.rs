@@ -162,7 +162,8 @@ pub fn run(
 }
 
 impl Worker {
-    fn new(index: usize, live: Arc<Live>, instance: &str, desk: Desk) -> Self {
+    /// `desk` takes what its guests order; somebody has to [serve](outbound::serve) them.
+    pub fn new(index: usize, live: Arc<Live>, instance: &str, desk: Desk) -> Self {
         let pinned = Rc::new(Pinned::new(live.load()));
         Self {
             index,

@@ -11,9 +11,6 @@ use wasmtime::component::{Component, types::ComponentItem};
 
 use super::engine::Engine;
 
-/// The largest component that is read; an interpreter with its library is about 20 MB.
-pub const MAX_BYTES: u64 = 64 << 20;
-
 /// SHA-256 of a component's bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest([u8; 32]);
@@ -21,6 +18,10 @@ pub struct Digest([u8; 32]);
 impl Digest {
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -45,15 +46,15 @@ pub struct Artifact {
 }
 
 impl Artifact {
-    /// Reads a component's bytes; refuses what is not a regular file or is over [`MAX_BYTES`] without reading it.
-    pub fn read(path: &Path) -> Result<Vec<u8>, String> {
+    /// Reads a component's bytes; refuses what is not a regular file or is longer than `max_bytes` without reading it.
+    pub fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, String> {
         let metadata = std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
         if !metadata.is_file() {
             return Err(format!("{}: not a regular file", path.display()));
         }
-        if metadata.len() > MAX_BYTES {
+        if metadata.len() > max_bytes {
             return Err(format!(
-                "{}: {} bytes, more than the {MAX_BYTES} that a component may have",
+                "{}: {} bytes, more than wasm.max_component, which is {max_bytes}",
                 path.display(),
                 metadata.len()
             ));
@@ -77,6 +78,15 @@ impl Artifact {
             component,
             size: bytes.len(),
         })
+    }
+
+    /// Of code that was compiled before, for these bytes.
+    pub(super) fn ready(digest: Digest, component: Component, size: usize) -> Self {
+        Self {
+            digest,
+            component,
+            size,
+        }
     }
 
     pub fn digest(&self) -> Digest {

@@ -25,12 +25,8 @@ const CORE_INSTANCES_PER_COMPONENT: u32 = 8;
 /// A component's own memory, and one for an adapter.
 const MEMORIES_PER_COMPONENT: u32 = 2;
 const TABLES_PER_COMPONENT: u32 = 8;
-/// Entries of one table; the largest guests seen (interpreters) have some 10,000.
-const TABLE_ELEMENTS: usize = 32_768;
-/// A guest's own stack. wasmtime's default; deep recursion traps at it.
-const GUEST_STACK_BYTES: usize = 512 << 10;
-/// Guest stack and the host functions that run on top of it.
-const FIBER_STACK_BYTES: usize = 1 << 20;
+/// What host functions that run on top of a guest's stack may take.
+const HOST_STACK_BYTES: usize = 512 << 10;
 /// Pages of a slot that stay resident between guests, so that a fresh instance costs no page fault for the first of
 /// them: 64 KiB covers the data and stack of a small guest.
 const KEEP_RESIDENT_BYTES: usize = 64 << 10;
@@ -40,6 +36,10 @@ const KEEP_RESIDENT_BYTES: usize = 64 << 10;
 pub struct Reservation {
     pub instances: u32,
     pub memory_bytes: u64,
+    /// A guest's own stack; deep recursion traps at it.
+    pub stack_bytes: usize,
+    /// Entries of one table.
+    pub table_elements: usize,
 }
 
 /// Cheap to clone; the ticker stops with the last clone.
@@ -98,8 +98,8 @@ fn settings(reservation: Reservation) -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
-        .max_wasm_stack(GUEST_STACK_BYTES)
-        .async_stack_size(FIBER_STACK_BYTES)
+        .max_wasm_stack(reservation.stack_bytes)
+        .async_stack_size(reservation.stack_bytes + HOST_STACK_BYTES)
         // Async component features add a task table to every store and three times the cost to every call.
         .concurrency_support(false)
         .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(16))
@@ -118,7 +118,7 @@ fn pool(reservation: Reservation) -> PoolingAllocationConfig {
         .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT)
         .max_memories_per_component(MEMORIES_PER_COMPONENT)
         .max_tables_per_component(TABLES_PER_COMPONENT)
-        .table_elements(TABLE_ELEMENTS)
+        .table_elements(reservation.table_elements)
         .max_memory_size(usize::try_from(reservation.memory_bytes).unwrap_or(usize::MAX))
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
         .table_keep_resident(KEEP_RESIDENT_BYTES);

@@ -1,12 +1,15 @@
 //! Filters as WebAssembly components: the only place that names wasmtime.
 //!
-//! `engine` is the process's compiler and allocator, `artifact` one compiled component, `filter` an artifact with its
+//! `engine` is the process's compiler and allocator, `compiler` makes an `artifact`, one compiled
+//! component, and keeps its code in the `cache`, `filter` an artifact with its
 //! configuration and limits, `instance` a live guest, `question` what it can be asked, `pool` a worker's guests at rest,
 //! `host` what a guest can call, `outbound` its requests to others, `wasi` what is left of a
 //! system, `bindings` the shapes that cross the border.
 
 mod artifact;
 mod bindings;
+mod cache;
+mod compiler;
 mod engine;
 mod filter;
 mod host;
@@ -17,6 +20,8 @@ mod question;
 mod wasi;
 
 pub use artifact::{Artifact, Digest};
+pub use cache::Cache;
+pub use compiler::{Compiler, Settings as CompilerSettings};
 pub use engine::{Engine, Reservation};
 pub use filter::{Filter, Grant, Limits, Settings};
 pub use instance::{Change, GuestMetric, Instance, Loan, Outcome, ticks};
