@@ -275,7 +275,8 @@ impl Exchange {
             return Ok(None);
         }
         let (connection, deadline) = (Rc::clone(&self.connection), self.deadline);
-        let walked = connection.watchdog.watch(deadline, self.walk_forward(upload)).await;
+        let walk = std::pin::pin!(self.walk_forward(upload));
+        let walked = connection.watchdog.watch(deadline, walk).await;
         walked.unwrap_or_else(|| Err(Kind::RouteTimeout.into()))
     }
 
@@ -287,7 +288,8 @@ impl Exchange {
                 Forward::Proceed { stage } => stage,
                 Forward::Reply(reply) => return Ok(Some(reply)),
                 Forward::Hold(turn, wish) => {
-                    if let Some(reply) = self.hold(turn, wish, upload, &mut clock).await? {
+                    // Boxed like all that seldom happens: the future of an exchange is moved, and its size costs.
+                    if let Some(reply) = Box::pin(self.hold(turn, wish, upload, &mut clock)).await? {
                         return Ok(Some(reply));
                     }
                     passage.stage_of(turn, Hook::RequestBody)
@@ -436,7 +438,7 @@ impl Exchange {
         if let Some(idle) = upstream.pool.idle(upstream.endpoint) {
             return Ok(idle);
         }
-        let connecting = upstream.pool.connect(upstream.endpoint);
+        let connecting = Box::pin(upstream.pool.connect(upstream.endpoint));
         let connected = self
             .connection
             .watchdog
@@ -618,7 +620,7 @@ impl Exchange {
             return;
         }
         let timeout = self.pinned.snapshot.listeners[self.listener].limits.body_timeout;
-        let read = unread.discard();
+        let read = Box::pin(unread.discard());
         let deadline = Some(Instant::now() + timeout);
         self.closes = self.connection.watchdog.watch(deadline, read).await != Some(true);
     }

@@ -9,14 +9,17 @@
 //! 4. [`guard`] judges the head (sizes, framing, authority) and normalises authority and path, once.
 //! 5. [`route`] finds the route: first match wins. The route carries its chain and its action.
 //! 6. [`hop`] removes hop-by-hop fields and sets `x-forwarded-*`.
-//! 7. [`chain`] walks the request forward through the listener's filters and then the route's: native ones
-//!    ([`native`]) and components ([`wasm`]) alike, all on one [`head::Message`]. The first reply ends the walk.
+//! 7. [`passage`] takes the request forward through the listener's [`chain`] and then the route's: native filters
+//!    ([`native`]) and components ([`wasm`]) alike, all on one [`head::Message`]. A filter that filters bodies puts its
+//!    [`stage`] in the way. The first reply ends the way forward. Guests call others through [`outbound`], keep things in
+//!    the [`store`], and are spared while their [`breaker`] is open.
 //! 8. [`cluster`] picks an endpoint, [`pool`] gives a connection to it, [`upstream`] sends the request and reads the
 //!    response, both of which are bytes in [`h1`]; the [`body`] streams through.
-//! 9. The response head walks [`chain`] in reverse: only filters whose request half ran, for every answer.
+//! 9. The response head goes back through the [`passage`] in reverse: only filters whose request half ran, for every
+//!    answer.
 //! 10. Errors, wherever they come from, become an answer in [`reply`].
-//! 11. The response's body streams to the client; with its last byte the exchange is dropped, which counts it and
-//!     writes its record ([`telemetry`]).
+//! 11. The response's body streams to the client; with its last byte the exchange is dropped, which counts it,
+//!     tells the filters its outcome, and writes its record ([`telemetry`]).
 //!
 //! # Two planes
 //!

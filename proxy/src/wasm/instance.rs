@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -320,9 +320,14 @@ pub fn ticks(time: Duration) -> u32 {
 async fn within<F: Future>(wall: Duration, future: F) -> (Option<F::Output>, Duration) {
     let mut future = pin!(future);
     let first = std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;
-    if let Poll::Ready(output) = first {
-        return (Some(output), Duration::ZERO);
+    match first {
+        Poll::Ready(output) => (Some(output), Duration::ZERO),
+        // Boxed, so that the usual call does not carry a timer around.
+        Poll::Pending => Box::pin(rest_within(wall, future)).await,
     }
+}
+
+async fn rest_within<F: Future>(wall: Duration, mut future: Pin<&mut F>) -> (Option<F::Output>, Duration) {
     let since = Instant::now();
     let mut busy = Duration::ZERO;
     let rest = std::future::poll_fn(|context| {

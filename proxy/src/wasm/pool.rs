@@ -135,7 +135,8 @@ impl Pool {
     pub async fn lease(self: &Rc<Self>) -> Outcome<Lease> {
         let mut lease = match self.rested() {
             Some(lease) => lease,
-            None => self.lease_slowly().await?,
+            // Boxed: what seldom happens must not make the future of what always happens larger, as it is moved.
+            None => Box::pin(self.lease_slowly()).await?,
         };
         if let Some(instance) = lease.instance() {
             instance.begin_exchange(&self.filter);
