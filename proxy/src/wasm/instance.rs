@@ -399,6 +399,8 @@ impl ResourceLimiter for MemoryLimit {
 pub struct StartError {
     pub failure: Failure,
     text: String,
+    /// Its own `configure` said no; it would start with another configuration.
+    pub is_refusal: bool,
 }
 
 impl StartError {
@@ -411,6 +413,7 @@ impl StartError {
         Self {
             failure,
             text: format!("does not start: {error:#}"),
+            is_refusal: false,
         }
     }
 
@@ -418,6 +421,7 @@ impl StartError {
         Self {
             failure: Failure::Start,
             text: format!("does not fit the interface tamis:filter@0.1.0: {error:#}"),
+            is_refusal: false,
         }
     }
 
@@ -425,6 +429,7 @@ impl StartError {
         Self {
             failure: Failure::Start,
             text: format!("`configure` failed: {error:#}"),
+            is_refusal: false,
         }
     }
 
@@ -432,6 +437,7 @@ impl StartError {
         Self {
             failure: Failure::Start,
             text: format!("its configuration is refused: {message}"),
+            is_refusal: true,
         }
     }
 
@@ -439,6 +445,7 @@ impl StartError {
         Self {
             failure: Failure::Start,
             text: format!("did not start within {START_WALL:?}"),
+            is_refusal: false,
         }
     }
 }
