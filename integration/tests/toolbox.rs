@@ -194,9 +194,9 @@ fn a_call_that_is_not_made_and_a_guest_that_traps_are_told() {
     let cases = |expect: &str| format!("cases:\n  - name: a\n    calls: [{{ cluster: c }}]\n    expect: {expect}\n");
     folder.write(
         "expected.yaml",
-        &cases("{ verdict: failure, failure: trap, response: { status: 500 } }"),
+        cases("{ verdict: failure, failure: trap, response: { status: 500 } }"),
     );
-    folder.write("surprising.yaml", &cases("{ verdict: proceed }"));
+    folder.write("surprising.yaml", cases("{ verdict: proceed }"));
     let (code, out, _) = filter(&folder, &["test", "trap.wasm", "--case", "expected.yaml"]);
     assert_eq!(code, 1);
     assert!(out.contains("calls: one to `c` was not made"), "{out}");
