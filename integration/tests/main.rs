@@ -18,3 +18,4 @@ mod requests;
 mod routing;
 mod support;
 mod tidy;
+mod toolbox;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules of `proxy/src` that belong to the control plane; all others are the data plane, which never reads the
 /// configuration.
-const CONTROL_PLANE: [&str; 9] = [
+const CONTROL_PLANE: [&str; 10] = [
     "admin",
     "assemble",
     "demo",
@@ -17,6 +17,7 @@ const CONTROL_PLANE: [&str; 9] = [
     "operations",
     "reload",
     "server",
+    "toolbox",
     "watch",
 ];
 

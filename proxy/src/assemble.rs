@@ -515,7 +515,8 @@ fn authority(bound: &Address) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("localhost"))
 }
 
-fn limits(filter: &config::Filter, workers: usize) -> wasm::Limits {
+/// What one filter may take, in one of so many workers.
+pub fn limits(filter: &config::Filter, workers: usize) -> wasm::Limits {
     let limits = &filter.limits;
     let share = limits.instances.div_ceil(u32::try_from(workers).unwrap_or(1)).max(1);
     wasm::Limits {

@@ -24,7 +24,8 @@
 //! # Two planes
 //!
 //! The *control plane* may block and may fail with a paragraph: `tamis_config` parses, [`assemble`] builds a snapshot,
-//! [`reload`] swaps the pointer, [`watch`] triggers it, [`admin`] answers operators, [`server`] owns the process. The
+//! [`reload`] swaps the pointer, [`watch`] triggers it, [`admin`] answers operators, [`server`] owns the process;
+//! [`toolbox`] is for whoever writes a filter, and serves nobody. The
 //! *data plane* (everything above) never compiles, never locks to read configuration, never panics by input. They
 //! share one atomic pointer, and commands that are never sent per request.
 //!
@@ -71,6 +72,7 @@ pub mod stream;
 pub mod telemetry;
 pub mod tick;
 pub mod timer;
+pub mod toolbox;
 pub mod upstream;
 pub mod wasm;
 pub mod watch;

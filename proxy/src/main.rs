@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tamis::address::Address;
 use tamis::admin;
-use tamis::{demo, server};
+use tamis::{demo, server, toolbox};
 use tracing_subscriber::EnvFilter;
 
 /// glibc's allocator took about 4 % of the samples in a profile of plain proxying; this one took about 2 %.
@@ -59,6 +59,9 @@ enum Command {
     },
     /// Print the JSON Schema of the configuration
     Schema,
+    /// Write, build, test and measure filters
+    #[command(subcommand)]
+    Filter(toolbox::Command),
     /// Have a running process read its configuration again, and say what came of it
     Reload {
         /// The process's admin endpoint: ADDRESS:PORT, or unix:/PATH
@@ -107,6 +110,7 @@ fn main() -> ExitCode {
             println!("{:#}", tamis_config::schema());
             Ok(())
         }
+        Command::Filter(command) => toolbox::run(command),
         Command::Reload { admin } => reload(&admin),
     };
     match done {

@@ -92,6 +92,42 @@ impl Desk {
     }
 }
 
+impl Placed {
+    pub fn order(&self) -> &Order {
+        &self.order
+    }
+
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// Answers in the cluster's place, for whoever has no connections.
+    pub fn answer(self, answer: Result<Given, Failed>) {
+        let (pieces, incoming) = mpsc::channel(PIECES);
+        let head = answer.map(|given| {
+            if !given.body.is_empty() {
+                // There is room for it, and whoever reads is still to come.
+                let _ = pieces.try_send(Ok(given.body));
+            }
+            Incoming {
+                status: given.status,
+                headers: given.headers,
+                body: incoming,
+            }
+        });
+        // Whoever asked may be gone by now.
+        let _ = self.reply.send(head);
+    }
+}
+
+/// An answer that was there before the call.
+#[derive(Clone, Debug)]
+pub struct Given {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
 impl Awaited {
     pub async fn head(self) -> Result<Incoming, Failed> {
         self.0.await.unwrap_or(Err(Failed::Broken))

@@ -97,6 +97,14 @@ impl Artifact {
         self.size
     }
 
+    /// Bytes of the code that was made of it.
+    pub fn compiled_size(&self) -> Result<usize, String> {
+        let serialized = self.component.serialize();
+        serialized
+            .map(|code| code.len())
+            .map_err(|error| format!("cannot be written down: {error:#}"))
+    }
+
     /// Names of what the component asks of its host, in its own order.
     pub fn imports(&self) -> Vec<String> {
         let engine = self.component.engine();

@@ -19,11 +19,13 @@ const REST_AFTER: u32 = 1000;
 
 /// Room that exchanges cannot take, so that a new configuration can be tried while every instance is in use.
 const CONTROL_RESERVE: u32 = 8;
-/// Core instances for one component: its own module, and the shims that `wit-component` puts around it (two), with
-/// room for a component made of two languages.
-const CORE_INSTANCES_PER_COMPONENT: u32 = 8;
-/// A component's own memory, and one for an adapter.
-const MEMORIES_PER_COMPONENT: u32 = 2;
+/// Core instances for one component: three for a small guest (its own module, and the shims that `wit-component` puts
+/// around it), 13 for one that QuickJS runs and 38 for CPython, whose libraries are modules of their own. Only counted:
+/// nothing is set aside for one.
+const CORE_INSTANCES_PER_COMPONENT: u32 = 64;
+/// A component's own memory, and one for an adapter; one that QuickJS runs has three. Each takes a slot, so that fewer
+/// such guests fit.
+const MEMORIES_PER_COMPONENT: u32 = 4;
 const TABLES_PER_COMPONENT: u32 = 8;
 /// What host functions that run on top of a guest's stack may take.
 const HOST_STACK_BYTES: usize = 512 << 10;
@@ -111,7 +113,7 @@ fn pool(reservation: Reservation) -> PoolingAllocationConfig {
     let instances = reservation.instances.saturating_add(CONTROL_RESERVE);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
-        .total_core_instances(instances.saturating_mul(4))
+        .total_core_instances(instances.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
         .total_memories(instances)
         .total_tables(instances.saturating_mul(4))
         .total_stacks(instances)

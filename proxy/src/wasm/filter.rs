@@ -36,6 +36,37 @@ pub enum Grant {
     Wasi,
 }
 
+/// What opens an import to a filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Every filter has it.
+    Always,
+    /// The grant, as a configuration spells it.
+    Grant(&'static str),
+    NotOffered,
+}
+
+impl Access {
+    const ALWAYS: [&str; 6] = [
+        bindings::TYPES,
+        bindings::REQUEST,
+        bindings::RESPONSE,
+        bindings::EXCHANGE,
+        bindings::PEER,
+        bindings::LOG,
+    ];
+
+    pub fn to(import: &str) -> Self {
+        let granted = Grant::INTERFACES.iter().find(|(_, interface)| *interface == import);
+        match granted {
+            _ if Self::ALWAYS.contains(&import) => Self::Always,
+            Some((grant, _)) => Self::Grant(grant),
+            None if wasi::offers(import) => Self::Grant("wasi"),
+            None => Self::NotOffered,
+        }
+    }
+}
+
 impl Grant {
     /// Names among a filter's `grants`, and the interfaces that they open.
     const INTERFACES: [(&str, &str); 5] = [
@@ -143,6 +174,15 @@ pub(super) struct Exports {
 impl Filter {
     /// Links and type-checks the component, starts one instance and lets it read its configuration.
     pub async fn load(engine: &Engine, artifact: Arc<Artifact>, settings: Settings) -> Result<Self, String> {
+        let filter = Self::link(engine, artifact, settings)?;
+        Instance::start(&filter, None, None)
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok(filter)
+    }
+
+    /// Links and type-checks the component. Nothing of it has run yet.
+    pub fn link(engine: &Engine, artifact: Arc<Artifact>, settings: Settings) -> Result<Self, String> {
         check_imports(&artifact.imports(), &settings.grants)?;
         let component = artifact.component();
         let exports = Exports::find(component);
@@ -180,9 +220,6 @@ impl Filter {
                 Grant::Metrics | Grant::Clock | Grant::Random => {}
             }
         }
-        Instance::start(&filter, None, None)
-            .await
-            .map_err(|error| error.to_string())?;
         Ok(filter)
     }
 
@@ -292,29 +329,18 @@ fn function(component: &Component, interface: &str, name: &str) -> Option<Compon
 }
 
 fn check_imports(imports: &[String], grants: &[Grant]) -> Result<(), String> {
-    const ALWAYS: [&str; 6] = [
-        bindings::TYPES,
-        bindings::REQUEST,
-        bindings::RESPONSE,
-        bindings::EXCHANGE,
-        bindings::PEER,
-        bindings::LOG,
-    ];
     let refusals: Vec<String> = imports
         .iter()
-        .filter(|import| !ALWAYS.contains(&import.as_str()))
         .filter(|import| !grants.iter().any(|grant| grant.opens(import)))
-        .map(|import| {
-            let known = Grant::INTERFACES.iter().find(|(_, interface)| interface == import);
-            match known {
-                Some((grant, _)) => {
-                    format!("imports `{import}` without the grant; add `{grant}` to its `grants`")
-                }
-                None if wasi::offers(import) => format!(
-                    "imports `{import}` without the grant; add `wasi` to its `grants`, or build it without WASI"
-                ),
-                None => format!("imports `{import}`, which Tamis does not offer to filters"),
-            }
+        .filter_map(|import| match Access::to(import) {
+            Access::Always => None,
+            Access::Grant("wasi") => Some(format!(
+                "imports `{import}` without the grant; add `wasi` to its `grants`, or build it without WASI"
+            )),
+            Access::Grant(grant) => Some(format!(
+                "imports `{import}` without the grant; add `{grant}` to its `grants`"
+            )),
+            Access::NotOffered => Some(format!("imports `{import}`, which Tamis does not offer to filters")),
         })
         .collect();
     if refusals.is_empty() {

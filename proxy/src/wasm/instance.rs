@@ -404,6 +404,8 @@ impl ResourceLimiter for MemoryLimit {
 pub struct StartError {
     pub failure: Failure,
     text: String,
+    /// Its own `configure` said no; it would start with another configuration.
+    pub is_refusal: bool,
 }
 
 impl StartError {
@@ -416,6 +418,7 @@ impl StartError {
         Self {
             failure,
             text: format!("does not start: {error:#}"),
+            is_refusal: false,
         }
     }
 
@@ -423,6 +426,7 @@ impl StartError {
         Self {
             failure: Failure::Start,
             text: format!("does not fit the interface tamis:filter@0.1.0: {error:#}"),
+            is_refusal: false,
         }
     }
 
@@ -430,6 +434,7 @@ impl StartError {
         Self {
             failure: Failure::Start,
             text: format!("`configure` failed: {error:#}"),
+            is_refusal: false,
         }
     }
 
@@ -437,6 +442,7 @@ impl StartError {
         Self {
             failure: Failure::Start,
             text: format!("its configuration is refused: {message}"),
+            is_refusal: true,
         }
     }
 
@@ -444,6 +450,7 @@ impl StartError {
         Self {
             failure: Failure::Start,
             text: format!("did not start within {START_WALL:?}"),
+            is_refusal: false,
         }
     }
 }

@@ -23,8 +23,8 @@ pub use artifact::{Artifact, Digest};
 pub use cache::Cache;
 pub use compiler::{Compiler, Settings as CompilerSettings};
 pub use engine::{Engine, Reservation};
-pub use filter::{Filter, Grant, Limits, Settings};
-pub use instance::{Change, GuestMetric, Instance, Loan, Outcome, ticks};
+pub use filter::{Access, Filter, Grant, Limits, Settings};
+pub use instance::{Change, GuestMetric, Instance, Loan, Outcome, StartError, ticks};
 pub use pool::{Lease, Pool, Pools, Usage, start_apart};
 pub use question::{
     OnCompletion, OnConnection, OnHeldBody, OnRequestBody, OnRequestEnd, OnRequestHead, OnResponseBody, OnResponseEnd,

@@ -1,0 +1,20 @@
+"""Requests without the token are refused; the others say who let them pass."""
+
+from wit_world import exports
+from wit_world.imports import request
+from wit_world.imports.types import (
+    Header,
+    Reply,
+    RequestVerdict,
+    RequestVerdict_Proceed,
+    RequestVerdict_Reply,
+)
+
+
+class RequestHead(exports.RequestHead):
+    def on_request_head(self) -> RequestVerdict:
+        if request.header("x-token") != b"sesame":
+            headers = [Header("content-type", b"text/plain")]
+            return RequestVerdict_Reply(Reply(403, headers, b"a token, please\n"))
+        request.set_header("x-filter", b"@NAME@")
+        return RequestVerdict_Proceed()
