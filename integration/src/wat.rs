@@ -167,9 +167,11 @@ impl Guest {
             let Hook { name, signature, case } = hook;
             let body: String = acts.iter().map(|act| act.core(&mut memory, case)).collect();
             let start = format!("(global.set $outcome (i32.const {OUTCOMES}))");
-            let end = match signature.contains("result") {
-                true => format!("(i32.const {ZEROES})"),
-                false => String::new(),
+            let end = match name {
+                // An enum comes back as itself: the connection is accepted.
+                "connection" => "(i32.const 0)".to_owned(),
+                "completion" => String::new(),
+                _ => format!("(i32.const {ZEROES})"),
             };
             writeln!(functions, "(func (export \"{name}\") {signature} {start} {body} {end})").ok();
         }

@@ -3,6 +3,7 @@
 mod battery;
 mod bodies;
 mod check;
+mod contract;
 mod deadlines;
 mod drain;
 mod endurance;
