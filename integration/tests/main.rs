@@ -2,6 +2,7 @@
 
 mod battery;
 mod bodies;
+mod bundled;
 mod check;
 mod contract;
 mod deadlines;
