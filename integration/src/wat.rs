@@ -63,6 +63,9 @@ pub enum Act {
     Count(usize),
     /// Asks for the time. Needs the grant `clock`.
     Clock,
+    /// Counts so far, which takes a nanosecond or so for each: a hook of some milliseconds is parked on its way, and others
+    /// have their turn.
+    Compute(u32),
     /// For ever.
     Loop,
     Trap,
@@ -343,9 +346,8 @@ impl Act {
             Count(_) => &["metrics.counter-add"],
             Clock => &["clock.now-ms"],
             TellRecord => &["exchange.set-attribute"],
-            Loop | Trap | Recurse | FillMemory | From(_) | ReadBody(_) | RefuseConnection | Reply(..) | Refuse(_) => {
-                &[]
-            }
+            Compute(_) | Loop | Trap | Recurse | FillMemory | From(_) | ReadBody(_) | RefuseConnection | Reply(..)
+            | Refuse(_) => &[],
         }
     }
 
@@ -379,6 +381,7 @@ impl Act {
                 })
                 .collect(),
             Clock => "(drop (call $clock.now-ms))\n".to_owned(),
+            Compute(count) => format!("(call $compute (i32.const {count}))\n"),
             Loop => "(loop $again (br $again))\n".to_owned(),
             Trap => "(unreachable)\n".to_owned(),
             Recurse => "(drop (call $recurse (i32.const 1)))\n".to_owned(),
@@ -682,6 +685,11 @@ const HELPERS: &str = r#"
     (local.set $number (i64.div_u (local.get $number) (i64.const 10)))
     (br_if $digit (i64.ne (local.get $number) (i64.const 0))))
   (global.get $digits))
+(func $compute (param $left i32)
+  (loop $again
+    (i32.store8 (i32.const LAST) (i32.const 0))
+    (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+    (br_if $again (local.get $left))))
 (func $recurse (param i32) (result i32)
   (i32.add (local.get 0) (call $recurse (i32.add (local.get 0) (i32.const 1)))))
 (func $fill (local $at i32)

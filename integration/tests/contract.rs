@@ -382,6 +382,41 @@ fn a_failure_in_a_response_body() {
     }
 }
 
+/// An upstream may answer before it has the whole request. A hook that is on its way just then comes to its end first,
+/// and neither the answer's head nor its pieces get lost meanwhile.
+#[test]
+fn an_answer_comes_while_a_request_hook_works() {
+    let gate = Gate::new();
+    let upstream = Upstream::each([vec![
+        Step::Head,
+        Step::Bytes("5\r\naaaaa\r\n".len()),
+        Step::Pass(gate.clone()),
+        Step::send("HTTP/1.1 200 OK\r\nX-Early: 1\r\nContent-Length: 10\r\n\r\nccccc"),
+        Step::Bytes("5\r\nbbbbb\r\n".len()),
+        Step::send("ddddd"),
+        Step::Bytes("0\r\n\r\n".len()),
+    ]]);
+    let works = Guest::new()
+        .on_request_body([Compute(200_000_000)])
+        .on_response([SetResponseHeader("x-from", b"guest".to_vec())])
+        .on_response_body([Compute(1000)]);
+    let limits = ", limits: { cpu: 5s, wall: 10s, exchange_cpu: 20s }";
+    let proxy = guest(&works, limits, &upstream);
+    let mut client = proxy.client();
+    client.send(format!("{POST}aaaaa"));
+    gate.wait_arrived(1);
+    client.send("bbbbb");
+    gate.open();
+    let response = client.response();
+    assert_eq!(
+        (response.status(), response.value("x-early"), response.value("x-from")),
+        (200, Some("1"), Some("guest")),
+        "{response:?}"
+    );
+    assert_eq!(response.text(), "cccccddddd");
+    assert!(upstream.received(0).ends_with(b"5\r\naaaaa\r\n5\r\nbbbbb\r\n0\r\n\r\n"));
+}
+
 #[test]
 fn a_request_body_passes_a_filter_that_fails_open() {
     let gate = Gate::new();

@@ -23,6 +23,7 @@ fn every_guest_is_a_valid_component() {
         Clock,
         Recurse,
         FillMemory,
+        Compute(3),
         Loop,
         Trap,
         Reply(403, vec![("x-c", "4")], "no"),
