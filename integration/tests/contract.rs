@@ -417,6 +417,45 @@ fn an_answer_comes_while_a_request_hook_works() {
     assert!(upstream.received(0).ends_with(b"5\r\naaaaa\r\n5\r\nbbbbb\r\n0\r\n\r\n"));
 }
 
+/// The answer has begun, so there is no other; whose fault it was is in the record, and it is not the upstream's.
+#[test]
+fn a_request_hook_fails_after_the_answer_has_begun() {
+    for (name, acts, reason) in [
+        ("trap", vec![From(1), Trap], "trap"),
+        ("reply", vec![From(1), Reply(403, vec![], "no")], "filter_cut"),
+    ] {
+        let gate = Gate::new();
+        let upstream = Upstream::each([vec![
+            Step::Head,
+            Step::Bytes("5\r\naaaaa\r\n".len()),
+            Step::send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nccccc"),
+            Step::Pass(gate.clone()),
+            Step::Hold,
+        ]]);
+        let proxy = guest(&Guest::new().on_request_body(acts), "", &upstream);
+        let mut client = proxy.client();
+        client.send(format!("{POST}aaaaa"));
+        assert_eq!(client.read_head().status(), 200);
+        assert_eq!(client.read(5), b"ccccc", "{name}");
+        client.send("bbbbb");
+        let ending = client.ending();
+        assert!(ending.bytes.is_empty(), "{name}: {}", ending.bytes.escape_ascii());
+        assert_ne!(ending.how, Found::Nothing, "{name}: the connection stays");
+        gate.open();
+        upstream.wait_ended(0);
+        let record = record(proxy.folder(), 0);
+        assert_eq!(
+            (&record["status"], &record["reason"]),
+            (&200.into(), &reason.into()),
+            "{name}"
+        );
+        let failures = proxy
+            .metrics()
+            .sum("tamis_upstream_failures_total", &[("cluster", "app")]);
+        assert_eq!(failures, 0.0, "{name}: the upstream did nothing wrong");
+    }
+}
+
 #[test]
 fn a_request_body_passes_a_filter_that_fails_open() {
     let gate = Gate::new();

@@ -894,6 +894,7 @@ impl HttpBody for ResponseBody {
             }
             Some(Err(fault)) => {
                 let kind = match &fault {
+                    BodyFault::Upstream(Failure::Upload) => self.upload_fault(),
                     BodyFault::Upstream(_) => Kind::Reset,
                     BodyFault::Filter(broken) => Kind::Filter(broken.failure),
                     BodyFault::Replied => Kind::Cut,
@@ -938,6 +939,18 @@ impl ResponseBody {
             Kind::UpstreamTimeout
         };
         Poll::Ready(Some(Err(self.broken(kind, &Abandoned))))
+    }
+
+    /// Why the request broke off after its answer had begun.
+    fn upload_fault(&self) -> Kind {
+        let upload = self.exchange.as_ref().and_then(|exchange| exchange.upload.as_ref());
+        let Some(upload) = upload else { return Kind::Reset };
+        match (&*upload.cut.borrow(), upload.fault.get()) {
+            (Some(UploadCut::Broken(broken)), _) => Kind::Filter(broken.failure),
+            (Some(UploadCut::Replied(_)), _) => Kind::Cut,
+            (None, Some(fault)) => Kind::Upload(fault),
+            (None, None) => Kind::Reset,
+        }
     }
 
     /// The head is gone, so the client can only be shown a connection that breaks.
