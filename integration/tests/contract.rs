@@ -7,7 +7,7 @@ use tamis_integration::socket::Found;
 use tamis_integration::upstream::ok;
 use tamis_integration::wat::Act::*;
 use tamis_integration::wat::Guest;
-use tamis_integration::{Client, Folder, Gate, Message, Proxy, Step, Upstream};
+use tamis_integration::{Client, DEADLINE, Folder, Gate, Message, Proxy, Step, Upstream};
 
 use crate::support::{Configuration, assert_own_reply, each, filter_state, folder_with, wait_until};
 
@@ -680,4 +680,178 @@ fn what_is_not_granted_is_refused_with_the_way_to_grant_it() {
     );
     let (code, printed) = refused(&all, ", tick: 1s");
     assert_eq!(code, 0, "{printed}");
+}
+
+/// The request meets the filters forward, the response in reverse, and so do their bodies.
+#[test]
+fn bodies_pass_the_filters_in_order() {
+    let upstream = Upstream::saying("banana");
+    let top = format!(
+        "filters:\n  everything: {{ {EVERYTHING} }}\n  redact: {{ component: redact.wasm, grants: [metrics], config: \
+         {{ bodies: [request, response], content_types: [\"*/*\"], \
+         patterns: [{{ name: fruit, literals: [BANANA], replace: kiwi }}] }} }}"
+    );
+    let configuration = Configuration {
+        top: &top,
+        clusters: &format!("  side: {{ endpoints: [\"{}\"] }}", upstream.address()),
+        route: "filters: [everything, redact]",
+        ..Default::default()
+    };
+    let proxy = Proxy::start_in(&folder_with(&["everything", "redact"]), &configuration.to(&upstream));
+    let mut client = proxy.client();
+    for _ in 0..2 {
+        let response =
+            client.exchange("POST / HTTP/1.1\r\nHost: a.example\r\nX-Act: capitals\r\nContent-Length: 6\r\n\r\nbanana");
+        assert_eq!(response.text(), "BANANA.");
+        assert_eq!(upstream.take_request("in order").text(), "kiwi.");
+    }
+    assert_eq!(upstream.connections(), 1, "a connection behind filters is used again");
+}
+
+/// As far as they are announced (RFC 9110 6.6.2): others go no further, whoever they are from.
+#[test]
+fn filters_see_and_replace_trailers() {
+    let upstream = Upstream::repeating(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum, X-Bytes\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n",
+    );
+    let proxy = everything("", &upstream, &upstream);
+    let response = proxy.client().exchange(
+        "POST / HTTP/1.1\r\nHost: a.example\r\nTE: trailers\r\nTrailer: X-Sum, X-Bytes\r\nX-Act: capitals\r\nTransfer-Encoding: chunked\r\n\r\n\
+         3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n",
+    );
+    let trailers = |message: &Message| -> Vec<String> {
+        let line =
+            |field: &tamis_integration::message::Field| format!("{}: {}", field.name.to_ascii_lowercase(), field.value);
+        message.trailers.iter().map(line).collect()
+    };
+    assert_eq!(response.text(), "OK.");
+    let request = upstream.take_request("trailers");
+    assert_eq!(
+        (request.text().as_str(), trailers(&request)),
+        ("ABC.", vec!["x-sum: 1".to_owned(), "x-bytes: 3".into()])
+    );
+    assert_eq!(trailers(&response), ["x-sum: 1", "x-bytes: 2"]);
+}
+
+/// RFC 9110 10.1.1: the client is asked for its body when a filter wants it, and not when it is refused before.
+#[test]
+fn a_filter_that_wants_the_body_asks_for_it() {
+    let upstream = Upstream::saying("ok");
+    let proxy = everything("", &upstream, &upstream);
+    let head = |act: &str| {
+        format!(
+            "POST / HTTP/1.1\r\nHost: a.example\r\nX-Act: {act}\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
+        )
+    };
+    let mut client = proxy.client();
+    client.send(head("hold 3"));
+    let interim = client.next_response(DEADLINE).expect("100 before the body");
+    assert_eq!(interim.status(), 100);
+    assert_eq!(client.exchange("abc").text(), "ok");
+    let request = upstream.take_request("held");
+    assert_eq!(
+        (request.value("x-held"), request.text().as_str()),
+        (Some("whole 3"), "abc")
+    );
+
+    let mut refused = proxy.client();
+    let response = refused.exchange(head("reply 403"));
+    assert_eq!((response.status(), refused.interim.len()), (403, 0));
+    refused.assert_closed("nobody knows whether the body comes");
+    assert_eq!(upstream.requests(), []);
+}
+
+/// Wherever the client leaves, its guest is told, and the connection to the upstream is not used again.
+#[test]
+fn completion_is_told_that_the_client_has_left() {
+    let (gate, stay) = (Gate::new(), Gate::new());
+    let upstream = Upstream::each([vec![
+        Step::Message,
+        Step::send("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\nhello"),
+        Step::Pass(gate.clone()),
+        Step::Pour(99_999_995),
+        Step::Pass(stay.clone()),
+    ]]);
+    let holds = Guest::new()
+        .on_request([ReadBody(5)])
+        .on_held_body([])
+        .on_response_body([])
+        .on_completion([TellRecord]);
+    let proxy = guest(&holds, "", &upstream);
+    let mut client = proxy.client();
+    client.send(format!("{POST}abc"));
+    // The other half of the connection says that nothing more comes.
+    client.finish();
+    client.ending();
+    let held = record(proxy.folder(), 0);
+    assert_eq!(
+        (&held["attributes"]["status"], &held["attributes"]["reason"]),
+        (&"499".into(), &"client_closed".into()),
+        "{held}"
+    );
+
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    client.read_head();
+    assert_eq!(client.read(10), b"5\r\nhello\r\n");
+    client.reset();
+    gate.open();
+    let left = record(proxy.folder(), 1);
+    assert_eq!(
+        (&left["attributes"]["status"], &left["attributes"]["reason"]),
+        (&"200".into(), &"client_closed".into()),
+        "{left}"
+    );
+    stay.open();
+}
+
+/// What breaks off before its end goes on as what breaks off, though a filter was between.
+#[test]
+fn a_body_that_breaks_off_has_no_end_behind_a_filter() {
+    let gate = Gate::new();
+    let upstream = Upstream::each([
+        vec![
+            Step::Message,
+            Step::send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"),
+            Step::Pass(gate.clone()),
+            Step::Close,
+        ],
+        vec![Step::Hold],
+    ]);
+    let passes = Guest::new().on_request_body([]).on_response_body([]);
+    let proxy = guest(&passes, "", &upstream);
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    assert_eq!(client.read_head().status(), 200);
+    assert_eq!(client.read(10), b"5\r\nhello\r\n");
+    gate.open();
+    client.assert_closed("no last chunk");
+    assert_eq!(record(proxy.folder(), 0)["reason"], "upstream_reset");
+
+    let mut client = proxy.client();
+    client.send("POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n");
+    let response = client.response();
+    assert_eq!((response.status(), response.closes()), (400, true), "{response:?}");
+    assert_eq!(record(proxy.folder(), 1)["reason"], "chunk_framing");
+    if upstream.connections() == 2 {
+        upstream.wait_ended(1);
+        assert!(!upstream.received(1).ends_with(b"0\r\n\r\n"));
+    }
+}
+
+/// RFC 9112 6.1: a client of HTTP/1.0 knows no chunks, so a body of unknown length ends with its connection.
+#[test]
+fn an_old_client_gets_a_filtered_body_until_the_end() {
+    let upstream = Upstream::saying("banana");
+    let proxy = everything("", &upstream, &upstream);
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.0\r\nHost: a.example\r\nX-Act: capitals\r\n\r\n");
+    let head = client.read_head();
+    assert_eq!(
+        (head.values("transfer-encoding"), head.values("content-length")),
+        (vec![], vec![])
+    );
+    let ending = client.ending();
+    assert!(ending.is_clean());
+    assert_eq!(ending.bytes, b"BANANA.");
 }
