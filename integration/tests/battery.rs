@@ -3,15 +3,18 @@
 
 use std::env;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::Value;
-use tamis_integration::proxy::check;
+use tamis_integration::proxy::check_within;
 use tamis_integration::upstream::ok;
 use tamis_integration::{Client, Folder, Message, Proxy, Upstream};
 
 use crate::support::{Configuration, assert_own_reply, each, forwarded, relayed};
 
 const LOG: &str = "access.log";
+/// An interpreter has many megabytes of code, and tests are run on busy machines without optimisation.
+const COMPILE: Duration = Duration::from_secs(300);
 /// An interpreter needs some hundred times the processor time of compiled code, more on a busy machine, and all of the
 /// memory that a filter may be given.
 const LIMITS: &str = "limits: { memory: 64MiB, cpu: 2s, exchange_cpu: 20s, wall: 5s, wait: 5s }";
@@ -76,10 +79,10 @@ fn battery(language: &str) {
     let Some(component) = component(language) else { return };
     let folder = Folder::new();
     folder.copy(&component, "battery.wasm");
-    refuses_configurations(&folder);
     let side = Upstream::saying("hello");
     let upstream = Upstream::answering(answer);
-    let proxy = Proxy::start_in(&folder, &configuration(&upstream, &side));
+    let yaml = configuration(&upstream, &side);
+    let proxy = Proxy::start_within(&folder, &yaml, COMPILE);
     each(
         cases(),
         |case| format!("{language}: {}", case.name),
@@ -95,12 +98,13 @@ fn battery(language: &str) {
     calls_the_side(&side);
     leaves_its_mark(&proxy);
     records_what_it_leaves(&folder, &upstream);
+    refuses_configurations(&folder);
 }
 
 fn configuration(upstream: &Upstream, side: &Upstream) -> String {
     let top = format!(
         "access_log: {{ file: {LOG}, format: json }}\n\
-         wasm: {{ cache: code }}\n\
+         wasm: {{ cache: code, compile_timeout: 5m }}\n\
          filters:\n  \
            battery: {{ component: battery.wasm, config: {{ mark: M }}, {LIMITS},\n    \
              grants: [metrics, clock, random, key_value, {{ outbound: [side] }}] }}\n  \
@@ -541,13 +545,13 @@ fn refuses_configurations(folder: &Folder) {
         |config| format!("refused: {config}"),
         |config| {
             let yaml = format!(
-                "wasm: {{ cache: code }}\nlisteners:\n  web: {{ address: 127.0.0.1:0 }}\nfilters:\n  \
+                "wasm: {{ cache: code, compile_timeout: 5m }}\nlisteners:\n  web: {{ address: 127.0.0.1:0 }}\nfilters:\n  \
                  f: {{ component: battery.wasm, config: {config}, {LIMITS}, \
                  grants: [metrics, clock, random, key_value, {{ outbound: [side] }}] }}\n\
                  clusters:\n  side: {{ endpoints: [\"127.0.0.1:9\"] }}\n\
                  routes:\n  - {{ filters: [f], respond: {{ status: 200 }} }}\n"
             );
-            let (code, printed) = check(folder, &yaml);
+            let (code, printed) = check_within(folder, &yaml, COMPILE);
             assert_eq!(code, 1, "{printed}");
             assert!(
                 printed.contains(refused) && printed.contains("tamis.yaml:5:"),
