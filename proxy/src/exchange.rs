@@ -971,13 +971,13 @@ impl ResponseBody {
 
     /// The answer to HEAD has a body only in its length.
     fn is_for_head(&self) -> bool {
-        let is_head = |exchange: &Box<Exchange>| {
+        let is_head = |exchange: &Exchange| {
             let message = exchange.passage.message();
             message
                 .as_ref()
                 .is_some_and(|message| message.request.method == Method::HEAD)
         };
-        matches!(self.body, Body::Full(_)) && self.exchange.as_ref().is_some_and(is_head)
+        matches!(self.body, Body::Full(_)) && self.exchange.as_deref().is_some_and(is_head)
     }
 
     fn finish(&mut self) {
