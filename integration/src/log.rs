@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -100,12 +101,17 @@ impl Log {
     /// The first line from number `from` on that `wanted` accepts, waiting for it; panics with `what` when it does not
     /// come, or can no more because the process is gone.
     pub fn wait_from(&self, from: usize, what: &str, wanted: impl Fn(&Line) -> bool) -> Line {
+        self.wait_within(DEADLINE, from, what, wanted)
+    }
+
+    /// The same with another deadline.
+    pub fn wait_within(&self, deadline: Duration, from: usize, what: &str, wanted: impl Fn(&Line) -> bool) -> Line {
         let find = |state: &State| state.lines.iter().skip(from).find(|line| wanted(line)).cloned();
         let state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (state, _) = self
             .shared
             .changed
-            .wait_timeout_while(state, DEADLINE, |state| find(state).is_none() && !state.ended)
+            .wait_timeout_while(state, deadline, |state| find(state).is_none() && !state.ended)
             .unwrap_or_else(PoisonError::into_inner);
         let (found, ended) = (find(&state), state.ended);
         drop(state);

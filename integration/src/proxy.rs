@@ -54,6 +54,10 @@ pub fn binary() -> PathBuf {
 
 /// Runs `tamis ARGUMENTS` in the folder to its end.
 pub fn run_to_end(folder: &Folder, arguments: &[&str]) -> Output {
+    run_to_end_within(folder, arguments, DEADLINE)
+}
+
+fn run_to_end_within(folder: &Folder, arguments: &[&str], deadline: Duration) -> Output {
     let child = Command::new(binary())
         .args(arguments)
         .current_dir(folder.root())
@@ -65,7 +69,7 @@ pub fn run_to_end(folder: &Folder, arguments: &[&str]) -> Output {
     let pid = Pid::from_child(&child);
     let (done, end) = std::sync::mpsc::channel();
     let waiter = thread::spawn(move || done.send(child.wait_with_output()));
-    let output = end.recv_timeout(DEADLINE).unwrap_or_else(|_| {
+    let output = end.recv_timeout(deadline).unwrap_or_else(|_| {
         kill_process(pid, Signal::KILL).ok();
         panic!("tamis {arguments:?} did not end");
     });
@@ -78,8 +82,13 @@ pub fn run_to_end(folder: &Folder, arguments: &[&str]) -> Output {
 
 /// `tamis check -c` on this text: its exit status and all that it printed.
 pub fn check(folder: &Folder, yaml: &str) -> (i32, String) {
+    check_within(folder, yaml, DEADLINE)
+}
+
+/// The same, for components that take longer to compile than anything else takes.
+pub fn check_within(folder: &Folder, yaml: &str, deadline: Duration) -> (i32, String) {
     folder.write(CONFIGURATION, yaml);
-    let output = run_to_end(folder, &["check", "-c", CONFIGURATION]);
+    let output = run_to_end_within(folder, &["check", "-c", CONFIGURATION], deadline);
     let printed = [output.stdout, output.stderr].concat();
     let code = output.status.code().expect("check ends by itself");
     (code, String::from_utf8_lossy(&printed).into_owned())
@@ -93,6 +102,11 @@ impl Proxy {
 
     /// The same in a folder that already holds components or sockets.
     pub fn start_in(folder: &Folder, yaml: &str) -> Self {
+        Self::start_within(folder, yaml, DEADLINE)
+    }
+
+    /// The same, for components that take longer to compile than anything else takes.
+    pub fn start_within(folder: &Folder, yaml: &str, deadline: Duration) -> Self {
         let path = folder.write(CONFIGURATION, yaml);
         let mut child = Command::new(binary())
             .args(["run", "-c"])
@@ -111,7 +125,9 @@ impl Proxy {
             log,
             ended: None,
         };
-        proxy.wait_generation(1);
+        proxy.log.wait_within(deadline, 0, "generation live", |line| {
+            line.message() == "generation live"
+        });
         let names = yaml_listeners(yaml);
         names.iter().for_each(|name| drop(proxy.address(name)));
         proxy

@@ -374,7 +374,11 @@ impl Peer {
                 self.reader.buffer.drain(..*count);
                 Ok(())
             }
-            Step::Send(bytes) => self.socket.write_all(bytes).map_err(|_| Over),
+            // A peer that takes no more has ended the connection, and says so here first.
+            Step::Send(bytes) => self.socket.write_all(bytes).map_err(|_| {
+                self.ended(Found::Reset);
+                Over
+            }),
             Step::Serve(bytes) => self.play_forever(&[Step::Message, Step::Send(bytes.clone())]),
             Step::Pass(gate) => gate.pass().then_some(()).ok_or(Over),
             Step::Pour(most) => self.pour(*most),

@@ -19,6 +19,9 @@ const ZEROES: usize = 512;
 const DATA: usize = 1024;
 const PAGE: usize = 64 * 1024;
 
+/// Digits of a number in decimal are written backwards from here; up to where `DATA` begins.
+const DIGITS_END: usize = DATA;
+
 /// How a verdict says that it is a reply: which case it is, and where its payload begins.
 #[derive(Clone, Copy, Debug)]
 struct ReplyCase {
@@ -29,6 +32,12 @@ struct ReplyCase {
 /// Another case of this variant has a `u64`, so payloads begin at a multiple of eight.
 const REQUEST_REPLY: ReplyCase = ReplyCase { number: 1, offset: 8 };
 const RESPONSE_REPLY: ReplyCase = ReplyCase { number: 1, offset: 4 };
+const HELD_REPLY: ReplyCase = ReplyCase { number: 2, offset: 4 };
+const BODY_REPLY: ReplyCase = ReplyCase { number: 4, offset: 4 };
+
+/// What `on-completion` is given, flat: status, whether it is complete, the reason, two counts of bytes, two times, two
+/// names.
+const OUTCOME: &str = "(param i32 i32 i32 i32 i32 i64 i64 i64 i32 i64 i32 i32 i32 i32 i32 i32)";
 
 /// One thing that a hook does.
 #[derive(Clone, Debug)]
@@ -54,6 +63,9 @@ pub enum Act {
     Count(usize),
     /// Asks for the time. Needs the grant `clock`.
     Clock,
+    /// Counts so far, which takes a nanosecond or so for each: a hook of some milliseconds is parked on its way, and others
+    /// have their turn.
+    Compute(u32),
     /// For ever.
     Loop,
     Trap,
@@ -61,6 +73,15 @@ pub enum Act {
     Recurse,
     /// Grows memory until the host says no, then writes to every page of it.
     FillMemory,
+    /// What follows runs from this call on, of all calls of hooks with such an act in one instance; 0 is the first. The
+    /// calls before end here, and nothing comes of them.
+    From(u32),
+    /// Ends the request-head hook with the wish for so many bytes of the body; a longer one is refused.
+    ReadBody(u64),
+    /// Ends the connection hook, and the connection.
+    RefuseConnection,
+    /// In the completion hook: sets the attributes `status`, `reason`, `request-bytes` and `response-bytes`.
+    TellRecord,
     /// Ends the hook with this reply.
     Reply(u16, Vec<(&'static str, &'static str)>, &'static str),
     /// Ends `configure` with this error.
@@ -71,8 +92,13 @@ pub enum Act {
 #[derive(Clone, Debug, Default)]
 pub struct Guest {
     configure: Option<Vec<Act>>,
+    connection: Option<Vec<Act>>,
     request_head: Option<Vec<Act>>,
+    held_body: Option<Vec<Act>>,
+    request_body: Option<Vec<Act>>,
     response_head: Option<Vec<Act>>,
+    response_body: Option<Vec<Act>>,
+    completion: Option<Vec<Act>>,
     foreign: Option<(&'static str, &'static str)>,
 }
 
@@ -89,6 +115,33 @@ impl Guest {
 
     pub fn on_response(mut self, acts: impl Into<Vec<Act>>) -> Self {
         self.response_head = Some(acts.into());
+        self
+    }
+
+    pub fn on_connection(mut self, acts: impl Into<Vec<Act>>) -> Self {
+        self.connection = Some(acts.into());
+        self
+    }
+
+    pub fn on_held_body(mut self, acts: impl Into<Vec<Act>>) -> Self {
+        self.held_body = Some(acts.into());
+        self
+    }
+
+    /// For each piece; the end is kept as it is.
+    pub fn on_request_body(mut self, acts: impl Into<Vec<Act>>) -> Self {
+        self.request_body = Some(acts.into());
+        self
+    }
+
+    /// For each piece; the end is kept as it is.
+    pub fn on_response_body(mut self, acts: impl Into<Vec<Act>>) -> Self {
+        self.response_body = Some(acts.into());
+        self
+    }
+
+    pub fn on_completion(mut self, acts: impl Into<Vec<Act>>) -> Self {
+        self.completion = Some(acts.into());
         self
     }
 
@@ -112,26 +165,27 @@ impl Guest {
     /// The component as text.
     pub fn text(&self) -> String {
         let mut memory = Memory::default();
-        let hooks = [
-            ("configure", "(param i32 i32) (result i32)", &self.configure),
-            ("request-head", "(result i32)", &self.request_head),
-            ("response-head", "(result i32)", &self.response_head),
-        ];
         let mut functions = String::new();
-        for (hook, signature, acts) in hooks
-            .into_iter()
-            .filter_map(|(hook, signature, acts)| Some((hook, signature, acts.as_ref()?)))
-        {
-            let case = if hook == "request-head" {
-                REQUEST_REPLY
-            } else {
-                RESPONSE_REPLY
-            };
+        for (hook, acts) in self.hooks() {
+            let Hook { name, signature, case } = hook;
             let body: String = acts.iter().map(|act| act.core(&mut memory, case)).collect();
             let start = format!("(global.set $outcome (i32.const {OUTCOMES}))");
+            let end = match name {
+                // An enum comes back as itself: the connection is accepted.
+                "connection" => "(i32.const 0)".to_owned(),
+                "completion" => String::new(),
+                _ => format!("(i32.const {ZEROES})"),
+            };
+            writeln!(functions, "(func (export \"{name}\") {signature} {start} {body} {end})").ok();
+        }
+        for end in [
+            self.request_body.as_ref().map(|_| "request-end"),
+            self.response_body.as_ref().map(|_| "response-end"),
+        ] {
+            let Some(name) = end else { continue };
             writeln!(
                 functions,
-                "(func (export \"{hook}\") {signature} {start} {body} (i32.const {ZEROES}))"
+                "(func (export \"{name}\") (param i32 i32) (result i32) (i32.const {ZEROES}))"
             )
             .ok();
         }
@@ -154,12 +208,35 @@ impl Guest {
         text
     }
 
+    /// The hooks that there are, with their acts.
+    fn hooks(&self) -> Vec<(Hook, &[Act])> {
+        let piece = "(param i32 i32) (result i32)";
+        let hook = |name, signature, case| Hook { name, signature, case };
+        let all = [
+            (hook("configure", piece, RESPONSE_REPLY), &self.configure),
+            (hook("connection", "(result i32)", RESPONSE_REPLY), &self.connection),
+            (hook("request-head", "(result i32)", REQUEST_REPLY), &self.request_head),
+            (
+                hook("held-body", "(param i32 i32 i32) (result i32)", HELD_REPLY),
+                &self.held_body,
+            ),
+            (hook("request-body", piece, BODY_REPLY), &self.request_body),
+            (
+                hook("response-head", "(result i32)", RESPONSE_REPLY),
+                &self.response_head,
+            ),
+            (hook("response-body", piece, BODY_REPLY), &self.response_body),
+            (hook("completion", OUTCOME, RESPONSE_REPLY), &self.completion),
+        ];
+        all.into_iter()
+            .filter_map(|(hook, acts)| Some((hook, acts.as_deref()?)))
+            .collect()
+    }
+
     /// The interfaces that the acts need, each once.
     fn imports(&self) -> Vec<Interface> {
-        let acts = [&self.configure, &self.request_head, &self.response_head]
-            .into_iter()
-            .flatten()
-            .flatten();
+        let hooks = self.hooks();
+        let acts = hooks.iter().flat_map(|(_, acts)| acts.iter());
         let needed: Vec<&Function> = acts.flat_map(Act::needs).map(|name| function(name)).collect();
         let mut interfaces: Vec<Interface> = Vec::new();
         for function in needed {
@@ -207,8 +284,46 @@ impl Guest {
                 "(export \"verdict\" (type $verdict))",
             ));
         }
+        if self.connection.is_some() {
+            text.push_str(ADMISSION);
+            text.push_str(&export(
+                "connection",
+                "on-connection",
+                "(result $admission)",
+                "(export \"admission\" (type $admission))",
+            ));
+        }
+        if self.held_body.is_some() {
+            text.push_str(&export(
+                "held-body",
+                "on-held-body",
+                "(param \"body\" (list u8)) (param \"complete\" bool) (result $held-verdict)",
+                "(export \"held-verdict\" (type $held-verdict))",
+            ));
+        }
+        for (side, acts) in [("request", &self.request_body), ("response", &self.response_body)] {
+            if acts.is_some() {
+                text.push_str(&export_body(side));
+            }
+        }
+        if self.completion.is_some() {
+            text.push_str(OUTCOME_TYPE);
+            text.push_str(&export(
+                "completion",
+                "on-completion",
+                "(param \"outcome\" $outcome)",
+                "(export \"outcome\" (type $outcome))",
+            ));
+        }
         text
     }
+}
+
+/// One exported core function.
+struct Hook {
+    name: &'static str,
+    signature: &'static str,
+    case: ReplyCase,
 }
 
 impl Act {
@@ -230,7 +345,9 @@ impl Act {
             Log(_) => &["log.write"],
             Count(_) => &["metrics.counter-add"],
             Clock => &["clock.now-ms"],
-            Loop | Trap | Recurse | FillMemory | Reply(..) | Refuse(_) => &[],
+            TellRecord => &["exchange.set-attribute"],
+            Compute(_) | Loop | Trap | Recurse | FillMemory | From(_) | ReadBody(_) | RefuseConnection | Reply(..)
+            | Refuse(_) => &[],
         }
     }
 
@@ -264,10 +381,34 @@ impl Act {
                 })
                 .collect(),
             Clock => "(drop (call $clock.now-ms))\n".to_owned(),
+            Compute(count) => format!("(call $compute (i32.const {count}))\n"),
             Loop => "(loop $again (br $again))\n".to_owned(),
             Trap => "(unreachable)\n".to_owned(),
             Recurse => "(drop (call $recurse (i32.const 1)))\n".to_owned(),
             FillMemory => "(call $fill)\n".to_owned(),
+            From(call) => format!(
+                "(global.set $calls (i32.add (global.get $calls) (i32.const 1)))\n\
+                 (if (i32.le_u (global.get $calls) (i32.const {call})) (then (return (i32.const {ZEROES}))))\n"
+            ),
+            ReadBody(max) => format!("(return (i32.const {}))\n", memory.read_body(*max)),
+            // An enum comes back as itself.
+            RefuseConnection => "(return (i32.const 1))\n".to_owned(),
+            TellRecord => {
+                let attribute = |name: &str, value: &str, memory: &mut Memory| {
+                    let name = memory.string(name);
+                    format!("(call $exchange.set-attribute {name} {value} (i32.const {RESULT}))\n")
+                };
+                let decimal = |number: &str| {
+                    format!("(call $decimal {number}) (i32.sub (i32.const {DIGITS_END}) (global.get $digits))")
+                };
+                [
+                    attribute("status", &decimal("(i64.extend_i32_u (local.get 0))"), memory),
+                    attribute("reason", "(local.get 3) (local.get 4)", memory),
+                    attribute("request-bytes", &decimal("(local.get 5)"), memory),
+                    attribute("response-bytes", &decimal("(local.get 6)"), memory),
+                ]
+                .concat()
+            }
             Reply(status, headers, body) => {
                 format!("(return (i32.const {}))\n", memory.reply(case, *status, headers, body))
             }
@@ -446,10 +587,36 @@ const TYPES: &str = r#"
   (type $verdict-kind (variant (case "proceed") (case "reply" $reply)))
   (export "verdict" (type $verdict (eq $verdict-kind)))
   (type $edit-error-kind (enum "invalid" "forbidden" "too-large" "too-late"))
-  (export "edit-error" (type $edit-error (eq $edit-error-kind)))))
+  (export "edit-error" (type $edit-error (eq $edit-error-kind)))
+  (type $held-verdict-kind (variant (case "proceed") (case "replace" (list u8)) (case "reply" $reply)))
+  (export "held-verdict" (type $held-verdict (eq $held-verdict-kind)))
+  (type $body-verdict-kind (variant (case "keep") (case "drop") (case "replace" (list u8))
+    (case "pieces" (list (list u8))) (case "reply" $reply)))
+  (export "body-verdict" (type $body-verdict (eq $body-verdict-kind)))
+  (type $ending-kind (record (field "data" (list u8)) (field "trailers" (option (list $header)))))
+  (export "ending" (type $ending (eq $ending-kind)))
+  (type $end-verdict-kind (variant (case "keep") (case "finish" $ending) (case "reply" $reply)))
+  (export "end-verdict" (type $end-verdict (eq $end-verdict-kind)))))
+(alias export $types "header" (type $field))
+(alias export $types "held-verdict" (type $held-verdict))
+(alias export $types "body-verdict" (type $body-verdict))
+(alias export $types "end-verdict" (type $end-verdict))
 (alias export $types "request-verdict" (type $request-verdict))
 (alias export $types "verdict" (type $verdict))
 (alias export $types "edit-error" (type $edit-error))
+"#;
+
+/// A type that an interface has of its own must have a name before a function of that interface can be exported.
+const ADMISSION: &str = r#"
+(type $admission-kind (enum "accept" "refuse"))
+(export $admission "admission" (type $admission-kind))
+"#;
+
+const OUTCOME_TYPE: &str = r#"
+(type $outcome-kind (record (field "status" u16) (field "complete" bool) (field "reason" (option string))
+  (field "request-bytes" u64) (field "response-bytes" u64) (field "duration-us" u64) (field "upstream-us" (option u64))
+  (field "cluster" (option string)) (field "endpoint" (option string))))
+(export $outcome "outcome" (type $outcome-kind))
 "#;
 
 /// The canonical functions from component to core, for every imported function.
@@ -484,7 +651,8 @@ fn guest_module(imports: &[Interface], functions: &str) -> String {
         &HELPERS
             .replace("OUTCOMES", &OUTCOMES.to_string())
             .replace("LAST", &(ZEROES - 1).to_string())
-            .replace("RESULT", &RESULT.to_string()),
+            .replace("RESULT", &RESULT.to_string())
+            .replace("DIGITS_END", &DIGITS_END.to_string()),
     );
     text.push_str(functions);
     text.push_str(
@@ -506,6 +674,22 @@ const HELPERS: &str = r#"
     (i32.const 0)
     (i32.load8_u (i32.const RESULT)))))
   (global.set $outcome (i32.add (global.get $outcome) (i32.lt_u (global.get $outcome) (i32.const LAST)))))
+(global $calls (mut i32) (i32.const 0))
+(global $digits (mut i32) (i32.const 0))
+(func $decimal (param $number i64) (result i32)
+  (global.set $digits (i32.const DIGITS_END))
+  (loop $digit
+    (global.set $digits (i32.sub (global.get $digits) (i32.const 1)))
+    (i32.store8 (global.get $digits)
+      (i32.add (i32.const 48) (i32.wrap_i64 (i64.rem_u (local.get $number) (i64.const 10)))))
+    (local.set $number (i64.div_u (local.get $number) (i64.const 10)))
+    (br_if $digit (i64.ne (local.get $number) (i64.const 0))))
+  (global.get $digits))
+(func $compute (param $left i32)
+  (loop $again
+    (i32.store8 (i32.const LAST) (i32.const 0))
+    (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+    (br_if $again (local.get $left))))
 (func $recurse (param i32) (result i32)
   (i32.add (local.get 0) (call $recurse (i32.add (local.get 0) (i32.const 1)))))
 (func $fill (local $at i32)
@@ -525,6 +709,21 @@ fn export(interface: &str, name: &str, kind: &str, types: &str) -> String {
         "(func ${name} {kind} (canon lift {core} {options}))\n\
          (instance ${interface}-hook {types} (export \"{name}\" (func ${name})))\n\
          (export \"tamis:filter/{interface}@{VERSION}\" (instance ${interface}-hook))\n"
+    )
+}
+
+/// The two functions for one body.
+fn export_body(side: &str) -> String {
+    let options = "(memory $memory) (realloc $realloc)";
+    format!(
+        "(func $on-{side}-body (param \"chunk\" (list u8)) (result $body-verdict)\n  \
+           (canon lift (core func $guest \"{side}-body\") {options}))\n\
+         (func $on-{side}-end (param \"trailers\" (list $field)) (result $end-verdict)\n  \
+           (canon lift (core func $guest \"{side}-end\") {options}))\n\
+         (instance ${side}-body-hook (export \"header\" (type $field)) (export \"body-verdict\" (type $body-verdict))\n  \
+           (export \"end-verdict\" (type $end-verdict)) (export \"on-{side}-body\" (func $on-{side}-body))\n  \
+           (export \"on-{side}-end\" (func $on-{side}-end)))\n\
+         (export \"tamis:filter/{side}-body@{VERSION}\" (instance ${side}-body-hook))\n"
     )
 }
 
@@ -558,6 +757,14 @@ impl Memory {
         verdict[0] = case.number;
         verdict.extend(u32::from(status).to_le_bytes());
         verdict.extend(rest.iter().flat_map(|word| (*word as u32).to_le_bytes()));
+        self.put(&verdict)
+    }
+
+    /// The verdict `read-body`, over `refuse`.
+    fn read_body(&mut self, max: u64) -> usize {
+        let mut verdict = vec![2, 0, 0, 0, 0, 0, 0, 0];
+        verdict.extend(max.to_le_bytes());
+        verdict.extend([0; 8]);
         self.put(&verdict)
     }
 

@@ -1,35 +1,14 @@
 //! Filters that do their work: the bundled components, the built-in ones, and the order in which a chain runs.
 
-use std::path::PathBuf;
-
 use tamis_integration::proxy::check;
 use tamis_integration::wat::Act::*;
 use tamis_integration::wat::Guest;
 use tamis_integration::{Client, Folder, Message, Proxy, Upstream};
 
-use crate::support::{Configuration, assert_own_reply, each};
+use crate::support::{Configuration, assert_own_reply, each, folder_with};
 
 /// SHA-256 of `test`.
 const KEY_HASH: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
-
-/// A bundled component, as `make filters` leaves it.
-fn component(name: &str) -> PathBuf {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../filters/target/components/{name}.wasm"));
-    assert!(
-        path.exists(),
-        "{}: run `make test`, or build the bundled filters first",
-        path.display()
-    );
-    path
-}
-
-fn folder_with(components: &[&str]) -> Folder {
-    let folder = Folder::new();
-    for name in components {
-        folder.copy(&component(name), &format!("{name}.wasm"));
-    }
-    folder
-}
 
 fn get(client: &mut Client, target: &str, fields: &str) -> Message {
     client.exchange(format!("GET {target} HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n"))

@@ -23,6 +23,7 @@ fn every_guest_is_a_valid_component() {
         Clock,
         Recurse,
         FillMemory,
+        Compute(3),
         Loop,
         Trap,
         Reply(403, vec![("x-c", "4")], "no"),
@@ -36,6 +37,26 @@ fn every_guest_is_a_valid_component() {
         ] {
             validate(&format!("{act:?} in {hook}"), &guest.build());
         }
+    }
+    for (hook, guest) in [
+        (
+            "held-body",
+            Guest::new()
+                .on_request([ReadBody(5)])
+                .on_held_body([Reply(403, vec![], "no")]),
+        ),
+        ("request-body", Guest::new().on_request_body([From(1), Trap])),
+        (
+            "response-body",
+            Guest::new().on_response_body([From(2), Reply(403, vec![("x-c", "4")], "no")]),
+        ),
+        ("completion", Guest::new().on_completion([TellRecord])),
+        (
+            "connection",
+            Guest::new().on_connection([SetAttribute("k", "v".into()), RefuseConnection]),
+        ),
+    ] {
+        validate(hook, &guest.build());
     }
     validate("all at once", &Guest::new().on_request(acts).build());
     validate(

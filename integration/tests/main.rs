@@ -1,7 +1,10 @@
 //! The whole proxy, tested from outside: one module a subject, tables of exact bytes where there are cases.
 
+mod battery;
 mod bodies;
+mod bundled;
 mod check;
+mod contract;
 mod deadlines;
 mod drain;
 mod endurance;

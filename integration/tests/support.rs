@@ -1,12 +1,15 @@
 //! What the subjects share: a configuration with one cluster, tables of cases, a bystander.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
+use serde_json::Value;
 use tamis_integration::socket::Address;
-use tamis_integration::{Client, Message, Upstream};
+use tamis_integration::{Client, DEADLINE, Folder, Message, Proxy, Upstream};
 
 /// What the proxy adds to every request it sends upstream. Tables leave these out; `forwarding` looks at them.
 pub const ADDED: [&str; 5] = [
@@ -86,6 +89,25 @@ fn more(entries: &str) -> String {
     }
 }
 
+/// A bundled component, as `make filters` leaves it.
+pub fn component(name: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../filters/target/components/{name}.wasm"));
+    assert!(
+        path.exists(),
+        "{}: run `make test`, or build the bundled filters first",
+        path.display()
+    );
+    path
+}
+
+pub fn folder_with(components: &[&str]) -> Folder {
+    let folder = Folder::new();
+    for name in components {
+        folder.copy(&component(name), &format!("{name}.wasm"));
+    }
+    folder
+}
+
 /// Everything to one upstream, all defaults.
 pub fn plain(upstream: &Upstream) -> String {
     Configuration::default().to(upstream)
@@ -129,6 +151,22 @@ pub fn assert_own_reply(response: &Message, status: u16, context: &str) {
         "{context}: {}",
         response.text()
     );
+}
+
+/// Asks again until it is so. Each question is a round trip, and the answers change by themselves.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "never: {what}");
+    }
+}
+
+/// The filter in the admin endpoint's list.
+pub fn filter_state(proxy: &Proxy, name: &str) -> Value {
+    let reply = proxy.admin("GET", "/filters");
+    let filters: Vec<Value> = serde_json::from_slice(&reply.body).expect("a list");
+    let found = filters.into_iter().find(|filter| filter["name"] == name);
+    found.unwrap_or_else(|| panic!("{name}: {}", reply.text()))
 }
 
 /// A client on another route that wants nothing but its answers, all the time.

@@ -225,6 +225,15 @@ impl RequestBody {
         matches!(self, Self::Empty)
     }
 
+    /// Whether a filter's hook was parked on its way when this was polled last.
+    pub fn is_in_hook(&self) -> bool {
+        match self {
+            Self::Filtered(filtered) => filtered.filtered.is_in_hook(),
+            Self::Held(held) => held.rest.is_in_hook(),
+            Self::Empty | Self::Full(_) | Self::Streamed(_) => false,
+        }
+    }
+
     /// Puts a filter's stage in the way; without effect where there is nothing to filter.
     pub fn filter(&mut self, passage: &Rc<Passage>, turn: usize, upload: &Rc<Upload>) {
         let source = std::mem::replace(self, Self::Empty);

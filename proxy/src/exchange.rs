@@ -897,6 +897,7 @@ impl HttpBody for ResponseBody {
             }
             Some(Err(fault)) => {
                 let kind = match &fault {
+                    BodyFault::Upstream(Failure::Upload) => self.upload_fault(),
                     BodyFault::Upstream(_) => Kind::Reset,
                     BodyFault::Filter(broken) => Kind::Filter(broken.failure),
                     BodyFault::Replied => Kind::Cut,
@@ -943,6 +944,18 @@ impl ResponseBody {
         Poll::Ready(Some(Err(self.broken(kind, &Abandoned))))
     }
 
+    /// Why the request broke off after its answer had begun.
+    fn upload_fault(&self) -> Kind {
+        let upload = self.exchange.as_ref().and_then(|exchange| exchange.upload.as_ref());
+        let Some(upload) = upload else { return Kind::Reset };
+        match (&*upload.cut.borrow(), upload.fault.get()) {
+            (Some(UploadCut::Broken(broken)), _) => Kind::Filter(broken.failure),
+            (Some(UploadCut::Replied(_)), _) => Kind::Cut,
+            (None, Some(fault)) => Kind::Upload(fault),
+            (None, None) => Kind::Reset,
+        }
+    }
+
     /// The head is gone, so the client can only be shown a connection that breaks.
     fn broken(&mut self, kind: Kind, error: &dyn std::error::Error) -> Error {
         if let Some(mut exchange) = self.exchange.take() {
@@ -961,13 +974,13 @@ impl ResponseBody {
 
     /// The answer to HEAD has a body only in its length.
     fn is_for_head(&self) -> bool {
-        let is_head = |exchange: &Box<Exchange>| {
+        let is_head = |exchange: &Exchange| {
             let message = exchange.passage.message();
             message
                 .as_ref()
                 .is_some_and(|message| message.request.method == Method::HEAD)
         };
-        matches!(self.body, Body::Full(_)) && self.exchange.as_ref().is_some_and(is_head)
+        matches!(self.body, Body::Full(_)) && self.exchange.as_deref().is_some_and(is_head)
     }
 
     fn finish(&mut self) {

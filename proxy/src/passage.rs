@@ -108,6 +108,11 @@ impl Passage {
         self.message.borrow_mut()
     }
 
+    /// Whether a hook has the message, so that nobody else may look at it.
+    pub fn is_in_hook(&self) -> bool {
+        self.message.borrow().is_none()
+    }
+
     pub fn set_stage(&self, stage: Stage) {
         if let Some(message) = &mut *self.message.borrow_mut() {
             message.stage = stage;

@@ -30,6 +30,7 @@ pub enum Side {
 pub struct Filtered<E> {
     pump: Pin<Box<dyn Future<Output = Result<(), Cut<E>>>>>,
     outlet: Rc<Outlet>,
+    passage: Rc<Passage>,
     is_over: bool,
 }
 
@@ -61,6 +62,7 @@ impl<E: 'static> Filtered<E> {
         Self {
             pump: Box::pin(pump(source, filter, Rc::clone(&outlet))),
             outlet,
+            passage: Rc::clone(passage),
             is_over: false,
         }
     }
@@ -83,6 +85,11 @@ impl<E: 'static> Filtered<E> {
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    /// Whether a filter's hook was parked on its way when this was polled last.
+    pub fn is_in_hook(&self) -> bool {
+        self.passage.is_in_hook()
     }
 
     pub fn is_over(&self) -> bool {

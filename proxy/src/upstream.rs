@@ -107,8 +107,10 @@ impl Call {
     /// Sends what can be sent; the head of the response as soon as it is there. Not to be polled again after an end.
     pub fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<Head, Failure>> {
         let stream = &mut self.connection.stream;
-        if let Poll::Ready(Err(failure)) = self.sending.poll(stream, context) {
-            return Poll::Ready(Err(failure));
+        match self.sending.poll(stream, context) {
+            Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+            Poll::Pending if self.sending.is_in_hook() => return Poll::Pending,
+            _ => {}
         }
         loop {
             let seen = self.input.len();
@@ -252,10 +254,12 @@ impl Receiving {
     }
 
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        if let Some(connection) = &mut self.connection
-            && let Poll::Ready(Err(failure)) = self.sending.poll(&mut connection.stream, context)
-        {
-            return Poll::Ready(Some(Err(failure)));
+        if let Some(connection) = &mut self.connection {
+            match self.sending.poll(&mut connection.stream, context) {
+                Poll::Ready(Err(failure)) => return Poll::Ready(Some(Err(failure))),
+                Poll::Pending if self.sending.is_in_hook() => return Poll::Pending,
+                _ => {}
+            }
         }
         loop {
             let piece = match self.ahead.take() {
@@ -379,6 +383,12 @@ impl Sending {
                 }
             }
         }
+    }
+
+    /// Whether a request hook was parked on its way. Until its end it has the exchange's message, and it is this that
+    /// drives it: whoever went on with an answer now would miss the one and stop the other.
+    fn is_in_hook(&self) -> bool {
+        self.body.is_in_hook()
     }
 
     /// The request was sent whole.
