@@ -308,19 +308,15 @@ impl Exports {
     }
 }
 
-/// A tick without a hook, and a hook without a tick, are both not what was meant.
+/// A tick without a hook is not what was meant; a hook without a tick is never called.
 fn check_tick(hooks: Hooks, tick: Option<Duration>) -> Result<(), String> {
-    match (hooks.has(Hook::Tick), tick) {
-        (false, Some(_)) => Err(format!(
+    if tick.is_some() && !hooks.has(Hook::Tick) {
+        return Err(format!(
             "has a `tick`, but exports no `{}`; remove `tick`",
             bindings::TICK
-        )),
-        (true, None) => Err(format!(
-            "exports `{}`; say how often it is called: `tick: 30s`",
-            bindings::TICK
-        )),
-        _ => Ok(()),
+        ));
     }
+    Ok(())
 }
 
 fn function(component: &Component, interface: &str, name: &str) -> Option<ComponentExportIndex> {
