@@ -18,8 +18,9 @@ use crate::chain::{Chain, StepKind};
 use crate::filter::Hook;
 use crate::reload::{History, Trigger};
 use crate::snapshot::{Action, Snapshot};
-use crate::telemetry::exposition::{self, ProcessFacts};
+use crate::telemetry::exposition::{self, BreakerFacts, FilterFacts, ProcessFacts, TableFacts};
 use crate::telemetry::metrics::Report;
+use crate::wasm;
 use crate::worker::{Command, Live, WorkerReport, Workers};
 
 /// How long a worker may take to report: many times what it needs, and short enough for a scrape.
@@ -135,6 +136,7 @@ impl Operations for Operator {
             ready: self.ready().await == Readiness::Ready,
             workers: self.workers.len(),
             workers_missing: missing,
+            filters: filter_facts(&snapshot),
         };
         exposition::encode(&last, &facts)
     }
@@ -239,6 +241,42 @@ impl Operations for Operator {
 
     async fn drain(&self) {
         self.begin_drain.send_replace(true);
+    }
+}
+
+/// Each filter once, however many chains it stands in.
+fn filter_facts(snapshot: &Snapshot) -> Vec<FilterFacts> {
+    let mut shown = HashSet::new();
+    let fresh = |guest: &&Arc<wasm::Filter>| shown.insert(Arc::clone(guest.name()));
+    snapshot
+        .guests
+        .iter()
+        .filter(fresh)
+        .map(|guest| facts_of(guest))
+        .collect()
+}
+
+fn facts_of(guest: &wasm::Filter) -> FilterFacts {
+    let table = guest.table().map(|table| table.stats());
+    FilterFacts {
+        filter: guest.name().to_string(),
+        log_dropped: guest.log_lines_dropped(),
+        breaker: guest.breaker().map(|breaker| BreakerFacts {
+            state: match breaker.state(std::time::Instant::now()) {
+                breaker::State::Closed => 0.0,
+                breaker::State::HalfOpen => 0.5,
+                breaker::State::Open { .. } => 1.0,
+            },
+            openings: breaker.openings(),
+        }),
+        table: table.map(|stats| TableFacts {
+            keys: stats.keys,
+            bytes: stats.bytes,
+            hits: stats.hits,
+            misses: stats.misses,
+            evictions: stats.evictions,
+        }),
+        calls: guest.calls_under_way(),
     }
 }
 

@@ -141,7 +141,10 @@ impl Passage {
                 self.add(Turn::new(at, Hooks::default()));
                 self.lap(&chains[chain].steps[step], Hook::RequestHead, clock);
                 Ok(match verdict {
-                    Some(RequestVerdict::Reply(reply)) => Forward::Reply(reply),
+                    Some(RequestVerdict::Reply(reply)) => {
+                        self.scene.replied(&chains[chain].steps[step], reply.status);
+                        Forward::Reply(reply)
+                    }
                     // Whoever is built in and wants a body says so when there is one to do it.
                     _ => Forward::Proceed { stage: None },
                 })
@@ -168,6 +171,7 @@ impl Passage {
                 stage: self.stage_of(turn, Hook::RequestBody),
             }),
             Ok(Some(RequestVerdict::Reply(reply))) => {
+                self.scene.replied(self.step(turn), reply.status);
                 self.forgo(turn, &[Hook::HeldBody, Hook::RequestBody]);
                 Ok(Forward::Reply(reply))
             }
@@ -193,7 +197,11 @@ impl Passage {
         clock: &mut Instant,
     ) -> Result<HeldVerdict, Broken> {
         let verdict = self.ask(turn, wasm::OnHeldBody { body, complete }, clock).await?;
-        Ok(verdict.unwrap_or(HeldVerdict::Proceed))
+        let verdict = verdict.unwrap_or(HeldVerdict::Proceed);
+        if let HeldVerdict::Reply(reply) = &verdict {
+            self.scene.replied(self.step(turn), reply.status);
+        }
+        Ok(verdict)
     }
 
     /// The turn itself, when its filter's stage is to stand in the way of a body; what it asked to pass, passes.
@@ -219,6 +227,14 @@ impl Passage {
 
     /// The response half of one filter.
     pub async fn backward(&self, turn: usize) -> Result<Verdict, Broken> {
+        let verdict = self.response_half(turn).await?;
+        if let Verdict::Reply(reply) = &verdict {
+            self.scene.replied(self.step(turn), reply.status);
+        }
+        Ok(verdict)
+    }
+
+    async fn response_half(&self, turn: usize) -> Result<Verdict, Broken> {
         let mut clock = Instant::now();
         let step = self.step(turn);
         match &step.kind {

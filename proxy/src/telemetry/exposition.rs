@@ -38,6 +38,35 @@ pub struct ProcessFacts<'a> {
     /// Workers that did not report in time. Pass the last report of each: without it, every counter would seem to start
     /// again from a smaller value, and rates would leap.
     pub workers_missing: usize,
+    /// Each component filter once.
+    pub filters: Vec<FilterFacts>,
+}
+
+/// What all workers share of one filter.
+#[derive(Clone, Debug, Default)]
+pub struct FilterFacts {
+    pub filter: String,
+    pub log_dropped: u64,
+    pub breaker: Option<BreakerFacts>,
+    pub table: Option<TableFacts>,
+    /// Outbound calls under way, for a filter that may make some.
+    pub calls: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BreakerFacts {
+    /// 0 closed, 0.5 half open, 1 open.
+    pub state: f64,
+    pub openings: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TableFacts {
+    pub keys: usize,
+    pub bytes: usize,
+    pub hits: u64,
+    pub misses: u64,
+    pub evictions: u64,
 }
 
 /// Reloads since the start, by what came of them.
@@ -51,6 +80,7 @@ pub struct Reloads {
 /// The text exposition format, version 0.0.4, in a stable order.
 pub fn encode(reports: &[Report], process: &ProcessFacts) -> String {
     let mut text = Exposition::default();
+    text.shared(&process.filters);
     text.process(process, reports.iter().map(|report| report.stale).sum());
     text.listeners(&merge(reports.iter().map(|report| &report.listeners)));
     text.routes(&merge(reports.iter().map(|report| &report.routes)));
@@ -83,6 +113,67 @@ struct Exposition {
 }
 
 impl Exposition {
+    fn shared(&mut self, filters: &[FilterFacts]) {
+        let breakers = || {
+            filters
+                .iter()
+                .filter_map(|facts| Some((facts.filter.as_str(), facts.breaker?)))
+        };
+        let tables = || {
+            filters
+                .iter()
+                .filter_map(|facts| Some((facts.filter.as_str(), facts.table?)))
+        };
+        let calls = filters
+            .iter()
+            .filter_map(|facts| Some((facts.filter.as_str(), facts.calls?)));
+        self.counters(
+            "tamis_filter_log_dropped_total",
+            "Log lines of the filter dropped over its rate.",
+            filters
+                .iter()
+                .map(|facts| counter(&[("filter", &facts.filter)], facts.log_dropped)),
+        );
+        self.gauges(
+            "tamis_filter_breaker_state",
+            "0 while the filter is called, 1 while its breaker is open, 0.5 while a probe finds out.",
+            breakers().map(|(filter, breaker)| gauge(&[("filter", filter)], breaker.state)),
+        );
+        self.counters(
+            "tamis_filter_breaker_openings_total",
+            "How often the filter's breaker has opened.",
+            breakers().map(|(filter, breaker)| counter(&[("filter", filter)], breaker.openings)),
+        );
+        self.gauges(
+            "tamis_filter_outbound_calls",
+            "Outbound calls of the filter under way.",
+            calls.map(|(filter, calls)| gauge(&[("filter", filter)], calls as f64)),
+        );
+        self.gauges(
+            "tamis_filter_table_keys",
+            "Keys in the filter's table; filters that share one show the same.",
+            tables().map(|(filter, table)| gauge(&[("filter", filter)], table.keys as f64)),
+        );
+        self.gauges(
+            "tamis_filter_table_bytes",
+            "Bytes of the filter's table.",
+            tables().map(|(filter, table)| gauge(&[("filter", filter)], table.bytes as f64)),
+        );
+        self.counters(
+            "tamis_filter_table_reads_total",
+            "Reads of the filter's table, by whether there was a value.",
+            tables().flat_map(|(filter, table)| {
+                let read = |outcome, count| counter(&[("filter", filter), ("outcome", outcome)], count);
+                [read("hit", table.hits), read("miss", table.misses)]
+            }),
+        );
+        self.counters(
+            "tamis_filter_table_evictions_total",
+            "Values of the filter's table that made room before they expired.",
+            tables().map(|(filter, table)| counter(&[("filter", filter)], table.evictions)),
+        );
+    }
+
     fn process(&mut self, process: &ProcessFacts, stale: u64) {
         let started = process
             .started
@@ -279,11 +370,6 @@ impl Exposition {
             filters
                 .iter()
                 .flat_map(|([name], counts)| by_code(&[("filter", &**name)], &counts.replies)),
-        );
-        self.counters(
-            "tamis_filter_log_dropped_total",
-            "Log lines of the filter dropped over its rate.",
-            each().map(|(labels, counts)| counter(&labels, counts.log_dropped)),
         );
         self.counters(
             "tamis_filter_metrics_dropped_total",
@@ -539,6 +625,42 @@ mod tests {
             ready: true,
             workers: 2,
             workers_missing: 1,
+            filters: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_workers_share_of_a_filter_is_said_once() {
+        let mut facts = facts();
+        facts.filters = vec![FilterFacts {
+            filter: "jwt".into(),
+            log_dropped: 3,
+            breaker: Some(BreakerFacts {
+                state: 0.5,
+                openings: 2,
+            }),
+            table: Some(TableFacts {
+                keys: 4,
+                bytes: 500,
+                hits: 6,
+                misses: 7,
+                evictions: 8,
+            }),
+            calls: Some(9),
+        }];
+        let samples = parse(&encode(&[], &facts));
+        for (name, value) in [
+            ("tamis_filter_log_dropped_total{filter=\"jwt\"}", 3.0),
+            ("tamis_filter_breaker_state{filter=\"jwt\"}", 0.5),
+            ("tamis_filter_breaker_openings_total{filter=\"jwt\"}", 2.0),
+            ("tamis_filter_outbound_calls{filter=\"jwt\"}", 9.0),
+            ("tamis_filter_table_keys{filter=\"jwt\"}", 4.0),
+            ("tamis_filter_table_bytes{filter=\"jwt\"}", 500.0),
+            ("tamis_filter_table_reads_total{filter=\"jwt\",outcome=\"hit\"}", 6.0),
+            ("tamis_filter_table_reads_total{filter=\"jwt\",outcome=\"miss\"}", 7.0),
+            ("tamis_filter_table_evictions_total{filter=\"jwt\"}", 8.0),
+        ] {
+            assert_eq!(samples.get(name), Some(&value), "{name}");
         }
     }
 
@@ -673,7 +795,6 @@ mod tests {
         tally.filter_reply(filter, 403);
         tally.filter_cpu(filter, std::time::Duration::from_millis(250));
         tally.filter_queue(filter, 2, 1);
-        tally.filter_log_dropped(filter);
         tally.filter_counter(filter, "orders_total", Vec::new(), 5);
         tally.filter_counter(filter, "labelled_total", vec![("kind".into(), "x\"y".into())], 5);
         tally.filter_histogram(filter, "size", Vec::new(), 7.0);
@@ -753,7 +874,6 @@ mod tests {
             ("tamis_filter_instances{filter=\"tenant\"}", 2.0),
             ("tamis_filter_memory_bytes{filter=\"tenant\"}", 131_072.0),
             ("tamis_filter_replies_total{filter=\"tenant\",code=\"403\"}", 2.0),
-            ("tamis_filter_log_dropped_total{filter=\"tenant\"}", 2.0),
             ("tamis_filter_custom_orders_total{filter=\"tenant\"}", 10.0),
             ("tamis_filter_custom_size_sum{filter=\"tenant\"}", 14.0),
         ] {

@@ -106,7 +106,6 @@ pub struct FilterCounts {
     pub(super) cpu: Duration,
     /// By status.
     pub(super) replies: Counts<u16>,
-    pub(super) log_dropped: u64,
     pub(super) custom: CustomMetrics,
 }
 
@@ -329,14 +328,6 @@ impl Tally {
         counts.waiting += waiting_delta;
     }
 
-    /// A log line of the filter was over its rate.
-    pub fn filter_log_dropped(&mut self, series: FilterSeries) {
-        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else {
-            return;
-        };
-        counts.log_dropped += 1;
-    }
-
     /// The guest's `counter-add`. `name` and `by` are taken as they come and dropped when they break a rule.
     pub fn filter_counter(&mut self, series: FilterSeries, name: &str, labels: CustomLabels, by: u64) {
         let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else {
@@ -399,7 +390,6 @@ impl Default for FilterCounts {
             waiting: 0,
             cpu: Duration::ZERO,
             replies: Counts::default(),
-            log_dropped: 0,
             custom: CustomMetrics::default(),
         }
     }
@@ -455,7 +445,6 @@ impl Absorb for FilterCounts {
         self.waiting += other.waiting;
         self.cpu += other.cpu;
         self.replies.absorb(&other.replies);
-        self.log_dropped += other.log_dropped;
         self.custom.absorb(&other.custom);
     }
 }

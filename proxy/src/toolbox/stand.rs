@@ -47,8 +47,8 @@ impl Stand {
     /// Reads and compiles the component.
     pub fn set_up(file: &Path, room: Room) -> Result<Self, String> {
         let of_file = |error: String| format!("{}: {error}", file.display());
-        let bytes = Artifact::read(file)?;
         let config = configuration(room)?;
+        let bytes = Artifact::read(file, config.wasm.max_component)?;
         let engine = Engine::new(Assembler::reservation(&config))?;
         let since = Instant::now();
         let artifact = Artifact::compile(&engine, &bytes).map_err(of_file)?;

@@ -248,6 +248,16 @@ impl Filter {
         self.breaker.as_ref()
     }
 
+    /// The key-value table that it sees.
+    pub fn table(&self) -> Option<&Arc<Table>> {
+        self.store.as_ref()
+    }
+
+    /// Outbound calls of all its guests; `None` when it may make none.
+    pub fn calls_under_way(&self) -> Option<usize> {
+        self.outbound.as_ref().map(|granted| granted.permits.taken())
+    }
+
     pub fn tick(&self) -> Option<Duration> {
         self.tick
     }
