@@ -45,10 +45,8 @@ impl Chain {
 pub trait Floor {
     /// The worker's guests of the component with this number.
     fn guests(&self, filter: &Arc<wasm::Filter>, slot: usize) -> Rc<wasm::Pool>;
-    /// One call is over.
-    fn called(&self, step: &Step, hook: Hook, took: Duration);
-    /// A guest has used so much processor time.
-    fn computed(&self, step: &Step, cpu: Duration);
+    /// One call is over; a guest computed for `cpu` of the time that it took.
+    fn called(&self, step: &Step, hook: Hook, took: Duration, cpu: Duration);
     /// A filter has answered in the upstream's place.
     fn replied(&self, step: &Step, status: StatusCode);
     /// A filter failed its exchange, or was skipped.

@@ -139,7 +139,7 @@ impl Passage {
                 let verdict = loan.message.as_mut().map(|message| native.on_request_head(message));
                 drop(loan);
                 self.add(Turn::new(at, Hooks::default()));
-                self.lap(&chains[chain].steps[step], Hook::RequestHead, clock);
+                self.lap(&chains[chain].steps[step], Hook::RequestHead, clock, None);
                 Ok(match verdict {
                     Some(RequestVerdict::Reply(reply)) => {
                         self.scene.replied(&chains[chain].steps[step], reply.status);
@@ -242,7 +242,7 @@ impl Passage {
                 let mut loan = self.borrow().await;
                 let verdict = loan.message.as_mut().map(|message| native.on_response_head(message));
                 drop(loan);
-                self.lap(step, Hook::ResponseHead, &mut clock);
+                self.lap(step, Hook::ResponseHead, &mut clock, None);
                 Ok(verdict.unwrap_or(Verdict::Proceed))
             }
             StepKind::Wasm(filter, _) if filter.hooks().has(Hook::ResponseHead) => {
@@ -334,11 +334,10 @@ impl Passage {
         let mut loan = self.borrow().await;
         let mut waited = Duration::ZERO;
         let asked = self
-            .try_ask(turn, filter, *slot, question, &mut loan.message, &mut waited)
+            .try_ask(turn, (filter, *slot, *clock), question, &mut loan.message, &mut waited)
             .await;
         drop(loan);
-        let computed = self.lap(step, Q::HOOK, clock).saturating_sub(waited);
-        self.scene.computed(step, computed);
+        let computed = self.lap(step, Q::HOOK, clock, Some(waited));
         self.turns.borrow_mut()[turn].cpu += computed;
         self.tell_breaker(turn, filter, *clock, asked.as_ref().err().map(|(failure, _)| *failure));
         match asked {
@@ -361,8 +360,7 @@ impl Passage {
     async fn try_ask<Q: Question>(
         &self,
         turn: usize,
-        filter: &Arc<wasm::Filter>,
-        slot: usize,
+        (filter, slot, now): (&Arc<wasm::Filter>, usize, Instant),
         question: Q,
         home: &mut Option<Box<Message>>,
         waited: &mut Duration,
@@ -377,7 +375,7 @@ impl Passage {
         let lease = self.turns.borrow_mut()[turn].lease.take();
         let mut lease = match lease {
             Some(lease) => lease,
-            None => self.lease(turn, filter, slot).await?,
+            None => self.lease(turn, filter, slot, now).await?,
         };
         let verdict = lease.ask(question, wasm::Loan { home, cpu }).await;
         *waited = lease.waited();
@@ -390,9 +388,15 @@ impl Passage {
         Ok(verdict)
     }
 
-    async fn lease(&self, turn: usize, filter: &Arc<wasm::Filter>, slot: usize) -> wasm::Outcome<wasm::Lease> {
+    async fn lease(
+        &self,
+        turn: usize,
+        filter: &Arc<wasm::Filter>,
+        slot: usize,
+        now: Instant,
+    ) -> wasm::Outcome<wasm::Lease> {
         if let Some(breaker) = filter.breaker() {
-            match breaker.admit(Instant::now()) {
+            match breaker.admit(now) {
                 Admission::Pass => {}
                 Admission::Probe(probe) => self.turns.borrow_mut()[turn].probe = Some(probe),
                 Admission::Refused => return Err((Failure::Breaker, "it has failed too often".into())),
@@ -453,13 +457,15 @@ impl Passage {
         turns[turn].ahead = Hooks::default();
     }
 
-    /// Charges the time since `clock` to one call; the end of one call is the start of the next.
-    fn lap(&self, step: &Step, hook: Hook, clock: &mut Instant) -> Duration {
+    /// Charges the time since `clock` to one call; the end of one call is the start of the next. Gives what a guest that
+    /// was parked for `waited` of it has computed.
+    fn lap(&self, step: &Step, hook: Hook, clock: &mut Instant, waited: Option<Duration>) -> Duration {
         let now = Instant::now();
         let took = now - *clock;
-        self.scene.called(step, hook, took);
+        let cpu = waited.map_or(Duration::ZERO, |waited| took.saturating_sub(waited));
+        self.scene.called(step, hook, took, cpu);
         *clock = now;
-        took
+        cpu
     }
 }
 

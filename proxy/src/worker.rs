@@ -434,8 +434,7 @@ impl Worker {
     ) {
         let mut tally = self.tally.borrow_mut();
         let series = tally.filter(filter.name());
-        tally.filter_call(series, hook, took.as_secs_f64());
-        tally.filter_cpu(series, took.saturating_sub(waited));
+        tally.filter_call(series, hook, took.as_secs_f64(), took.saturating_sub(waited));
         drop(tally);
         self.count(series, metrics);
     }
@@ -595,17 +594,10 @@ impl Floor for Scene {
         Rc::clone(self.pinned.guests[slot].get_or_init(|| self.worker.guests.of(filter)))
     }
 
-    fn called(&self, step: &Step, hook: Hook, took: Duration) {
+    fn called(&self, step: &Step, hook: Hook, took: Duration, cpu: Duration) {
         let series = self.pinned.filter(&self.worker, step.index);
-        self.worker
-            .tally
-            .borrow_mut()
-            .filter_call(series, hook, took.as_secs_f64());
-    }
-
-    fn computed(&self, step: &Step, cpu: Duration) {
-        let series = self.pinned.filter(&self.worker, step.index);
-        self.worker.tally.borrow_mut().filter_cpu(series, cpu);
+        let mut tally = self.worker.tally.borrow_mut();
+        tally.filter_call(series, hook, took.as_secs_f64(), cpu);
     }
 
     fn replied(&self, step: &Step, status: StatusCode) {

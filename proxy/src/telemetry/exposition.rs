@@ -788,12 +788,11 @@ mod tests {
         tally.upstream_response(endpoint, 200, 0.0001);
         tally.upstream_failure(endpoint, "reset");
         let filter = tally.filter("tenant");
-        tally.filter_call(filter, Hook::RequestHead, 0.000_000_4);
+        tally.filter_call(filter, Hook::RequestHead, 0.000_000_4, Duration::from_millis(250));
         tally.filter_failure(filter, Hook::ResponseHead, "trap", "closed");
         tally.filter_instances(filter, 1);
         tally.filter_memory(filter, 65_536);
         tally.filter_reply(filter, 403);
-        tally.filter_cpu(filter, std::time::Duration::from_millis(250));
         tally.filter_queue(filter, 2, 1);
         tally.filter_counter(filter, "orders_total", Vec::new(), 5);
         tally.filter_counter(filter, "labelled_total", vec![("kind".into(), "x\"y".into())], 5);
@@ -873,6 +872,7 @@ mod tests {
             ),
             ("tamis_filter_instances{filter=\"tenant\"}", 2.0),
             ("tamis_filter_memory_bytes{filter=\"tenant\"}", 131_072.0),
+            ("tamis_filter_cpu_seconds_total{filter=\"tenant\"}", 0.5),
             ("tamis_filter_replies_total{filter=\"tenant\",code=\"403\"}", 2.0),
             ("tamis_filter_custom_orders_total{filter=\"tenant\"}", 10.0),
             ("tamis_filter_custom_size_sum{filter=\"tenant\"}", 14.0),

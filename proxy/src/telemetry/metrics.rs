@@ -268,13 +268,15 @@ impl Tally {
 /// Filters.
 impl Tally {
     #[inline]
-    pub fn filter_call(&mut self, series: FilterSeries, hook: Hook, seconds: f64) {
+    /// `cpu`: what guests computed of it; none of a native filter's is told apart.
+    pub fn filter_call(&mut self, series: FilterSeries, hook: Hook, seconds: f64, cpu: Duration) {
         let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else {
             return;
         };
         if let Some(calls) = counts.calls.get_mut(hook as usize) {
             calls.observe(seconds);
         }
+        counts.cpu += cpu;
     }
 
     /// `kind`: `trap`, `cpu`, `wall`, `memory`, `no_instance`, ..; `policy`: what became of the exchange, `closed` or
@@ -308,15 +310,6 @@ impl Tally {
             return;
         };
         counts.replies.add_code(status);
-    }
-
-    /// Processor time that the filter's guests used.
-    #[inline]
-    pub fn filter_cpu(&mut self, series: FilterSeries, cpu: Duration) {
-        let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else {
-            return;
-        };
-        counts.cpu += cpu;
     }
 
     /// Instances at rest, and exchanges that wait for one: more or fewer.
@@ -502,7 +495,7 @@ mod tests {
         tally.request(route, 200, 0.1);
         tally.upstream_response(endpoint, 200, 0.1);
         tally.upstream_connections(endpoint, -1);
-        tally.filter_call(filter, Hook::RequestHead, 0.1);
+        tally.filter_call(filter, Hook::RequestHead, 0.1, Duration::ZERO);
         tally.filter_counter(filter, "x", Vec::new(), 1);
 
         let report = tally.report();

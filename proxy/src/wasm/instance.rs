@@ -267,7 +267,7 @@ fn on_tick(mut store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDead
     match state.ticks_left.checked_sub(1) {
         Some(left) => {
             state.ticks_left = left;
-            state.engine.guest_runs();
+            state.engine.guest_runs_on();
             // Woken by the runtime only after it has looked at its sockets: a guest that wakes itself would be polled
             // many times before anybody else's bytes are.
             Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
