@@ -201,8 +201,8 @@ pub struct FilterLimits {
     pub memory: u64,
     /// Entries of one table of an instance. Default 16,384; at most [`Wasm::max_table_elements`].
     pub table_elements: usize,
-    /// Processor time of one hook call; rounded up to whole milliseconds, and up to 3 ms more. Default 10 ms; at most `wall` and
-    /// `exchange_cpu`.
+    /// Processor time of one hook call; rounded up to whole milliseconds, and up to 3 ms more. Default 10 ms; at most
+    /// `wall` and `exchange_cpu`.
     pub cpu: Duration,
     /// Processor time of all hook calls of one exchange together. Default 100 ms; at least `cpu`.
     pub exchange_cpu: Duration,
