@@ -72,6 +72,8 @@ struct Position {
 struct Loan<'a> {
     passage: &'a Passage,
     message: Option<Box<Message>>,
+    /// Another hook had it first.
+    is_late: bool,
 }
 
 impl Drop for Loan<'_> {
@@ -332,6 +334,10 @@ impl Passage {
             return Ok(None);
         }
         let mut loan = self.borrow().await;
+        if loan.is_late {
+            // What passed while another hook had its turn is not this one's.
+            *clock = Instant::now();
+        }
         let mut waited = Duration::ZERO;
         let asked = self
             .try_ask(turn, (filter, *slot, *clock), question, &mut loan.message, &mut waited)
@@ -375,7 +381,10 @@ impl Passage {
         let lease = self.turns.borrow_mut()[turn].lease.take();
         let mut lease = match lease {
             Some(lease) => lease,
-            None => self.lease(turn, filter, slot, now).await?,
+            None => self.lease(turn, filter, slot, now).await.inspect_err(|_| {
+                // All that passed was waiting.
+                *waited = Duration::MAX;
+            })?,
         };
         let verdict = lease.ask(question, wasm::Loan { home, cpu }).await;
         *waited = lease.waited();
@@ -419,16 +428,20 @@ impl Passage {
     }
 
     async fn borrow(&self) -> Loan<'_> {
+        let mut is_late = false;
         let message = std::future::poll_fn(|context| match self.message.borrow_mut().take() {
             Some(message) => Poll::Ready(message),
             None => {
+                is_late = true;
                 self.waiting.borrow_mut().push(context.waker().clone());
                 Poll::Pending
             }
         });
+        let message = message.await;
         Loan {
-            message: Some(message.await),
+            message: Some(message),
             passage: self,
+            is_late,
         }
     }
 

@@ -153,10 +153,18 @@ impl Pool {
                 memory,
             }),
             pool: Rc::clone(self),
+            awaited: Duration::ZERO,
         })
     }
 
     async fn lease_slowly(self: &Rc<Self>) -> Outcome<Lease> {
+        let since = Instant::now();
+        let mut lease = self.wait_or_start().await?;
+        lease.awaited = since.elapsed();
+        Ok(lease)
+    }
+
+    async fn wait_or_start(self: &Rc<Self>) -> Outcome<Lease> {
         let wait = self.filter.limits.wait;
         let _waiting = Waiting::among(&self.waiting);
         let waited = tokio::time::timeout(wait, async {
@@ -187,6 +195,7 @@ impl Pool {
                 memory: 0,
             }),
             pool: Rc::clone(self),
+            awaited: Duration::ZERO,
         };
         let seat = seat(&self.filter)?;
         let instance = Instance::start(&self.filter, Some(seat), Some(&self.desk))
@@ -223,6 +232,8 @@ impl Pool {
 pub struct Lease {
     held: Option<Held>,
     pool: Rc<Pool>,
+    /// How long it was waited for, which is nobody's computing.
+    awaited: Duration,
 }
 
 struct Held {
@@ -246,9 +257,10 @@ impl Lease {
         self.instance().map(Instance::take_metrics).unwrap_or_default()
     }
 
-    /// How long the last hook was parked.
+    /// How long the last hook was parked, and, for the first one, the guest was waited for.
     pub fn waited(&mut self) -> Duration {
-        self.instance().map_or(Duration::ZERO, |instance| instance.waited())
+        let awaited = std::mem::take(&mut self.awaited);
+        self.instance().map_or(awaited, |instance| instance.waited() + awaited)
     }
 
     fn instance(&mut self) -> Option<&mut Instance> {
