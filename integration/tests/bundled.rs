@@ -317,8 +317,9 @@ fn redact_streams_what_is_longer_than_memory() {
     client.send("GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n");
     assert_eq!(client.read_head().list("transfer-encoding"), ["chunked"]);
     let beginning = String::from_utf8_lossy(&client.read(PIECE)).into_owned();
+    // What follows may come as a piece of its own.
     assert!(
-        beginning.contains("card **** **** **** 1111;\0"),
+        beginning.contains("card **** **** **** 1111;"),
         "{}",
         &beginning[..64]
     );
