@@ -318,11 +318,7 @@ fn redact_streams_what_is_longer_than_memory() {
     assert_eq!(client.read_head().list("transfer-encoding"), ["chunked"]);
     let beginning = String::from_utf8_lossy(&client.read(PIECE)).into_owned();
     // What follows may come as a piece of its own.
-    assert!(
-        beginning.contains("card **** **** **** 1111;"),
-        "{}",
-        &beginning[..64]
-    );
+    assert!(beginning.contains("card **** **** **** 1111;"), "{}", &beginning[..64]);
     assert!(upstream.poured(0) < POURED, "the first byte came after the last");
 
     let (before, mut most) = (proxy.resident(), 0);
