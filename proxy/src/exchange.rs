@@ -505,9 +505,9 @@ impl Exchange {
     /// Takes over the head of an upstream's response.
     fn accept(&mut self, mut head: h1::Head) {
         hop::strip_response(&mut head.headers);
-        let needs_request = self.passage.needs_request();
+        let needs_heads = self.passage.needs_heads();
         if let Some(message) = &mut *self.passage.message() {
-            if !needs_request {
+            if !needs_heads {
                 // Nobody will read the request's fields any more; its bytes are free for the next one.
                 message.request.headers = http::HeaderMap::new();
             }
@@ -635,7 +635,7 @@ impl Exchange {
             .and_then(|message| message.response.as_mut())
         {
             *response.status_mut() = head.status;
-            *response.headers_mut() = match self.passage.needs_response() {
+            *response.headers_mut() = match self.passage.needs_heads() {
                 true => head.headers.clone(),
                 false => std::mem::take(&mut head.headers),
             };

@@ -309,14 +309,9 @@ impl Passage {
         }
     }
 
-    /// Whether a guest may still ask for the request after it is sent.
-    pub fn needs_request(&self) -> bool {
+    /// Whether a guest may still ask for a head after it is sent.
+    pub fn needs_heads(&self) -> bool {
         self.turns.borrow().iter().any(|turn| turn.lease.is_some())
-    }
-
-    /// Whether a guest may still ask for the response after its head is sent.
-    pub fn needs_response(&self) -> bool {
-        self.needs_request()
     }
 
     /// One hook of a guest; `None` when it failed and its filter is skipped from then on.
