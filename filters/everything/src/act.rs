@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use tamis_filter::{Exchange, Failure, OverMax, Reply, Request, RequestVerdict};
-use tamis_filter::{clock, key_value, outbound, random};
+use tamis_filter::{clock, key_value, metrics, outbound, random};
+
+use crate::head;
 
 /// Long enough for a test, whose proxy may be slow.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -17,6 +19,8 @@ pub enum Done {
     Verdict(RequestVerdict),
     /// Both bodies are to be in capitals.
     Capitals,
+    /// The response is to have this status.
+    Rewrite(u16),
 }
 
 /// Does what the field says. An act that is not known is a failure, and so is one that fails.
@@ -27,6 +31,7 @@ pub fn act(line: &str, request: &mut Request, exchange: &mut Exchange) -> Result
         ["hold", max] => return read_body(max, OverMax::Refuse),
         ["peek", max] => return read_body(max, OverMax::Continue),
         ["capitals"] => return Ok(Done::Capitals),
+        ["rewrite", status] => return Ok(Done::Rewrite(status.parse()?)),
         ["pass"] => {
             request.pass_body();
             "passed".to_owned()
@@ -45,7 +50,17 @@ pub fn act(line: &str, request: &mut Request, exchange: &mut Exchange) -> Result
         ["random", length] => hex(&random::bytes(length.parse()?)),
         ["call", cluster, target] => call(cluster, target),
         ["stream", cluster, target] => stream(cluster, target),
-        _ => table(&words)?,
+        ["facts"] => head::facts(exchange),
+        ["measure", name, value] => {
+            let value = value.parse::<u16>()?.into();
+            metrics::gauge_set(&format!("{name}_now"), value);
+            metrics::histogram_observe(name, value);
+            "measured".to_owned()
+        }
+        _ => match head::act(&words, request) {
+            Some(result) => result,
+            None => table(&words)?,
+        },
     };
     Ok(Done::Result(result))
 }

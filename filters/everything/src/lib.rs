@@ -4,12 +4,14 @@
 //! * Each field `x-act` of the request is a line of [`act`](act::act), and its result is a field `x-result` of the
 //!   response. A reply or a wish for the body ends the request-head hook.
 //! * The field `x-trail` of the response names the exchange's hooks so far; the attribute `trail` names all of them.
+//! * With the act `rewrite STATUS`, the response has another status, and a result says what it was before.
 //! * With the act `capitals`, bodies are in capitals, end with a full stop, and have the trailer `x-bytes`.
 //! * Every connection begins with the attribute `connection`: the name that was asked for in its TLS handshake, or
 //!   `plain`. A connection for `refused.example` is refused.
 //! * Every exchange counts in the metric `exchanges` by its status; every tick counts in the key `ticks`.
 
 mod act;
+mod head;
 
 use tamis_filter::{
     Admission, BodyVerdict, Connection, EndVerdict, Exchange, Failure, Filter, Header, HeldBody, HeldVerdict, Outcome,
@@ -24,6 +26,7 @@ struct Everything {
     trail: Vec<&'static str>,
     results: Vec<String>,
     capitals: bool,
+    rewrite: Option<u16>,
     request_bytes: usize,
     response_bytes: usize,
 }
@@ -51,6 +54,7 @@ impl Filter for Everything {
             match act(line.to_str()?, request, exchange)? {
                 Done::Result(result) => self.results.push(result),
                 Done::Capitals => self.capitals = true,
+                Done::Rewrite(status) => self.rewrite = Some(status),
                 Done::Verdict(verdict) => return Ok(verdict),
             }
         }
@@ -86,6 +90,9 @@ impl Filter for Everything {
     fn on_response_head(&mut self, _: &Request, response: &mut Response, _: &mut Exchange) -> Result<Verdict, Failure> {
         self.trail.push("response-head");
         response.set_header("x-trail", self.trail.join(" "))?;
+        if let Some(status) = self.rewrite {
+            self.results.push(head::rewrite(response, status));
+        }
         for result in &self.results {
             response.append_header("x-result", result)?;
         }
@@ -264,6 +271,33 @@ mod tests {
         let random = results(&proxy, &["random 8", "random 8"]);
         assert!(random[0].len() == 16 && random[0] != random[1], "{random:?}");
         assert!(check_header("x", &random[0]).is_ok());
+    }
+
+    #[test]
+    fn acts_on_heads() {
+        let proxy = Proxy::new();
+        let cases = [
+            ("put x-new a", "done"),
+            ("append x-new b", "done"),
+            ("remove x-new", "done"),
+            (
+                "remove content-length",
+                "edit refused: only the proxy writes framing and hop-by-hop fields",
+            ),
+            ("method PUT", "done"),
+            ("authority b.example", "done"),
+            ("path /b", "done"),
+            ("query c=d", "done"),
+            ("request", "PUT http://b.example/b?c=d false 12"),
+            (
+                "facts",
+                "192.0.2.7:50312 test test none 00000000-0000-7000-8000-000000000000",
+            ),
+            ("measure size 2", "measured"),
+            ("rewrite 202", "200 0 false 1 done"),
+        ];
+        let (acts, expected): (Vec<&str>, Vec<&str>) = cases.into_iter().unzip();
+        assert_eq!(results(&proxy, &acts), expected);
     }
 
     #[test]
