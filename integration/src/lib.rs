@@ -13,6 +13,7 @@ pub mod log;
 pub mod message;
 pub mod metrics;
 pub mod nginx;
+pub mod pack;
 pub mod proxy;
 pub mod socket;
 pub mod upstream;

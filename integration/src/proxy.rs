@@ -235,6 +235,29 @@ impl Proxy {
             .count()
     }
 
+    /// Ranges of its address space.
+    pub fn mappings(&self) -> usize {
+        let maps = fs::read_to_string(format!("/proc/{}/maps", self.child.id())).expect("the process has a memory");
+        maps.lines().count()
+    }
+
+    /// How long its threads have run, and how long they have waited for a processor that others had.
+    pub fn run_and_wait(&self) -> (Duration, Duration) {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("the process has threads");
+        // A thread that is just ending has none.
+        let text = |task: fs::DirEntry| fs::read_to_string(task.path().join("schedstat")).ok();
+        let texts: Vec<String> = tasks.filter_map(|task| text(task.ok()?)).collect();
+        let total = |column: usize| {
+            let nanoseconds = |text: &String| {
+                text.split(' ')
+                    .nth(column)
+                    .and_then(|number| number.parse::<u64>().ok())
+            };
+            Duration::from_nanos(texts.iter().filter_map(nanoseconds).sum())
+        };
+        (total(0), total(1))
+    }
+
     fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }

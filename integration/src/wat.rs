@@ -71,8 +71,6 @@ pub enum Act {
     Trap,
     /// Calls itself until the stack ends.
     Recurse,
-    /// Grows memory until the host says no, then writes to every page of it.
-    FillMemory,
     /// What follows runs from this call on, of all calls of hooks with such an act in one instance; 0 is the first. The
     /// calls before end here, and nothing comes of them.
     From(u32),
@@ -346,8 +344,9 @@ impl Act {
             Count(_) => &["metrics.counter-add"],
             Clock => &["clock.now-ms"],
             TellRecord => &["exchange.set-attribute"],
-            Compute(_) | Loop | Trap | Recurse | FillMemory | From(_) | ReadBody(_) | RefuseConnection | Reply(..)
-            | Refuse(_) => &[],
+            Compute(_) | Loop | Trap | Recurse | From(_) | ReadBody(_) | RefuseConnection | Reply(..) | Refuse(_) => {
+                &[]
+            }
         }
     }
 
@@ -385,7 +384,6 @@ impl Act {
             Loop => "(loop $again (br $again))\n".to_owned(),
             Trap => "(unreachable)\n".to_owned(),
             Recurse => "(drop (call $recurse (i32.const 1)))\n".to_owned(),
-            FillMemory => "(call $fill)\n".to_owned(),
             From(call) => format!(
                 "(global.set $calls (i32.add (global.get $calls) (i32.const 1)))\n\
                  (if (i32.le_u (global.get $calls) (i32.const {call})) (then (return (i32.const {ZEROES}))))\n"
@@ -692,13 +690,6 @@ const HELPERS: &str = r#"
     (br_if $again (local.get $left))))
 (func $recurse (param i32) (result i32)
   (i32.add (local.get 0) (call $recurse (i32.add (local.get 0) (i32.const 1)))))
-(func $fill (local $at i32)
-  (loop $grow (br_if $grow (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))
-  (local.set $at (i32.sub (i32.mul (memory.size) (i32.const 65536)) (i32.const 1)))
-  (loop $touch
-    (i32.store8 (local.get $at) (i32.load8_u (local.get $at)))
-    (local.set $at (i32.sub (local.get $at) (i32.const 4096)))
-    (br_if $touch (i32.gt_s (local.get $at) (i32.const 65536)))))
 "#;
 
 /// One exported hook: a function of the guest's instance, lifted, in an instance of its own.
@@ -720,7 +711,7 @@ fn export_body(side: &str) -> String {
            (canon lift (core func $guest \"{side}-body\") {options}))\n\
          (func $on-{side}-end (param \"trailers\" (list $field)) (result $end-verdict)\n  \
            (canon lift (core func $guest \"{side}-end\") {options}))\n\
-         (instance ${side}-body-hook (export \"header\" (type $field)) (export \"body-verdict\" (type $body-verdict))\n  \
+         (instance ${side}-body-hook (export \"field\" (type $field)) (export \"body-verdict\" (type $body-verdict))\n  \
            (export \"end-verdict\" (type $end-verdict)) (export \"on-{side}-body\" (func $on-{side}-body))\n  \
            (export \"on-{side}-end\" (func $on-{side}-end)))\n\
          (export \"tamis:filter/{side}-body@{VERSION}\" (instance ${side}-body-hook))\n"

@@ -22,7 +22,6 @@ fn every_guest_is_a_valid_component() {
         Count(3),
         Clock,
         Recurse,
-        FillMemory,
         Compute(3),
         Loop,
         Trap,

@@ -1,10 +1,10 @@
-//! Guests that loop, trap, grab memory, write what they must not, or should never have been loaded; and the neighbours
-//! who notice none of it.
+//! What a guest is told when it writes what it must not, what comes of its failures when they are skipped, and which
+//! components are never loaded. What harms others or takes what it should not have is in [`pack`](crate::pack).
 
 use tamis_integration::proxy::check;
 use tamis_integration::wat::Act::*;
 use tamis_integration::wat::{Act, Guest};
-use tamis_integration::{Client, Folder, Proxy, Upstream};
+use tamis_integration::{Folder, Proxy, Upstream};
 
 use crate::support::{Bystander, Configuration, assert_own_reply, each};
 
@@ -63,42 +63,6 @@ fn failures(settings: &'static str) -> Vec<Case> {
         .into()
 }
 
-/// Faults 1, 13 and 41.
-#[test]
-fn a_failing_guest_fails_its_own_exchange_only() {
-    let upstream = Upstream::saying("ok");
-    let cases = failures("limits: { cpu: 300ms, wall: 1s }");
-    let proxy = proxy_with(&cases, &upstream);
-    let bystander = Bystander::start(&proxy.address("web"), "/innocent");
-    each(
-        &cases,
-        |case| case.name.to_owned(),
-        |case| {
-            let mut client = proxy.client();
-            for _ in 0..5 {
-                let before = bystander.served();
-                assert_own_reply(&client.get(&format!("/{}", case.name)), 500, case.name);
-                assert_eq!(
-                    client.get("/after").text(),
-                    "ok",
-                    "{}: the connection lives on",
-                    case.name
-                );
-                assert!(
-                    case.name != "loop" || bystander.served() > before,
-                    "the loop stopped its neighbours"
-                );
-            }
-        },
-    );
-    bystander.finish();
-    let seen = upstream.requests();
-    let leaked = seen
-        .iter()
-        .find(|request| !["/innocent", "/after"].contains(&request.target()));
-    assert_eq!(leaked, None, "a failed exchange went on");
-}
-
 #[test]
 fn a_failing_guest_is_skipped_when_open() {
     let upstream = Upstream::saying("ok");
@@ -141,114 +105,16 @@ fn a_failing_response_hook() {
     assert_eq!(upstream.requests().len(), 6);
 }
 
-/// Fault 45: every request traps, and neighbours, memory and descriptors do not care.
-#[test]
-fn a_query_of_death() {
-    let upstream = Upstream::saying("ok");
-    let proxy = proxy_with(&[case("trap", Guest::new().on_request([Trap]))], &upstream);
-    let bystander = Bystander::start(&proxy.address("web"), "/innocent");
-    let mut client = proxy.client();
-    for _ in 0..100 {
-        client.get("/trap");
-    }
-    let (resident, threads) = (proxy.resident(), proxy.threads());
-    for _ in 0..900 {
-        let status = client.get("/trap").status();
-        assert!([500, 503].contains(&status), "{status}");
-    }
-    bystander.finish();
-    let grown = proxy.resident().saturating_sub(resident);
-    assert!(grown < 16 << 20, "{grown} bytes of growth");
-    assert!(
-        proxy.threads() <= threads + 2,
-        "{} threads, {threads} before",
-        proxy.threads()
-    );
-}
-
-/// Fault 9: growing ends at the cap with a plain "no", and what the guest has touched is given back.
-#[test]
-fn memory_ends_at_its_cap() {
-    let upstream = Upstream::saying("ok");
-    let settings = "limits: { memory: 8MiB, cpu: 200ms, wall: 500ms }, instance_reuse: 1";
-    let proxy = proxy_with(
-        &[Case {
-            name: "fill",
-            guest: Guest::new().on_request([FillMemory]),
-            settings,
-        }],
-        &upstream,
-    );
-    let bystander = Bystander::start(&proxy.address("web"), "/innocent");
-    assert_eq!(proxy.get("/fill").text(), "ok");
-    let before = proxy.resident();
-    for _ in 0..50 {
-        assert_eq!(proxy.get("/fill").text(), "ok");
-    }
-    bystander.finish();
-    let grown = proxy.resident().saturating_sub(before);
-    assert!(grown < 64 << 20, "{grown} bytes of growth after 50 times 8 MiB");
-}
-
-/// Fault 15: more exchanges than instances: a bounded wait, then 503, and neighbours go on.
-#[test]
-fn no_instance_is_503() {
-    let upstream = Upstream::saying("ok");
-    let settings = "limits: { instances: 1, cpu: 300ms, wall: 300ms }";
-    let proxy = proxy_with(
-        &[Case {
-            name: "loop",
-            guest: Guest::new().on_request([Loop]),
-            settings,
-        }],
-        &upstream,
-    );
-    let bystander = Bystander::start(&proxy.address("web"), "/innocent");
-    let mut clients: Vec<Client> = (0..8).map(|_| proxy.client()).collect();
-    for client in &mut clients {
-        client.send("GET /loop HTTP/1.1\r\nHost: a.example\r\n\r\n");
-    }
-    let statuses: Vec<_> = clients.iter_mut().map(|client| client.response().status()).collect();
-    bystander.finish();
-    assert!(
-        statuses.iter().all(|status| [500, 503].contains(status)),
-        "{statuses:?}"
-    );
-    assert!(statuses.contains(&500) && statuses.contains(&503), "{statuses:?}");
-}
-
-/// Faults 20, 22, 23, 34 and 36: what a guest tries to write, and what it is told; the digits are those of
-/// [`Act::TellUpstream`].
+/// What a guest tries to write, and what it is told; the digits are those of [`Act::TellUpstream`]. More of what is
+/// refused is in the pack.
 #[test]
 fn edits_are_checked_like_bytes_from_the_network() {
     let value = |value: &[u8]| SetRequestHeader("x-evil", value.to_vec());
-    let name = |name| SetRequestHeader(name, b"1".to_vec());
     let cases: Vec<(&str, Act, &str)> = vec![
         ("plain", value(b"1"), "0"),
         ("obs-text", value(b"\xe9\xff"), "0"),
         ("tab", value(b"a\tb"), "0"),
         ("empty value", value(b""), "0"),
-        ("CR LF", value(b"a\r\nx-injected: 1"), "1"),
-        ("CR", value(b"a\rb"), "1"),
-        ("LF", value(b"a\nb"), "1"),
-        ("NUL", value(b"a\0b"), "1"),
-        ("escape", value(b"a\x1bb"), "1"),
-        ("DEL", value(b"a\x7fb"), "1"),
-        ("no name", name(""), "1"),
-        ("space in name", name("x evil"), "1"),
-        ("colon in name", name("x-evil:"), "1"),
-        ("pseudo-header", name(":authority"), "1"),
-        ("CR LF in name", name("x-evil\r\nx-injected"), "1"),
-        ("beyond ASCII in name", name("x-\u{e9}"), "1"),
-        ("content-length", name("content-length"), "2"),
-        ("Content-Length", name("Content-Length"), "2"),
-        ("transfer-encoding", name("transfer-encoding"), "2"),
-        ("connection", name("connection"), "2"),
-        ("keep-alive", name("keep-alive"), "2"),
-        ("proxy-connection", name("proxy-connection"), "2"),
-        ("te", name("te"), "2"),
-        ("trailer", name("trailer"), "2"),
-        ("upgrade", name("upgrade"), "2"),
         ("appended", AppendRequestHeader("content-length", b"1".to_vec()), "2"),
         ("removed", RemoveRequestHeader("transfer-encoding"), "2"),
         ("method", SetMethod("PUT"), "0"),
@@ -262,13 +128,6 @@ fn edits_are_checked_like_bytes_from_the_network() {
         ("authority with CR LF", SetAuthority("b.example\r\nx-injected: 1"), "1"),
         ("no authority", SetAuthority(""), "1"),
         ("path", SetPath("/edits/b".into()), "0"),
-        ("path without slash", SetPath("b".into()), "1"),
-        ("absolute path", SetPath("http://evil.example/".into()), "1"),
-        ("path with CR LF", SetPath("/a\r\nx-injected: 1".into()), "1"),
-        ("path with space", SetPath("/a b".into()), "1"),
-        ("path with fragment", SetPath("/a#b".into()), "1"),
-        ("path with NUL", SetPath("/a%00".into()), "1"),
-        ("path beyond ASCII", SetPath("/\u{e9}".into()), "1"),
         ("query", SetQuery("a=b&c=%20"), "0"),
         ("query with space", SetQuery("a b"), "1"),
         ("query with fragment", SetQuery("a#b"), "1"),
@@ -327,17 +186,6 @@ fn edits_are_checked_like_bytes_from_the_network() {
     );
 }
 
-/// Fault 25: many small edits end at a count, and the head stays one that an upstream accepts.
-#[test]
-fn header_bombs_end_at_a_limit() {
-    let upstream = Upstream::saying("ok");
-    let bomb = vec![AppendRequestHeader("x-bomb", vec![b'a'; 100]); 2000];
-    let proxy = proxy_with(&[case("bomb", Guest::new().on_request(bomb))], &upstream);
-    assert_eq!(proxy.get("/bomb").status(), 200);
-    let count = upstream.take_request("bomb").values("x-bomb").len();
-    assert!(count <= 256, "{count} fields");
-}
-
 #[test]
 fn edits_of_responses_are_checked_too() {
     let upstream = Upstream::saying("ok");
@@ -349,12 +197,6 @@ fn edits_of_responses_are_checked_too() {
         ("coding", header("transfer-encoding", b"chunked"), "2"),
         ("connection", header("connection", b"close"), "2"),
         ("status", SetStatus(201), "0"),
-        ("status-0", SetStatus(0), "1"),
-        ("status-99", SetStatus(99), "1"),
-        ("status-101", SetStatus(101), "1"),
-        ("status-199", SetStatus(199), "1"),
-        ("status-600", SetStatus(600), "1"),
-        ("status-65535", SetStatus(65535), "1"),
         ("request", SetRequestHeader("x-a", b"1".to_vec()), "4"),
         ("path", SetPath("/b".into()), "4"),
     ];
@@ -517,17 +359,11 @@ fn a_grant_opens_what_it_names() {
     assert_eq!(proxy.get("/clock").text(), "ok");
 }
 
-/// Components that must not be loaded, and what the refusal must say. Faults 2, 12, 61 and 62.
+/// Components that must not be loaded, and what the refusal must say. Faults 61 and 62; more of them are in the pack.
 fn unloadable() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
     let good = Guest::new().on_request([]);
     let text = |text: &str| wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"));
     let import = |interface, function| Guest::new().on_request([]).importing(interface, function).build();
-    let huge = good.text().replacen(
-        "(memory (export \"memory\") 3)",
-        "(memory (export \"memory\") 65536)",
-        1,
-    );
-    assert!(huge.contains("65536)"), "the text of a guest has changed: {huge}");
     let whole = good.build();
     vec![
         ("empty file", vec![], &[]),
@@ -547,11 +383,6 @@ fn unloadable() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
             "unknown import",
             import("tamis:filter/teleport@0.1.0", "go"),
             &["tamis:filter/teleport@0.1.0"],
-        ),
-        (
-            "WASI",
-            import("wasi:cli/environment@0.2.0", "get-arguments"),
-            &["wasi:cli/environment@0.2.0"],
         ),
         (
             "unknown function",
@@ -578,12 +409,6 @@ fn unloadable() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
             Guest::new().on_configure([Trap]).on_request([]).build(),
             &["configure"],
         ),
-        (
-            "configure loops",
-            Guest::new().on_configure([Loop]).on_request([]).build(),
-            &["configure"],
-        ),
-        ("memory of 4 GiB", text(&huge), &["memory"]),
     ]
 }
 

@@ -15,6 +15,7 @@ mod harness;
 mod hops;
 mod hostile;
 mod origin;
+mod pack;
 mod records;
 mod reload;
 mod requests;

@@ -308,7 +308,7 @@ fn a_hundred_reloads_under_load_lose_nothing() {
     let bystanders = [0, 1, 2].map(|n| Bystander::start(&address, &format!("/{n}")));
     let mut resident = 0;
     let mut n = 0;
-    while n < 100 || bystanders.iter().map(Bystander::served).sum::<u64>() < 300 {
+    while n < 100 || bystanders.iter().map(Bystander::served).sum::<usize>() < 300 {
         n += 1;
         let (status, answer) = proxy.reload(&yaml(n));
         assert_eq!((status, answer["generation"].as_u64()), (200, Some(n + 1)), "{answer}");

@@ -2,10 +2,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tamis_integration::socket::Address;
@@ -153,11 +153,12 @@ pub fn assert_own_reply(response: &Message, status: u16, context: &str) {
     );
 }
 
-/// Asks again until it is so. Each question is a round trip, and the answers change by themselves.
+/// Asks again until it is so, and leaves the processor to the proxy in between: the answers change by themselves.
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !is_so() {
         assert!(Instant::now() < deadline, "never: {what}");
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -172,35 +173,50 @@ pub fn filter_state(proxy: &Proxy, name: &str) -> Value {
 /// A client on another route that wants nothing but its answers, all the time.
 pub struct Bystander {
     stop: Arc<AtomicBool>,
-    served: Arc<AtomicU64>,
+    /// How long each answer took, in their order.
+    waits: Arc<Mutex<Vec<Duration>>>,
     thread: JoinHandle<()>,
 }
 
 impl Bystander {
     /// GETs the target on one keep-alive connection until told to stop; anything but 200 fails the test.
     pub fn start(address: &Address, target: &str) -> Self {
-        let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stop, waits) = (Arc::new(AtomicBool::new(false)), Arc::<Mutex<Vec<_>>>::default());
         let mut client = Client::connect(address);
-        let (target, stopped, count) = (target.to_owned(), stop.clone(), served.clone());
+        let (target, stopped, waited) = (target.to_owned(), stop.clone(), waits.clone());
         let thread = thread::spawn(move || {
-            while !stopped.load(Ordering::SeqCst) || count.load(Ordering::SeqCst) == 0 {
+            let mut served = 0;
+            while !stopped.load(Ordering::SeqCst) || served == 0 {
+                let since = Instant::now();
                 let response = client.get(&target);
                 assert_eq!(response.status(), 200, "a bystander suffers: {response:?}");
-                count.fetch_add(1, Ordering::SeqCst);
+                lock(&waited).push(since.elapsed());
+                served += 1;
             }
         });
-        Self { stop, served, thread }
+        Self { stop, waits, thread }
     }
 
     /// How many requests were answered so far.
-    pub fn served(&self) -> u64 {
-        self.served.load(Ordering::SeqCst)
+    pub fn served(&self) -> usize {
+        lock(&self.waits).len()
+    }
+
+    /// How long all but one in a hundred waited at most, of those from number `from` on.
+    pub fn p99(&self, from: usize) -> Duration {
+        let mut waits = lock(&self.waits)[from..].to_vec();
+        waits.sort();
+        waits[(waits.len() * 99).div_ceil(100) - 1]
     }
 
     /// Stops it; panics when it got anything but answers.
-    pub fn finish(self) -> u64 {
+    pub fn finish(self) -> usize {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.join().expect("a bystander was harmed");
-        self.served.load(Ordering::SeqCst)
+        lock(&self.waits).len()
     }
+}
+
+fn lock(waits: &Mutex<Vec<Duration>>) -> MutexGuard<'_, Vec<Duration>> {
+    waits.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,0 +1,19 @@
+;; Row 28, an allocator that grows the memory, which may move it, while the host writes: the host follows, up to the
+;; limit.
+;; settings: instance_reuse: 10
+;; times: 20
+;; answer: 200
+(component
+  (@include "imports")
+  (core module $Store
+    (memory (export "memory") 3)
+    (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+      (i32.mul (memory.grow (i32.const 1)) (i32.const 65536))))
+  (@include "host")
+  (core module $Guest
+    (import "host" "headers" (func $headers (param i32)))
+    (func (export "request-head") (result i32)
+      (call $headers (i32.const 131072))
+      (i32.const 131088)))
+  (@include "guest")
+  (@include "request-head"))

@@ -1,0 +1,1 @@
+(@include "imports") (@include "store") (@include "host")
