@@ -17,6 +17,7 @@ mod hostile;
 mod origin;
 mod pack;
 mod records;
+mod released;
 mod reload;
 mod requests;
 mod routing;
