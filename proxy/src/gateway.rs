@@ -31,13 +31,9 @@ const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: clo
 
 /// Serves a connection that was accepted on the sockets with this id, in a task of its own.
 pub fn open(worker: &Rc<Worker>, sockets: u64, stream: Stream, client: Option<SocketAddr>) {
-    if let Stream::Tcp(stream) = &stream {
-        // Best effort: without it, an answer in two writes waits for an acknowledgement in between.
-        let _ = stream.set_nodelay(true);
-        // Writable means room for more, as the client takes bytes: with the kernel's default, a slow reader of a large
-        // response frees nothing for half a minute and looks like one that has stopped.
-        let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES);
-    }
+    // Writable means room for more, as the client takes bytes: with the kernel's default, a slow reader of a large
+    // response frees nothing for half a minute and looks like one that has stopped.
+    stream.hurry(UNSENT_BYTES);
     if let Some(connection) = Connection::open(worker, sockets, stream, client) {
         tokio::task::spawn_local(serve(connection));
     }

@@ -57,6 +57,7 @@ pub mod name;
 pub mod native;
 pub mod operations;
 pub mod outbound;
+pub mod outbox;
 pub mod passage;
 pub mod permits;
 pub mod pool;

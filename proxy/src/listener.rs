@@ -154,7 +154,7 @@ pub async fn accept(worker: Rc<Worker>, sockets: Arc<Sockets>) -> io::Result<()>
             let listener = TcpListener::from_std(socket.into())?;
             loop {
                 let accepted = listener.accept().await;
-                let accepted = accepted.map(|(stream, peer)| (Stream::Tcp(stream), Some(peer)));
+                let accepted = accepted.map(|(stream, peer)| (stream.into(), Some(peer)));
                 if admit(&worker, &sockets, accepted).await.is_break() {
                     return Ok(());
                 }
@@ -164,7 +164,7 @@ pub async fn accept(worker: Rc<Worker>, sockets: Arc<Sockets>) -> io::Result<()>
             let listener = UnixListener::from_std(socket.into())?;
             loop {
                 let accepted = listener.accept().await;
-                let accepted = accepted.map(|(stream, _)| (Stream::Unix(stream), None));
+                let accepted = accepted.map(|(stream, _)| (stream.into(), None));
                 if admit(&worker, &sockets, accepted).await.is_break() {
                     return Ok(());
                 }

@@ -1,41 +1,93 @@
 //! A byte stream to a peer: TCP or a Unix socket, one type without boxing.
 //!
-//! Data plane. It knows nothing of HTTP.
+//! Data plane. It knows nothing of HTTP. A small write is not sent at once but kept for the worker's [outbox], so that
+//! all that the tasks of one round write is sent in one go. To whoever writes it looks as if the kernel had taken the
+//! bytes: that sending them failed is told by the next operation. Invariant: while bytes are kept nothing overtakes
+//! them, and they are sent (or their failure is known) before the socket is shut down.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::address::Address;
+use crate::outbox;
+
+/// Up to here the pieces of a write are copied together and sent as one; beyond, the copy would cost more than the
+/// kernel's walk over a vector of them.
+const GATHER_BYTES: usize = 4 << 10;
+
+/// One end of a connection; belongs to the worker that made it.
+#[derive(Debug)]
+pub struct Stream(Rc<RefCell<Line>>);
+
+/// A socket and what is kept for it. Shared with the outbox while something is.
+#[derive(Debug)]
+pub(crate) struct Line {
+    socket: Socket,
+    /// Written to the stream, of which the first `gone` bytes are written to the socket.
+    kept: Vec<u8>,
+    gone: usize,
+    /// The outbox knows of it and will send what is kept.
+    is_listed: bool,
+    /// Whoever wrote what is kept: woken when the socket does not take it.
+    writer: Option<Waker>,
+    failed: Option<io::Error>,
+    sent: u64,
+}
 
 #[derive(Debug)]
-pub enum Stream {
+enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
+impl From<TcpStream> for Stream {
+    fn from(socket: TcpStream) -> Self {
+        Self::new(Socket::Tcp(socket))
+    }
+}
+
+impl From<UnixStream> for Stream {
+    fn from(socket: UnixStream) -> Self {
+        Self::new(Socket::Unix(socket))
+    }
+}
+
 impl Stream {
-    /// `None` for a Unix socket.
-    pub fn local(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(stream) => stream.local_addr().ok(),
-            Self::Unix(_) => None,
-        }
+    fn new(socket: Socket) -> Self {
+        Self(Rc::new(RefCell::new(Line {
+            socket,
+            kept: Vec::new(),
+            gone: 0,
+            is_listed: false,
+            writer: None,
+            failed: None,
+            sent: 0,
+        })))
     }
 
     pub async fn connect(address: &Address) -> io::Result<Self> {
         match address {
             Address::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                Ok(Self::Tcp(stream))
+                let socket = TcpStream::connect(address).await?;
+                socket.set_nodelay(true)?;
+                Ok(socket.into())
             }
-            Address::Unix(path) => Ok(Self::Unix(UnixStream::connect(path).await?)),
+            Address::Unix(path) => Ok(UnixStream::connect(path).await?.into()),
+        }
+    }
+
+    /// `None` for a Unix socket.
+    pub fn local(&self) -> Option<SocketAddr> {
+        match &self.0.borrow().socket {
+            Socket::Tcp(socket) => socket.local_addr().ok(),
+            Socket::Unix(_) => None,
         }
     }
 
@@ -43,37 +95,117 @@ impl Stream {
     /// event; a byte that there is is lost.
     pub fn is_quiet(&self) -> bool {
         let mut byte = [0];
-        let read = match self {
-            Self::Tcp(stream) => stream.try_read(&mut byte),
-            Self::Unix(stream) => stream.try_read(&mut byte),
+        let read = match &self.0.borrow().socket {
+            Socket::Tcp(socket) => socket.try_read(&mut byte),
+            Socket::Unix(socket) => socket.try_read(&mut byte),
         };
         read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
+
+    /// Bytes that the socket has taken so far, without those that are kept.
+    pub fn sent(&self) -> u64 {
+        self.0.borrow().sent
+    }
+
+    /// Whether the socket has taken all that was written.
+    pub fn is_clear(&self) -> bool {
+        let line = self.0.borrow();
+        line.kept.is_empty() && line.failed.is_none()
+    }
+
+    /// Throws away what is kept.
+    pub fn discard(&self) {
+        self.0.borrow_mut().forget_kept();
+    }
+
+    /// Sends small writes soon rather than waiting for acknowledgements (TCP only), and is writable only when the kernel
+    /// holds less than `unsent` bytes. Best effort.
+    pub fn hurry(&self, unsent: u32) {
+        if let Socket::Tcp(socket) = &self.0.borrow().socket {
+            let _ = socket.set_nodelay(true);
+            let _ = socket2::SockRef::from(socket).set_tcp_notsent_lowat(unsent);
+        }
+    }
 }
 
-/// Up to here the pieces of a write are copied together and go out by `send`; beyond, the copy would cost more than the
-/// kernel's walk over a vector of them.
-const GATHER_BYTES: usize = 4 << 10;
+impl Line {
+    /// For the outbox: the time has come. Whoever wrote is woken when it did not go well.
+    pub fn send_kept(&mut self) {
+        self.is_listed = false;
+        let Some(writer) = self.writer.take() else { return };
+        match self.poll_kept(&mut Context::from_waker(&writer)) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => {
+                self.failed = Some(error);
+                writer.wake();
+            }
+            Poll::Pending => writer.wake(),
+        }
+    }
 
-thread_local! {
-    static GATHERED: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(GATHER_BYTES));
+    /// Writes what is kept to the socket.
+    fn poll_kept(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.gone < self.kept.len() {
+            let written = match &mut self.socket {
+                Socket::Tcp(socket) => Pin::new(socket).poll_write(context, &self.kept[self.gone..]),
+                Socket::Unix(socket) => Pin::new(socket).poll_write(context, &self.kept[self.gone..]),
+            };
+            match ready!(written) {
+                Ok(0) => return self.fail(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    self.gone += count;
+                    self.sent += count as u64;
+                }
+                Err(error) => return self.fail(error),
+            }
+        }
+        self.forget_kept();
+        Poll::Ready(Ok(()))
+    }
+
+    fn fail(&mut self, error: io::Error) -> Poll<io::Result<()>> {
+        self.forget_kept();
+        Poll::Ready(Err(error))
+    }
+
+    fn forget_kept(&mut self) {
+        outbox::take_back(std::mem::take(&mut self.kept));
+        self.gone = 0;
+    }
+
+    /// What was kept has gone to the socket, as far as it is not the outbox's to send.
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.failed.take() {
+            Some(error) => Poll::Ready(Err(error)),
+            None if self.is_listed => Poll::Ready(Ok(())),
+            None => self.poll_kept(context),
+        }
+    }
+
+    fn poll_send(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let sent = match &mut self.socket {
+            Socket::Tcp(socket) => Pin::new(socket).poll_write_vectored(context, slices),
+            Socket::Unix(socket) => Pin::new(socket).poll_write_vectored(context, slices),
+        };
+        if let Poll::Ready(Ok(count)) = &sent {
+            self.sent += *count as u64;
+        }
+        sent
+    }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+        match &mut self.0.borrow_mut().socket {
+            Socket::Tcp(socket) => Pin::new(socket).poll_read(context, buffer),
+            Socket::Unix(socket) => Pin::new(socket).poll_read(context, buffer),
         }
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -81,32 +213,41 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if slices.iter().map(|slice| slice.len()).sum::<usize>() <= GATHER_BYTES {
-            return GATHERED.with_borrow_mut(|gathered| {
-                gathered.clear();
-                slices.iter().for_each(|slice| gathered.extend_from_slice(slice));
-                self.poll_write(context, gathered)
-            });
+        let line = &mut *self.0.borrow_mut();
+        ready!(line.poll_flush(context))?;
+        let bytes = slices.iter().map(|slice| slice.len()).sum::<usize>();
+        if line.kept.len() + bytes > GATHER_BYTES || !outbox::is_open() {
+            ready!(line.poll_kept(context))?;
+            return line.poll_send(context, slices);
         }
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        if line.kept.capacity() == 0 {
+            line.kept = outbox::buffer(GATHER_BYTES);
         }
+        slices.iter().for_each(|slice| line.kept.extend_from_slice(slice));
+        if line.writer.as_ref().is_none_or(|writer| !writer.will_wake(context.waker())) {
+            line.writer = Some(context.waker().clone());
+        }
+        if !std::mem::replace(&mut line.is_listed, true) {
+            outbox::list(&self.0);
+        }
+        Poll::Ready(Ok(bytes))
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Neither kind buffers.
-        Poll::Ready(Ok(()))
+    /// Ready also while bytes wait for the outbox, which sends them without being asked.
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+        let line = &mut *self.0.borrow_mut();
+        ready!(line.poll_kept(context))?;
+        match &mut line.socket {
+            Socket::Tcp(socket) => Pin::new(socket).poll_shutdown(context),
+            Socket::Unix(socket) => Pin::new(socket).poll_shutdown(context),
         }
     }
 }

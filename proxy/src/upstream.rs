@@ -87,6 +87,7 @@ impl Call {
     pub fn new(connection: Connection, lines: &RequestLines<'_>, body: RequestBody) -> Self {
         let mut buffer = Vec::new();
         let encoder = Encoder::begin(lines, body.size_hint().exact(), &mut buffer);
+        let sent_before = connection.stream.sent();
         Self {
             connection,
             sending: Sending {
@@ -97,6 +98,7 @@ impl Call {
                 encoder,
                 body,
                 state: State::Untouched,
+                sent_before,
             },
             method: lines.method.clone(),
             input: Bytes::new(),
@@ -115,7 +117,10 @@ impl Call {
         loop {
             let seen = self.input.len();
             if let Err(error) = ready!(self.poll_read(context)) {
-                return Poll::Ready(Err(self.sending.cause(error)));
+                return Poll::Ready(Err(match self.sending.is_unsent(&self.connection.stream) {
+                    true => Failure::Unsent,
+                    false => self.sending.cause(error),
+                }));
             }
             // A slow peer's head is not parsed anew for each of its bytes.
             if seen > 0 && self.input.len() <= h1::MAX_HEAD && !h1::ends_a_head(&self.input, seen) {
@@ -134,7 +139,7 @@ impl Call {
         {
             // The connection is free before the client has the response.
             let body = self.input.split_to(length as usize);
-            if head.persistent && self.input.is_empty() && self.sending.is_complete() {
+            if head.persistent && self.input.is_empty() && self.sending.is_complete(&self.connection.stream) {
                 self.connection.put_back(now);
             }
             return Download::Whole(body);
@@ -151,8 +156,9 @@ impl Call {
         }))
     }
 
-    /// What [`Failure::Unsent`] gives back.
+    /// What [`Failure::Unsent`] gives back; nothing of the request is sent any more.
     pub fn into_body(self) -> RequestBody {
+        self.connection.stream.discard();
         self.sending.body
     }
 
@@ -304,7 +310,7 @@ impl Receiving {
         };
         // What is left belongs to no request (RFC 9112 9.2): a connection that carries it is of no more use. Neither is
         // one whose request was overtaken by its response.
-        if self.persistent && self.input.is_empty() && self.sending.is_complete() {
+        if self.persistent && self.input.is_empty() && self.sending.is_complete(&connection.stream) {
             connection.put_back(Instant::now());
         }
     }
@@ -344,7 +350,7 @@ impl Receiving {
 
 /// A request on its way out.
 struct Sending {
-    /// The head, chunk lines and small pieces, of which the first `written` bytes are out.
+    /// The head, chunk lines and small pieces, of which the first `written` bytes are written to the stream.
     buffer: Vec<u8>,
     written: usize,
     /// A large piece of the body, behind the buffer.
@@ -354,10 +360,12 @@ struct Sending {
     encoder: Encoder,
     body: RequestBody,
     state: State,
+    /// What the connection had sent before this request.
+    sent_before: u64,
 }
 
 enum State {
-    /// Not a byte was written, and nothing was taken from the body.
+    /// Nothing was taken from the body.
     Untouched,
     Begun,
     /// The peer takes no more. It may have answered before, so this is told only when no answer comes.
@@ -367,6 +375,9 @@ enum State {
 impl Sending {
     /// Ready when nothing is left to do.
     fn poll(&mut self, stream: &mut Stream, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        if let Err(error) = ready!(Pin::new(&mut *stream).poll_flush(context)) {
+            return Poll::Ready(self.give_up(error, stream));
+        }
         loop {
             let waiting = self.poll_fill(context)?.is_pending();
             if self.is_flushed() {
@@ -374,15 +385,22 @@ impl Sending {
             }
             match ready!(self.poll_write(stream, context)) {
                 Ok(count) => self.advance(count),
-                Err(error) => {
-                    if let State::Untouched = self.state {
-                        return Poll::Ready(Err(Failure::Unsent));
-                    }
-                    self.refuse(error);
-                    return Poll::Ready(Ok(()));
-                }
+                Err(error) => return Poll::Ready(self.give_up(error, stream)),
             }
         }
+    }
+
+    fn give_up(&mut self, error: io::Error, stream: &Stream) -> Result<(), Failure> {
+        if self.is_unsent(stream) {
+            return Err(Failure::Unsent);
+        }
+        self.refuse(error);
+        Ok(())
+    }
+
+    /// Not a byte has left, and nothing was taken from the body.
+    fn is_unsent(&self, stream: &Stream) -> bool {
+        matches!(self.state, State::Untouched) && stream.sent() == self.sent_before
     }
 
     /// Whether a request hook was parked on its way. Until its end it has the exchange's message, and it is this that
@@ -392,8 +410,9 @@ impl Sending {
     }
 
     /// The request was sent whole.
-    fn is_complete(&self) -> bool {
-        self.encoder.is_ended() && self.is_flushed() && !matches!(self.state, State::Refused(_))
+    fn is_complete(&self, stream: &Stream) -> bool {
+        let is_written = self.encoder.is_ended() && self.is_flushed() && !matches!(self.state, State::Refused(_));
+        is_written && stream.is_clear()
     }
 
     /// Why there is no response: what the peer did first.
@@ -463,7 +482,6 @@ impl Sending {
     }
 
     fn advance(&mut self, count: usize) {
-        self.state = State::Begun;
         let from_buffer = count.min(self.buffer.len() - self.written);
         let from_piece = (count - from_buffer).min(self.piece.len());
         self.written += from_buffer;

@@ -193,13 +193,19 @@ impl Wire {
     }
 
     fn written(&self, context: &mut Context<'_>, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &polled {
+            self.bytes_out.set(self.bytes_out.get() + *bytes as u64);
+        }
+        self.watch_write(context, polled)
+    }
+
+    /// Holds the client to the deadline for taking what is written.
+    fn watch_write<T>(&self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match polled {
-            Poll::Ready(Ok(bytes)) => {
+            Poll::Ready(done) => {
                 self.blocked_since.set(None);
-                self.bytes_out.set(self.bytes_out.get() + bytes as u64);
-                Poll::Ready(Ok(bytes))
+                Poll::Ready(done)
             }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
                 let since = self.blocked_since.get().unwrap_or_else(Instant::now);
                 self.blocked_since.set(Some(since));
@@ -251,7 +257,8 @@ impl hyper::rt::Write for WireEnd {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.with_stream(|stream| stream.poll_flush(context))
+        let polled = self.0.with_stream(|stream| stream.poll_flush(context));
+        self.0.watch_write(context, polled)
     }
 
     /// Left to [`Wire::linger`] and to the drop of the stream: a shutdown here would be the end of the answer for a

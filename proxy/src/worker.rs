@@ -28,6 +28,7 @@ use crate::hop::Via;
 use crate::listener;
 use crate::name::Name;
 use crate::outbound::{self, Desk};
+use crate::outbox;
 use crate::pool::{self, ClusterPool, EndpointUsage};
 use crate::snapshot::{Action, Choice, Snapshot};
 use crate::telemetry::metrics::{
@@ -155,8 +156,10 @@ pub fn run(
     let (desk, orders) = Desk::new();
     let worker = Rc::new(Worker::new(index, live, instance, desk));
     runtime.block_on(async {
+        tokio::task::spawn_local(outbox::serve());
         tokio::task::spawn_local(outbound::serve(Rc::clone(&worker), orders));
         worker.obey(commands).await;
+        outbox::send_all();
     });
     Ok(())
 }
