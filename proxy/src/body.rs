@@ -146,7 +146,7 @@ impl Upload {
 #[derive(Debug)]
 pub enum UploadCut {
     Broken(Broken),
-    Replied(Reply),
+    Replied(Box<Reply>),
 }
 
 /// Why a request's body ended early; the client's doing unless it says otherwise.

@@ -208,7 +208,7 @@ impl Exchange {
         let route = self.route.map(|index| &pinned.snapshot.routes[index]);
         self.prepare_request();
         if let Some(reply) = self.filter_request(upload).await? {
-            return Ok(self.local(reply));
+            return Ok(self.local(*reply));
         }
         let route = route.ok_or(Kind::NoRoute)?;
         match &route.action {
@@ -219,7 +219,7 @@ impl Exchange {
                 let upload = std::mem::replace(upload, RequestBody::Empty);
                 match self.forward(pool, upload).await {
                     Err(error) => match self.cut_short() {
-                        Some(cut) => Ok(self.local(cut?)),
+                        Some(cut) => Ok(self.local(*cut?)),
                         None => Err(error),
                     },
                     answered => answered,
@@ -243,7 +243,7 @@ impl Exchange {
     }
 
     /// What a filter in the way of the request's body did to it: its reply, or its failure.
-    fn cut_short(&self) -> Option<Result<Reply, Error>> {
+    fn cut_short(&self) -> Option<Result<Box<Reply>, Error>> {
         match self.upload.as_ref()?.cut.take()? {
             UploadCut::Replied(reply) => Some(Ok(reply)),
             UploadCut::Broken(broken) => Some(Err(broken.into())),
@@ -270,7 +270,7 @@ impl Exchange {
     }
 
     /// A filter that waits for the client's body is bound by the route's timeout like an upstream.
-    async fn filter_request(&mut self, upload: &mut RequestBody) -> Result<Option<Reply>, Error> {
+    async fn filter_request(&mut self, upload: &mut RequestBody) -> Result<Option<Box<Reply>>, Error> {
         if !self.passage.has_filters() {
             return Ok(None);
         }
@@ -280,7 +280,7 @@ impl Exchange {
         walked.unwrap_or_else(|| Err(Kind::RouteTimeout.into()))
     }
 
-    async fn walk_forward(&mut self, upload: &mut RequestBody) -> Result<Option<Reply>, Error> {
+    async fn walk_forward(&mut self, upload: &mut RequestBody) -> Result<Option<Box<Reply>>, Error> {
         let passage = Rc::clone(&self.passage);
         let mut clock = std::time::Instant::now();
         for step in passage.steps() {
@@ -311,7 +311,7 @@ impl Exchange {
         wish: ReadBody,
         upload: &mut RequestBody,
         clock: &mut std::time::Instant,
-    ) -> Result<Option<Reply>, Error> {
+    ) -> Result<Option<Box<Reply>>, Error> {
         let had_none = upload.is_empty();
         let (seen, complete) = match upload.hold(wish.max).await {
             Ok(held) => held,
@@ -568,7 +568,7 @@ impl Exchange {
             match verdict {
                 Ok(Verdict::Proceed) => self.filter_response(turn, body),
                 Ok(Verdict::Reply(reply)) => {
-                    *body = self.local(reply);
+                    *body = self.local(*reply);
                     passage.forgo(turn, &[Hook::ResponseBody]);
                 }
                 Err(broken) => *body = self.fail(broken.into()),

@@ -14,7 +14,7 @@ use crate::head::Message;
 #[derive(Debug)]
 pub enum RequestVerdict {
     Proceed,
-    Reply(Reply),
+    Reply(Box<Reply>),
     /// The head is held until the filter has seen the body.
     ReadBody(ReadBody),
 }
@@ -39,7 +39,7 @@ pub enum OverMax {
 #[derive(Debug)]
 pub enum Verdict {
     Proceed,
-    Reply(Reply),
+    Reply(Box<Reply>),
 }
 
 /// What becomes of a body that was held.
@@ -48,7 +48,7 @@ pub enum HeldVerdict {
     Proceed,
     /// In place of what the filter saw.
     Replace(Bytes),
-    Reply(Reply),
+    Reply(Box<Reply>),
 }
 
 /// What becomes of a piece of a body.
@@ -59,7 +59,7 @@ pub enum BodyVerdict {
     /// In its place, one after the other.
     Pieces(Vec<Bytes>),
     /// Ends the exchange; in a response's body, where the head is gone, by cutting the connection.
-    Reply(Reply),
+    Reply(Box<Reply>),
 }
 
 /// What becomes of the end of a body.
@@ -67,7 +67,7 @@ pub enum BodyVerdict {
 pub enum EndVerdict {
     Keep,
     Finish(Ending),
-    Reply(Reply),
+    Reply(Box<Reply>),
 }
 
 #[derive(Debug)]
@@ -100,7 +100,7 @@ pub struct Outcome {
     pub endpoint: Option<String>,
 }
 
-/// An answer in the upstream's place. Framing is the host's: no length, no transfer coding in here.
+/// An answer in the upstream's place; boxed in verdicts, as it is seldom there and verdicts are handed on. Framing is the host's: no length, no transfer coding in here.
 #[derive(Debug)]
 pub struct Reply {
     /// 200 to 599.

@@ -72,14 +72,22 @@ struct Position {
 struct Loan<'a> {
     passage: &'a Passage,
     message: Option<Box<Message>>,
-    /// Another hook had it first.
-    is_late: bool,
+}
+
+/// Whose hook is called, and since when.
+struct Place<'a> {
+    turn: usize,
+    filter: &'a Arc<wasm::Filter>,
+    /// The filter's number in its generation.
+    slot: usize,
+    now: Instant,
 }
 
 impl Drop for Loan<'_> {
     fn drop(&mut self) {
         *self.passage.message.borrow_mut() = self.message.take();
-        self.passage.waiting.take().into_iter().for_each(Waker::wake);
+        let mut waiting = self.passage.waiting.borrow_mut();
+        waiting.drain(..).for_each(Waker::wake);
     }
 }
 
@@ -89,7 +97,7 @@ pub enum Forward {
     Proceed {
         stage: Option<usize>,
     },
-    Reply(Reply),
+    Reply(Box<Reply>),
     /// The filter of this turn wants to see the body first.
     Hold(usize, ReadBody),
 }
@@ -325,25 +333,57 @@ impl Passage {
         let StepKind::Wasm(filter, slot) = &step.kind else {
             return Ok(None);
         };
-        if self.turns.borrow()[turn].is_skipped {
-            return Ok(None);
-        }
-        let mut loan = self.borrow().await;
-        if loan.is_late {
-            // What passed while another hook had its turn is not this one's.
-            *clock = Instant::now();
-        }
+        let mut loan = match self.message.take() {
+            Some(message) => self.loan(message),
+            None => {
+                let loan = Box::pin(self.wait()).await;
+                // What passed while another hook had its turn is not this one's.
+                *clock = Instant::now();
+                loan
+            }
+        };
+        let (lease, spent) = {
+            let turn = &mut self.turns.borrow_mut()[turn];
+            if turn.is_skipped {
+                return Ok(None);
+            }
+            (turn.lease.take(), turn.cpu)
+        };
         let mut waited = Duration::ZERO;
+        let place = Place {
+            turn,
+            filter,
+            slot: *slot,
+            now: *clock,
+        };
         let asked = self
-            .try_ask(turn, (filter, *slot, *clock), question, &mut loan.message, &mut waited)
+            .try_ask(place, question, lease, spent, &mut loan.message, &mut waited)
             .await;
         drop(loan);
         let computed = self.lap(step, Q::HOOK, clock, Some(waited));
-        self.turns.borrow_mut()[turn].cpu += computed;
-        self.tell_breaker(turn, filter, *clock, asked.as_ref().err().map(|(failure, _)| *failure));
+        let breaker = filter.breaker();
+        let probe = {
+            let turn = &mut self.turns.borrow_mut()[turn];
+            turn.cpu += computed;
+            breaker.and_then(|_| turn.probe.take())
+        };
         match asked {
-            Ok(verdict) => Ok(Some(verdict)),
+            Ok(verdict) => {
+                match (probe, breaker) {
+                    (Some(probe), _) => probe.succeeded(),
+                    (None, Some(breaker)) => breaker.succeeded(*clock),
+                    (None, None) => {}
+                }
+                Ok(Some(verdict))
+            }
             Err((failure, detail)) => {
+                match (failure, probe, breaker) {
+                    // Not called, so nothing was found out.
+                    (Failure::Breaker | Failure::NoInstance, ..) => {}
+                    (_, Some(probe), _) => probe.failed(*clock),
+                    (_, None, Some(breaker)) => breaker.failed(*clock),
+                    (_, None, None) => {}
+                }
                 self.scene.failed(step, Q::HOOK, filter.on_failure(), failure, &detail);
                 self.skip(turn);
                 match filter.on_failure() {
@@ -360,84 +400,80 @@ impl Passage {
     /// The guest is out of its place while it works, so that it goes with the future when that is dropped half-way.
     async fn try_ask<Q: Question>(
         &self,
-        turn: usize,
-        (filter, slot, now): (&Arc<wasm::Filter>, usize, Instant),
+        place: Place<'_>,
         question: Q,
+        lease: Option<wasm::Lease>,
+        spent: Duration,
         home: &mut Option<Box<Message>>,
         waited: &mut Duration,
     ) -> wasm::Outcome<Q::Verdict> {
-        let cpu = filter.exchange_cpu().saturating_sub(self.turns.borrow()[turn].cpu);
+        let cpu = place.filter.exchange_cpu().saturating_sub(spent);
         if cpu.is_zero() {
             return Err((
                 Failure::Cpu,
-                format!("over limits.exchange_cpu of {:?}", filter.exchange_cpu()),
+                format!("over limits.exchange_cpu of {:?}", place.filter.exchange_cpu()),
             ));
         }
-        let lease = self.turns.borrow_mut()[turn].lease.take();
         let mut lease = match lease {
             Some(lease) => lease,
-            None => self.lease(turn, filter, slot, now).await.inspect_err(|_| {
-                // All that passed was waiting.
-                *waited = Duration::MAX;
-            })?,
+            None => match self.lease(&place)? {
+                Some(lease) => lease,
+                // Boxed like all that seldom happens.
+                None => Box::pin(self.scene.guests(place.filter, place.slot).lease_slowly())
+                    .await
+                    .inspect_err(|_| {
+                        // All that passed was waiting.
+                        *waited = Duration::MAX;
+                    })?,
+            },
         };
         let verdict = lease.ask(question, wasm::Loan { home, cpu }).await;
         *waited = lease.waited();
         let verdict = verdict?;
         let metrics = lease.take_metrics();
         if !metrics.is_empty() {
-            self.scene.counted(self.step(turn), metrics);
+            self.scene.counted(self.step(place.turn), metrics);
         }
-        self.turns.borrow_mut()[turn].lease = Some(lease);
+        self.turns.borrow_mut()[place.turn].lease = Some(lease);
         Ok(verdict)
     }
 
-    async fn lease(
-        &self,
-        turn: usize,
-        filter: &Arc<wasm::Filter>,
-        slot: usize,
-        now: Instant,
-    ) -> wasm::Outcome<wasm::Lease> {
-        if let Some(breaker) = filter.breaker() {
-            match breaker.admit(now) {
+    /// A guest for the filter's first hook, if one is at rest and the filter may be called at all.
+    fn lease(&self, place: &Place<'_>) -> wasm::Outcome<Option<wasm::Lease>> {
+        if let Some(breaker) = place.filter.breaker() {
+            match breaker.admit(place.now) {
                 Admission::Pass => {}
-                Admission::Probe(probe) => self.turns.borrow_mut()[turn].probe = Some(probe),
+                Admission::Probe(probe) => self.turns.borrow_mut()[place.turn].probe = Some(probe),
                 Admission::Refused => return Err((Failure::Breaker, "it has failed too often".into())),
             }
         }
-        self.scene.guests(filter, slot).lease().await
-    }
-
-    fn tell_breaker(&self, turn: usize, filter: &wasm::Filter, now: Instant, failure: Option<Failure>) {
-        let Some(breaker) = filter.breaker() else { return };
-        let probe = self.turns.borrow_mut()[turn].probe.take();
-        match (failure, probe) {
-            (None, Some(probe)) => probe.succeeded(),
-            (None, None) => breaker.succeeded(now),
-            // Not called, so nothing was found out.
-            (Some(Failure::Breaker | Failure::NoInstance), _) => {}
-            (Some(_), Some(probe)) => probe.failed(now),
-            (Some(_), None) => breaker.failed(now),
-        }
+        Ok(self.scene.guests(place.filter, place.slot).lease())
     }
 
     async fn borrow(&self) -> Loan<'_> {
-        let mut is_late = false;
-        let message = std::future::poll_fn(|context| match self.message.borrow_mut().take() {
+        match self.message.take() {
+            Some(message) => self.loan(message),
+            None => self.wait().await,
+        }
+    }
+
+    fn loan(&self, message: Box<Message>) -> Loan<'_> {
+        Loan {
+            message: Some(message),
+            passage: self,
+        }
+    }
+
+    /// For the hook that has the message.
+    async fn wait(&self) -> Loan<'_> {
+        let message = std::future::poll_fn(|context| match self.message.take() {
             Some(message) => Poll::Ready(message),
             None => {
-                is_late = true;
                 self.waiting.borrow_mut().push(context.waker().clone());
                 Poll::Pending
             }
         });
-        let message = message.await;
-        Loan {
-            message: Some(message),
-            passage: self,
-            is_late,
-        }
+        self.loan(message.await)
     }
 
     fn step(&self, turn: usize) -> &Step {

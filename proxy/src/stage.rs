@@ -40,7 +40,7 @@ pub enum Cut<E> {
     Source(E),
     Filter(Broken),
     /// The filter has ended the exchange.
-    Replied(Reply),
+    Replied(Box<Reply>),
 }
 
 /// What has come through and was not taken yet; one frame at most.

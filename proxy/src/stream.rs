@@ -224,7 +224,11 @@ impl AsyncWrite for Stream {
             line.kept = outbox::buffer(GATHER_BYTES);
         }
         slices.iter().for_each(|slice| line.kept.extend_from_slice(slice));
-        if line.writer.as_ref().is_none_or(|writer| !writer.will_wake(context.waker())) {
+        if line
+            .writer
+            .as_ref()
+            .is_none_or(|writer| !writer.will_wake(context.waker()))
+        {
             line.writer = Some(context.waker().clone());
         }
         if !std::mem::replace(&mut line.is_listed, true) {

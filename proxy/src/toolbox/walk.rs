@@ -133,7 +133,7 @@ struct Walk<'a> {
 /// What came of a body on its way past the filter.
 enum Passed {
     Through(Bytes),
-    Reply(Reply),
+    Reply(Box<Reply>),
 }
 
 impl<'a> Walk<'a> {
@@ -178,7 +178,7 @@ impl<'a> Walk<'a> {
         let mut pieces = script.body.clone();
         match self.ask("on-request-head", wasm::OnRequestHead).await? {
             RequestVerdict::Proceed => {}
-            RequestVerdict::Reply(reply) => return Ok(self.reply(reply)),
+            RequestVerdict::Reply(reply) => return Ok(self.reply(*reply)),
             RequestVerdict::ReadBody(wish) => {
                 let complete = self.request_body.len() <= wish.max;
                 if !complete && wish.over == OverMax::Refuse {
@@ -191,7 +191,7 @@ impl<'a> Walk<'a> {
                 match self.ask("on-held-body", held).await? {
                     HeldVerdict::Proceed => {}
                     HeldVerdict::Replace(bytes) => pieces = vec![bytes, rest],
-                    HeldVerdict::Reply(reply) => return Ok(self.reply(reply)),
+                    HeldVerdict::Reply(reply) => return Ok(self.reply(*reply)),
                 }
             }
         }
@@ -199,7 +199,7 @@ impl<'a> Walk<'a> {
         pieces.retain(|piece| !piece.is_empty());
         match self.body(Side::Request, &pieces).await? {
             Passed::Through(body) => self.request_body = body,
-            Passed::Reply(reply) => return Ok(self.reply(reply)),
+            Passed::Reply(reply) => return Ok(self.reply(*reply)),
         }
         Ok(Step::On)
     }

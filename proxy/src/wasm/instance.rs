@@ -36,6 +36,10 @@ pub struct Instance {
     served: u32,
     /// How long the last hook was parked: in a call that waits, or while others had their turn.
     waited: Duration,
+    /// How long its exchange waited for it, until that is told.
+    pub(super) awaited: Duration,
+    /// Linear memory that its pool's total counts for it.
+    pub(super) weighed: usize,
     /// Counts it among the process's instances; one that is started only to be tried has none.
     _seat: Option<Seat>,
 }
@@ -132,6 +136,8 @@ impl Instance {
             functions,
             served: 0,
             waited: Duration::ZERO,
+            awaited: Duration::ZERO,
+            weighed: 0,
             _seat: seat,
         }))
     }
@@ -150,9 +156,13 @@ impl Instance {
         R: ComponentNamedList + Lift + Send + Sync + 'static,
     {
         let turn = Turn::begin(&mut self.store, loan, filter);
-        let called = within(filter.limits.wall, function.call_async(&mut *turn.store, parameters)).await;
-        self.waited = called.1;
-        match called.0 {
+        let (called, waited) = {
+            // Pinned where it is made: it is not small, and would be moved for nothing.
+            let call = pin!(function.call_async(&mut *turn.store, parameters));
+            within(filter.limits.wall, call).await
+        };
+        self.waited = waited;
+        match called {
             Some(Ok(result)) => Ok(result),
             Some(Err(error)) => Err(turn.store.data().classify(&error)),
             None => Err((Failure::Wall, format!("over limits.wall of {:?}", filter.limits.wall))),
@@ -190,9 +200,10 @@ impl Instance {
         std::mem::take(&mut self.store.data_mut().metrics)
     }
 
-    /// How long the last hook was parked; the rest of its time it computed.
-    pub fn waited(&self) -> Duration {
-        self.waited
+    /// How long the last hook was parked, and, for the first one, the guest was waited for; the rest of its time it
+    /// computed.
+    pub fn waited(&mut self) -> Duration {
+        self.waited + std::mem::take(&mut self.awaited)
     }
 }
 
@@ -317,8 +328,7 @@ pub fn ticks(time: Duration) -> u32 {
 
 /// Also how long the future was not being polled. Most hooks end in their first poll; only one that does not pays for
 /// a timer and looks at the clock.
-async fn within<F: Future>(wall: Duration, future: F) -> (Option<F::Output>, Duration) {
-    let mut future = pin!(future);
+async fn within<F: Future>(wall: Duration, mut future: Pin<&mut F>) -> (Option<F::Output>, Duration) {
     let first = std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;
     match first {
         Poll::Ready(output) => (Some(output), Duration::ZERO),

@@ -130,37 +130,25 @@ impl Pool {
         }
     }
 
-    /// A guest for one exchange: one at rest, a new one, or, when there are as many as allowed, the next that is free
-    /// within `limits.wait`.
-    pub async fn lease(self: &Rc<Self>) -> Outcome<Lease> {
-        let mut lease = match self.rested() {
-            Some(lease) => lease,
-            // Boxed: what seldom happens must not make the future of what always happens larger, as it is moved.
-            None => Box::pin(self.lease_slowly()).await?,
-        };
-        if let Some(instance) = lease.instance() {
-            instance.begin_exchange(&self.filter);
-        }
-        Ok(lease)
-    }
-
-    fn rested(self: &Rc<Self>) -> Option<Lease> {
-        let Rested { instance, .. } = self.idle.borrow_mut().pop()?;
-        let memory = instance.memory_bytes();
+    /// A guest at rest, for one exchange. `None` when there is none: [`Pool::lease_slowly`] finds one.
+    pub fn lease(self: &Rc<Self>) -> Option<Lease> {
+        let Rested { mut instance, .. } = self.idle.borrow_mut().pop()?;
+        instance.begin_exchange(&self.filter);
         Some(Lease {
-            held: Some(Held {
-                instance: Some(instance),
-                memory,
-            }),
+            instance: Some(instance),
             pool: Rc::clone(self),
-            awaited: Duration::ZERO,
+            is_counted: true,
         })
     }
 
-    async fn lease_slowly(self: &Rc<Self>) -> Outcome<Lease> {
+    /// A new guest for one exchange, or, when there are as many as allowed, the next that is free within `limits.wait`.
+    pub async fn lease_slowly(self: Rc<Self>) -> Outcome<Lease> {
         let since = Instant::now();
         let mut lease = self.wait_or_start().await?;
-        lease.awaited = since.elapsed();
+        if let Some(instance) = &mut lease.instance {
+            instance.begin_exchange(&self.filter);
+            instance.awaited = since.elapsed();
+        }
         Ok(lease)
     }
 
@@ -170,7 +158,7 @@ impl Pool {
         let waited = tokio::time::timeout(wait, async {
             while self.live.get() >= self.filter.limits.instances_per_worker {
                 self.freed.notified().await;
-                if let Some(lease) = self.rested() {
+                if let Some(lease) = self.lease() {
                     return Some(lease);
                 }
             }
@@ -190,28 +178,30 @@ impl Pool {
         self.live.set(self.live.get() + 1);
         // Made first, so that the count is right again if starting fails or is given up.
         let mut lease = Lease {
-            held: Some(Held {
-                instance: None,
-                memory: 0,
-            }),
+            instance: None,
             pool: Rc::clone(self),
-            awaited: Duration::ZERO,
+            is_counted: true,
         };
         let seat = seat(&self.filter)?;
         let instance = Instance::start(&self.filter, Some(seat), Some(&self.desk))
             .await
             .map_err(|error| (error.failure, error.to_string()))?;
-        if let Some(held) = &mut lease.held {
-            held.instance = Some(instance);
-            held.weigh(self);
-        }
+        lease.instance = Some(instance);
+        lease.weigh();
         Ok(lease)
     }
 
     /// One guest fewer.
     fn forget(&self) {
         self.live.set(self.live.get() - 1);
-        self.freed.notify_one();
+        self.tell_waiting();
+    }
+
+    /// One who waits looks again.
+    fn tell_waiting(&self) {
+        if self.waiting.get() > 0 {
+            self.freed.notify_one();
+        }
     }
 
     fn retire(&self) {
@@ -222,7 +212,7 @@ impl Pool {
     /// Drops the guests at rest that are `unwanted`.
     fn release(&self, unwanted: impl Fn(&Rested) -> bool) {
         for rested in self.idle.borrow_mut().extract_if(.., |rested| unwanted(rested)) {
-            self.memory.set(self.memory.get() - rested.instance.memory_bytes());
+            self.memory.set(self.memory.get() - rested.instance.weighed);
             self.forget();
         }
     }
@@ -230,23 +220,17 @@ impl Pool {
 
 /// A guest at work for one exchange. Dropped without [`Lease::put_back`], the guest goes with it.
 pub struct Lease {
-    held: Option<Held>,
-    pool: Rc<Pool>,
-    /// How long it was waited for, which is nobody's computing.
-    awaited: Duration,
-}
-
-struct Held {
     /// `None` only while it starts.
     instance: Option<Box<Instance>>,
-    /// What the pool's total counts for this guest.
-    memory: usize,
+    pool: Rc<Pool>,
+    /// The pool still counts it among those alive.
+    is_counted: bool,
 }
 
 impl Lease {
     /// Runs one hook. After an error the lease must be dropped; whoever drops the future half-way drops the lease too.
     pub async fn ask<Q: Question>(&mut self, question: Q, loan: Loan<'_>) -> Outcome<Q::Verdict> {
-        match self.held.as_mut().and_then(|held| held.instance.as_deref_mut()) {
+        match self.instance.as_deref_mut() {
             Some(instance) => question.ask(instance, loan, &self.pool.filter).await,
             None => Err((Failure::Trap, "no guest is held".into())),
         }
@@ -254,39 +238,44 @@ impl Lease {
 
     /// What the guest counted in its last hook.
     pub fn take_metrics(&mut self) -> Vec<GuestMetric> {
-        self.instance().map(Instance::take_metrics).unwrap_or_default()
+        self.instance
+            .as_mut()
+            .map(|instance| instance.take_metrics())
+            .unwrap_or_default()
     }
 
     /// How long the last hook was parked, and, for the first one, the guest was waited for.
     pub fn waited(&mut self) -> Duration {
-        let awaited = std::mem::take(&mut self.awaited);
-        self.instance().map_or(awaited, |instance| instance.waited() + awaited)
-    }
-
-    fn instance(&mut self) -> Option<&mut Instance> {
-        self.held.as_mut()?.instance.as_deref_mut()
+        self.instance
+            .as_mut()
+            .map_or(Duration::ZERO, |instance| instance.waited())
     }
 
     /// Ends the exchange of a guest that did nothing wrong.
     pub fn put_back(mut self) {
-        let pool = Rc::clone(&self.pool);
-        let reuse = pool.filter.limits.reuse;
-        let Some(held) = &mut self.held else { return };
-        held.weigh(&pool);
-        let again = held
-            .instance
-            .as_mut()
-            .is_some_and(|instance| instance.served_one(reuse));
-        if !again || pool.retired.get() {
+        self.weigh();
+        let reuse = self.pool.filter.limits.reuse;
+        let Some(mut instance) = self.instance.take() else {
+            return;
+        };
+        if !instance.served_one(reuse) || self.pool.retired.get() {
+            self.instance = Some(instance);
             return;
         }
-        if let Some(instance) = self.held.take().and_then(|held| held.instance) {
-            pool.idle.borrow_mut().push(Rested {
-                instance,
-                since: pool.swept.get(),
-            });
-            pool.freed.notify_one();
-        }
+        self.is_counted = false;
+        self.pool.idle.borrow_mut().push(Rested {
+            instance,
+            since: self.pool.swept.get(),
+        });
+        self.pool.tell_waiting();
+    }
+
+    /// Brings the pool's total up to date.
+    fn weigh(&mut self) {
+        let Some(instance) = &mut self.instance else { return };
+        let bytes = instance.memory_bytes();
+        let before = std::mem::replace(&mut instance.weighed, bytes);
+        self.pool.memory.set(self.pool.memory.get() - before + bytes);
     }
 }
 
@@ -320,18 +309,11 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Held {
-    fn weigh(&mut self, pool: &Pool) {
-        let bytes = self.instance.as_ref().map_or(0, |instance| instance.memory_bytes());
-        pool.memory.set(pool.memory.get() - self.memory + bytes);
-        self.memory = bytes;
-    }
-}
-
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(held) = self.held.take() {
-            self.pool.memory.set(self.pool.memory.get() - held.memory);
+        if self.is_counted {
+            let weighed = self.instance.as_ref().map_or(0, |instance| instance.weighed);
+            self.pool.memory.set(self.pool.memory.get() - weighed);
             self.pool.forget();
         }
     }

@@ -258,7 +258,7 @@ impl Question for OnTick {
     }
 }
 
-fn checked(reply: bindings::Reply, filter: &Filter) -> Outcome<Reply> {
+fn checked(reply: bindings::Reply, filter: &Filter) -> Outcome<Box<Reply>> {
     let status = head::final_status(reply.status).map_err(|_| {
         (
             Failure::BadReply,
@@ -266,11 +266,11 @@ fn checked(reply: bindings::Reply, filter: &Filter) -> Outcome<Reply> {
         )
     })?;
     let headers = fields(&reply.headers, filter).map_err(|reason| (Failure::BadReply, reason))?;
-    Ok(Reply {
+    Ok(Box::new(Reply {
         status,
         headers,
         body: Bytes::from(reply.body),
-    })
+    }))
 }
 
 fn fields(fields: &[Header], filter: &Filter) -> Result<HeaderMap, String> {
