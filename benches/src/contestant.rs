@@ -14,12 +14,16 @@ pub enum Contestant {
     Extra(Extra),
 }
 
-/// The filters before the upstream, each of which reads one request header and sets another.
+/// The filters before the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chain {
     Empty,
+    /// Each reads one request header and sets another.
     Wasm(usize),
+    /// The same.
     Native(usize),
+    /// Each sees every piece of the response's body and keeps it.
+    Body(usize),
 }
 
 /// A proxy of the caller's own, as given by `--extra NAME=PORT=COMMAND`.
@@ -33,7 +37,7 @@ pub struct Extra {
 }
 
 /// The names that are known without `--extra`.
-pub const NAMES: [(&str, Contestant); 9] = [
+pub const NAMES: [(&str, Contestant); 10] = [
     ("nginx", Contestant::Nginx),
     ("haproxy", Contestant::Haproxy),
     ("envoy", Contestant::Envoy(Chain::Empty)),
@@ -43,6 +47,7 @@ pub const NAMES: [(&str, Contestant); 9] = [
     ("tamis-wasm1", Contestant::Tamis(Chain::Wasm(1))),
     ("tamis-wasm3", Contestant::Tamis(Chain::Wasm(3))),
     ("tamis-native3", Contestant::Tamis(Chain::Native(3))),
+    ("tamis-body1", Contestant::Tamis(Chain::Body(1))),
 ];
 
 /// Other children of a measurement; names are also names of log files.
@@ -88,7 +93,7 @@ impl Chain {
     pub fn names(self) -> impl Iterator<Item = String> {
         let count = match self {
             Self::Empty => 0,
-            Self::Wasm(count) | Self::Native(count) => count,
+            Self::Wasm(count) | Self::Native(count) | Self::Body(count) => count,
         };
         (1..=count).map(|position| format!("t{position}"))
     }

@@ -114,7 +114,7 @@ impl Surroundings<'_> {
                 fs::write(self.folder.join("header-touch.wasm"), code).context("cannot write header-touch.wasm")?;
                 ENVOY_WASM_FILTER
             }
-            Chain::Native(_) => bail!("{name}: Envoy takes no native filters of ours"),
+            Chain::Native(_) | Chain::Body(_) => bail!("{name}: Envoy takes no filters of ours"),
         };
         let filters = chain
             .names()
@@ -131,16 +131,18 @@ impl Surroundings<'_> {
     fn tamis(&self, name: &str, port: u16, chain: Chain) -> Result<Peer> {
         let program = Program::tamis(self.tamis)?;
         let components = match chain {
-            Chain::Wasm(_) => self.components()?,
+            Chain::Wasm(_) | Chain::Body(_) => self.components()?,
             Chain::Empty | Chain::Native(_) => String::new(),
         };
-        let fragment = match chain {
-            Chain::Empty => "",
-            Chain::Wasm(_) => TAMIS_WASM_FILTER,
-            Chain::Native(_) => TAMIS_NATIVE_FILTER,
+        let (fragment, component) = match chain {
+            Chain::Empty => ("", ""),
+            Chain::Wasm(_) => (TAMIS_WASM_FILTER, "touch"),
+            Chain::Native(_) => (TAMIS_NATIVE_FILTER, ""),
+            Chain::Body(_) => (TAMIS_WASM_FILTER, "pass"),
         };
         let filters = chain.names().map(|filter| {
-            let filled = self.fill(fragment, port, &[("NAME", &filter), ("COMPONENTS", &components)])?;
+            let more = [("NAME", &*filter), ("COMPONENTS", &components), ("COMPONENT", component)];
+            let filled = self.fill(fragment, port, &more)?;
             Ok(filled.trim_end().to_owned())
         });
         let filters = filters.collect::<Result<Vec<_>>>()?.join(", ");
@@ -210,7 +212,7 @@ impl Surroundings<'_> {
 impl Touch {
     fn of(chain: Chain) -> Self {
         match chain {
-            Chain::Empty => Self::None,
+            Chain::Empty | Chain::Body(_) => Self::None,
             Chain::Wasm(_) | Chain::Native(_) => Self::Header,
         }
     }
@@ -263,7 +265,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (surroundings, more) = (
             surroundings(folder.path()),
-            [("NAME", "t1"), ("FILTERS", ""), ("CHAIN", ""), ("COMPONENTS", "c")],
+            [
+                ("NAME", "t1"),
+                ("FILTERS", ""),
+                ("CHAIN", ""),
+                ("COMPONENTS", "c"),
+                ("COMPONENT", "touch"),
+            ],
         );
         let templates = [
             ORIGIN_CONF,

