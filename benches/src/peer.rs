@@ -141,7 +141,11 @@ impl Surroundings<'_> {
             Chain::Body(_) => (TAMIS_WASM_FILTER, "pass"),
         };
         let filters = chain.names().map(|filter| {
-            let more = [("NAME", &*filter), ("COMPONENTS", &components), ("COMPONENT", component)];
+            let more = [
+                ("NAME", &*filter),
+                ("COMPONENTS", &components),
+                ("COMPONENT", component),
+            ];
             let filled = self.fill(fragment, port, &more)?;
             Ok(filled.trim_end().to_owned())
         });

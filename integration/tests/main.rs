@@ -24,3 +24,4 @@ mod routing;
 mod support;
 mod tidy;
 mod toolbox;
+mod waiting;

@@ -85,6 +85,11 @@ impl Assembler {
         }
     }
 
+    /// From now on there are exchanges to be served; what is assembled takes little from them.
+    pub fn yield_to_exchanges(&self) {
+        self.compiler.yield_to_exchanges();
+    }
+
     /// What the pooling allocator has to set aside for this configuration.
     pub fn reservation(config: &Config) -> wasm::Reservation {
         wasm::Reservation {

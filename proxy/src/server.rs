@@ -93,6 +93,7 @@ impl Process {
             .block_on(assembler.assemble(&config, 1))
             .map_err(|Faults(faults)| faults.join("\n"))?;
         let snapshot = Arc::new(assembler.accept(assembled));
+        assembler.yield_to_exchanges();
         let live = Arc::new(Live::new(Arc::clone(&snapshot)));
         let workers: Vec<_> = (0..count).map(|_| mpsc::unbounded_channel()).collect();
         let senders: Workers = workers.iter().map(|(sender, _)| sender.clone()).collect();

@@ -255,3 +255,139 @@ impl AsyncWrite for Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::{LocalSet, spawn_local, yield_now};
+
+    /// A stream and its peer, on a thread with an outbox.
+    async fn with_outbox<F: Future>(test: impl FnOnce(Stream, UnixStream) -> F) -> F::Output {
+        let (ours, peer) = UnixStream::pair().expect("a pair of sockets");
+        let round = async {
+            spawn_local(outbox::serve());
+            yield_now().await;
+            test(ours.into(), peer).await
+        };
+        LocalSet::new().run_until(round).await
+    }
+
+    fn nothing_to_read(peer: &UnixStream) -> bool {
+        let read = peer.try_read(&mut [0; 1]);
+        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    #[tokio::test]
+    async fn small_writes_leave_together_at_the_end_of_the_round() {
+        with_outbox(|mut stream, mut peer| async move {
+            stream.write_all(b"one, ").await.unwrap();
+            stream.write_all(b"two").await.unwrap();
+            stream.flush().await.unwrap();
+            assert!(nothing_to_read(&peer) && stream.sent() == 0 && !stream.is_clear());
+            let mut text = [0; 8];
+            peer.read_exact(&mut text).await.unwrap();
+            assert_eq!(&text, b"one, two");
+            assert!(stream.sent() == 8 && stream.is_clear());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn nothing_overtakes_what_is_kept() {
+        with_outbox(|mut stream, mut peer| async move {
+            let large = vec![b'x'; GATHER_BYTES + 1];
+            stream.write_all(b"first").await.unwrap();
+            stream.write_all(&large).await.unwrap();
+            assert_eq!(stream.sent(), 5 + large.len() as u64, "a large write waits for nothing");
+            stream.write_all(b"last").await.unwrap();
+            stream.shutdown().await.unwrap();
+            let mut text = Vec::new();
+            peer.read_to_end(&mut text).await.unwrap();
+            assert_eq!(text, [b"first", large.as_slice(), b"last"].concat());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_afterwards() {
+        with_outbox(|mut stream, peer| async move {
+            drop(peer);
+            stream.write_all(b"lost").await.unwrap();
+            yield_now().await;
+            let error = stream.flush().await.expect_err("the peer is gone");
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+            assert_eq!(stream.sent(), 0);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_is_discarded_is_not_sent() {
+        with_outbox(|mut stream, mut peer| async move {
+            stream.write_all(b"never").await.unwrap();
+            stream.discard();
+            drop(stream);
+            let mut text = Vec::new();
+            peer.read_to_end(&mut text).await.unwrap();
+            assert_eq!(text, b"");
+        })
+        .await;
+    }
+
+    /// What is written last is not lost with the stream: the outbox still has it.
+    #[tokio::test]
+    async fn what_is_kept_outlives_the_stream() {
+        with_outbox(|mut stream, mut peer| async move {
+            stream.write_all(b"farewell").await.unwrap();
+            drop(stream);
+            let mut text = Vec::new();
+            peer.read_to_end(&mut text).await.unwrap();
+            assert_eq!(text, b"farewell");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_does_not_read_is_waited_for() {
+        with_outbox(|mut stream, mut peer| async move {
+            // Until the socket is full and one more write is kept.
+            let mut written = 0;
+            let filled = poll_fn(|context| {
+                let filled = Pin::new(&mut stream).poll_write(context, &[b'x'; 1 << 10]);
+                match filled {
+                    Poll::Ready(Ok(count)) => {
+                        written += count;
+                        outbox::send_all();
+                        context.waker().wake_by_ref();
+                        Poll::Pending
+                    }
+                    Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                    Poll::Pending => Poll::Ready(Ok(())),
+                }
+            });
+            filled.await.unwrap();
+            let blocked = poll_fn(|context| Poll::Ready(Pin::new(&mut stream).poll_flush(context).is_pending()));
+            assert!(blocked.await, "not all that was written is sent");
+            let mut text = vec![0; written];
+            let (flushed, read) = tokio::join!(stream.flush(), peer.read_exact(&mut text));
+            flushed.unwrap();
+            read.unwrap();
+            assert_eq!(stream.sent(), written as u64);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn without_an_outbox_nothing_is_kept() {
+        let (ours, mut peer) = UnixStream::pair().expect("a pair of sockets");
+        let mut stream = Stream::from(ours);
+        stream.write_all(b"now").await.unwrap();
+        assert_eq!(stream.sent(), 3);
+        let mut text = [0; 3];
+        peer.read_exact(&mut text).await.unwrap();
+    }
+}

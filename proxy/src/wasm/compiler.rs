@@ -1,8 +1,8 @@
 //! Compiles components, within bounds, off the workers.
 //!
 //! Control plane. Compiling takes milliseconds to seconds and uses every thread that it is given: it is given a few of
-//! its own, at low priority, so that a reload does not take the processor from exchanges. What is in the cache is not
-//! compiled at all.
+//! its own, at low priority once there are exchanges, so that a reload does not take the processor from them. What is
+//! in the cache is not compiled at all.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +41,6 @@ impl Compiler {
             .num_threads(settings.threads)
             .stack_size(STACK_BYTES)
             .thread_name(|index| format!("tamis-compile-{index}"))
-            .start_handler(|_| yield_to_others())
             .build()
             .map_err(|error| format!("wasm: cannot start the compiling threads: {error}"))?;
         Ok(Self {
@@ -58,6 +57,14 @@ impl Compiler {
 
     pub fn max_component(&self) -> u64 {
         self.settings.max_component
+    }
+
+    /// From now on there are exchanges to be served, which go first.
+    pub fn yield_to_exchanges(&self) {
+        self.threads.broadcast(|_| {
+            // Best effort: without the right to, the threads compete as equals.
+            let _ = rustix::process::nice(NICENESS);
+        });
     }
 
     /// The artifact of these bytes, from the cache or anew.
@@ -89,9 +96,4 @@ fn obtain(engine: &Engine, cache: Option<&Cache>, bytes: &[u8]) -> Result<Artifa
         cache.store(engine, &artifact);
     }
     Ok(artifact)
-}
-
-fn yield_to_others() {
-    // Best effort: without the right to, the threads compete as equals.
-    let _ = rustix::process::nice(NICENESS);
 }
