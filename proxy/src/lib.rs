@@ -14,7 +14,8 @@
 //!    [`stage`] in the way. The first reply ends the way forward. Guests call others through [`outbound`], keep things in
 //!    the [`store`], and are spared while their [`breaker`] is open.
 //! 8. [`cluster`] picks an endpoint, [`pool`] gives a connection to it, [`upstream`] sends the request and reads the
-//!    response, both of which are bytes in [`h1`]; the [`body`] streams through.
+//!    response, both of which are bytes in [`h1`]; the [`body`] streams through. Small writes to a [`stream`] wait in
+//!    the [`outbox`] for the end of the round.
 //! 9. The response head goes back through the [`passage`] in reverse: only filters whose request half ran, for every
 //!    answer.
 //! 10. Errors, wherever they come from, become an answer in [`reply`].
