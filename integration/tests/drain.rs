@@ -173,3 +173,48 @@ fn other_signals_are_harmless() {
     assert_eq!(proxy.get("/").text(), "ok");
     assert_eq!(proxy.generation(), 1);
 }
+
+/// A connection that is to end may still be used for a second, because its next request may be on its way; the answer
+/// to that one tells the client.
+#[test]
+fn a_drain_answers_the_request_that_is_on_its_way() {
+    let upstream = Upstream::saying("ok");
+    for fresh in [true, false] {
+        let mut proxy = Proxy::start(&plain(&upstream));
+        let mut held = proxy.client();
+        if !fresh {
+            assert_eq!(held.get("/").text(), "ok");
+        }
+        // It was accepted when a later one was answered.
+        assert_eq!(proxy.get("/").text(), "ok");
+        proxy.signal(Signal::TERM);
+        proxy.log().wait_message("draining");
+        let response = held.get("/");
+        assert_eq!(
+            (response.text().as_str(), response.closes()),
+            ("ok", true),
+            "fresh: {fresh}"
+        );
+        held.assert_closed("it was told");
+        let start = Instant::now();
+        assert_eq!(proxy.wait_exit().code(), Some(0));
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    }
+}
+
+/// A head that has begun is answered, and has its own deadline.
+#[test]
+fn a_drain_waits_for_the_rest_of_a_head() {
+    let upstream = Upstream::saying("ok");
+    let mut proxy = Proxy::start(&plain(&upstream));
+    let mut slow = proxy.client();
+    slow.send("GET / HTTP/1.1\r\nHo");
+    assert_eq!(proxy.get("/").text(), "ok");
+    proxy.signal(Signal::TERM);
+    proxy.log().wait_message("draining");
+    slow.assert_silent(Duration::from_millis(1500), "longer than an idle one is given");
+    slow.send("st: a.example\r\n\r\n");
+    let response = slow.response();
+    assert_eq!((response.text().as_str(), response.closes()), ("ok", true));
+    assert_eq!(proxy.wait_exit().code(), Some(0));
+}

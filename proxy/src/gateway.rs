@@ -6,16 +6,19 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::StatusCode;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use tokio::time::Sleep;
 
 use crate::connection::Connection;
 use crate::exchange;
+use crate::scan::Position;
 use crate::stream::Stream;
 use crate::wire::Expired;
 use crate::worker::Worker;
@@ -26,6 +29,9 @@ const HYPER_MAX_FIELDS: usize = 100;
 const HYPER_MIN_BUFFER: usize = 8 << 10;
 /// What the kernel holds for a client beyond what is on its way; enough to keep a fast one busy.
 const UNSENT_BYTES: u32 = 128 << 10;
+/// How long a connection that is to end may still begin an exchange, whose answer then tells the client so. Closing it
+/// at once would cut the request that may be on its way; this is longer than that takes over any network.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// The answer to a head that did not come to its end in time (RFC 9110 15.5.9).
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
@@ -75,19 +81,40 @@ async fn drive(connection: &Rc<Connection>) -> hyper::Result<()> {
     let service = service_fn(|request| exchange::run(Rc::clone(connection), request));
     let mut serving = pin!(builder.serve_connection(connection.wire.end(), service));
     let mut told = false;
+    let mut patience = None;
     std::future::poll_fn(|context| {
         connection.watch_worker(context.waker());
-        if !told && connection.is_closing() {
+        let mut polled = serving.as_mut().poll(context);
+        if polled.is_pending() && !told && connection.is_closing() && is_at_its_end(connection, context, &mut patience)
+        {
             told = true;
             serving.as_mut().graceful_shutdown();
+            polled = serving.as_mut().poll(context);
         }
-        let polled = serving.as_mut().poll(context);
         if polled.is_pending() && connection.wire.is_overdue(context) {
             return Poll::Ready(Ok(()));
         }
         polled
     })
     .await
+}
+
+/// Whether a connection that is to end takes no further exchange. One under way ends it by the head of its answer, if
+/// that is still to come.
+fn is_at_its_end(connection: &Connection, context: &mut Context<'_>, patience: &mut Option<Pin<Box<Sleep>>>) -> bool {
+    if connection.wire.is_busy() {
+        return false;
+    }
+    match connection.wire.position() {
+        _ if connection.wire.is_lost() => true,
+        Position::Idle => {
+            let patience = patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(PATIENCE)));
+            patience.as_mut().poll(context).is_ready()
+        }
+        // It has its own deadline.
+        Position::Head => false,
+        Position::Body => true,
+    }
 }
 
 /// What hyper answered a head that it could not parse with.

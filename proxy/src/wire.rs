@@ -122,6 +122,11 @@ impl Wire {
         overdue
     }
 
+    /// Where in what the client sends the connection stands.
+    pub fn position(&self) -> Position {
+        self.scanner.borrow().position()
+    }
+
     /// Whether bytes came that nobody can follow: no further request of this connection will be served.
     pub fn is_lost(&self) -> bool {
         self.scanner.borrow().fault().is_some()
