@@ -21,6 +21,11 @@ test: filters ## every test: the filters', the crates', the whole proxy's
 	cargo test --quiet --doc -p tamis-filter
 	@.ci/setup skipped
 
+soak: filters ## the tests that go on for long: 200 kills, each followed by a start
+	@.ci/setup build
+	cargo build -p tamis -p tamis-integration --bins --tests
+	TAMIS_KILLS=200 cargo test -p tamis-integration --test main -- state::a_kill
+
 lint: filters ## formatting and clippy, both workspaces
 	cargo fmt --all --check
 	cd filters && cargo fmt --check
@@ -82,4 +87,4 @@ $(BATTERY_HELPER): $(shell find filters/battery/build -type f)
 	@cargo build --quiet --locked --manifest-path filters/battery/build/Cargo.toml --target-dir filters/target/host
 	@touch $@
 
-.PHONY: help demo build test lint bench compare clean filters guests-all battery
+.PHONY: help demo build test soak lint bench compare clean filters guests-all battery

@@ -16,7 +16,7 @@ use crate::settings::Settings;
 pub struct Config {
     /// Worker threads, each with its own runtime; `None` is one for each core that the process may use.
     pub workers: Option<usize>,
-    /// How long a drain (SIGTERM, `POST /drain`) waits for exchanges in flight.
+    /// How long a drain (SIGTERM, `POST /drain`, an upgrade) waits for exchanges in flight.
     pub drain_timeout: Duration,
     /// Shared by all wasm filters of the process.
     pub wasm: Wasm,

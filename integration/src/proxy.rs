@@ -107,11 +107,45 @@ impl Proxy {
 
     /// The same, for components that take longer to compile than anything else takes.
     pub fn start_within(folder: &Folder, yaml: &str, deadline: Duration) -> Self {
-        let path = folder.write(CONFIGURATION, yaml);
-        let mut child = Command::new(binary())
-            .args(["run", "-c"])
-            .arg(path)
-            .args(["--log-format", "json"])
+        folder.write(CONFIGURATION, yaml);
+        let proxy = Self::launch_within(folder, CONFIGURATION, &[], deadline);
+        let names = yaml_listeners(yaml);
+        names.iter().for_each(|name| drop(proxy.address(name)));
+        proxy
+    }
+
+    /// Starts on what is in the folder, with further arguments of `tamis run`.
+    pub fn launch(folder: &Folder, arguments: &[&str]) -> Self {
+        Self::launch_file(folder, CONFIGURATION, arguments)
+    }
+
+    /// The same with a configuration of another name.
+    pub fn launch_file(folder: &Folder, file: &str, arguments: &[&str]) -> Self {
+        Self::launch_within(folder, file, arguments, DEADLINE)
+    }
+
+    fn launch_within(folder: &Folder, file: &str, arguments: &[&str], deadline: Duration) -> Self {
+        Self::launch_command(Command::new(binary()), folder, file, arguments, deadline)
+    }
+
+    /// The same under a service manager that listens at this socket of the folder.
+    pub fn launch_supervised(folder: &Folder, socket: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(binary());
+        command.env("NOTIFY_SOCKET", folder.path(socket));
+        Self::launch_command(command, folder, CONFIGURATION, arguments, DEADLINE)
+    }
+
+    fn launch_command(
+        mut command: Command,
+        folder: &Folder,
+        file: &str,
+        arguments: &[&str],
+        deadline: Duration,
+    ) -> Self {
+        let mut child = command
+            .args(["run", "--log-format", "json", "-c"])
+            .arg(folder.path(file))
+            .args(arguments)
             .current_dir(folder.root())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -128,8 +162,6 @@ impl Proxy {
         proxy.log.wait_within(deadline, 0, "generation live", |line| {
             line.message() == "generation live"
         });
-        let names = yaml_listeners(yaml);
-        names.iter().for_each(|name| drop(proxy.address(name)));
         proxy
     }
 
@@ -206,6 +238,20 @@ impl Proxy {
         kill_process(self.pid(), signal).expect("the proxy is there to take a signal");
     }
 
+    /// Ends it as nobody can prevent.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.wait_exit();
+    }
+
+    /// The processes that took over, each from the one before; they write to the same log.
+    pub fn heirs(&self) -> Vec<Pid> {
+        let lines = self.log.lines();
+        let took_over = lines.iter().filter(|line| line.message() == "took over");
+        let pid = |line: &Line| Pid::from_raw(line.field("pid").parse().ok()?);
+        took_over.filter_map(pid).collect()
+    }
+
     /// Waits for the process to end by itself.
     pub fn wait_exit(&mut self) -> ExitStatus {
         let deadline = Instant::now() + DEADLINE;
@@ -258,7 +304,7 @@ impl Proxy {
         (total(0), total(1))
     }
 
-    fn pid(&self) -> Pid {
+    pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
@@ -293,6 +339,9 @@ impl Drop for Proxy {
         if thread::panicking() {
             // The last lines are the ones that say why; the proxy may still be writing them.
             thread::sleep(Duration::from_millis(100));
+        }
+        for heir in self.heirs() {
+            kill_process(heir, Signal::KILL).ok();
         }
         self.child.kill().ok();
         self.child.wait().ok();

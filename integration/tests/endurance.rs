@@ -245,6 +245,26 @@ fn a_removed_listener_is_gone_while_its_exchanges_finish() {
     assert_eq!(proxy.get("/").status(), 200);
 }
 
+/// Its file goes with it, and its workers go on.
+#[test]
+fn a_removed_unix_listener_is_gone() {
+    let (upstream, gate) = gated(1);
+    let folder = Folder::new();
+    let address = Address::Unix(folder.path("extra.sock"));
+    let with = listening(&upstream, &[("extra", &address)]);
+    let proxy = Proxy::start_in(&folder, &with);
+    let mut client = in_flight(&address, "/", &gate, 1);
+    for _ in 0..2 {
+        assert_eq!(proxy.reload(&listening(&upstream, &[])).0, 200);
+        assert!(address.connect(DEADLINE).is_err(), "the removed listener still listens");
+        assert_eq!(proxy.get("/").text(), "ok");
+        assert_eq!(proxy.reload(&with).0, 200);
+        assert_eq!(Client::connect(&address).get("/").text(), "ok");
+    }
+    gate.open();
+    assert_eq!(client.response().text(), "late");
+}
+
 /// The address stays while its name changes: so does the socket.
 #[test]
 fn a_renamed_listener_keeps_serving() {

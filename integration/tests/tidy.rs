@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules of `proxy/src` that belong to the control plane; all others are the data plane, which never reads the
 /// configuration.
-const CONTROL_PLANE: [&str; 10] = [
+const CONTROL_PLANE: [&str; 11] = [
     "admin",
     "assemble",
     "demo",
@@ -17,6 +17,7 @@ const CONTROL_PLANE: [&str; 10] = [
     "operations",
     "reload",
     "server",
+    "state",
     "toolbox",
     "watch",
 ];

@@ -53,6 +53,8 @@ pub trait Operations: Send + Sync + 'static {
 pub enum Readiness {
     Starting,
     Ready,
+    /// It takes traffic, with the last good generation: the current files do not load.
+    LastGood,
     Draining,
 }
 
@@ -346,6 +348,7 @@ async fn answer(content: Content, operations: Arc<dyn Operations>) -> Reply {
         Content::Live => text(StatusCode::OK, "live\n"),
         Content::Ready => match operations.ready().await {
             Readiness::Ready => text(StatusCode::OK, "ready\n"),
+            Readiness::LastGood => text(StatusCode::OK, LAST_GOOD),
             Readiness::Starting => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
             Readiness::Draining => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         },
@@ -364,6 +367,9 @@ async fn answer(content: Content, operations: Arc<dyn Operations>) -> Reply {
         }
     }
 }
+
+const LAST_GOOD: &str = "ready, but with the last good generation: the current files do not load; \
+                         GET /config says why\n";
 
 fn index() -> String {
     let line = |page: &Page| format!("{:<4} {:<9} {}\n", page.verb.name(), page.path, page.about);

@@ -160,6 +160,11 @@ impl Assembler {
         Ok(Assembled { snapshot, parts })
     }
 
+    /// Sockets that are there before the first generation is; see [`socket_key`].
+    pub fn adopt(&mut self, sockets: HashMap<(String, Address), Arc<Sockets>>) {
+        self.parts.sockets = sockets;
+    }
+
     /// From now on these are the parts to reuse; what only the generation before had is let go.
     pub fn accept(&mut self, assembled: Assembled) -> Snapshot {
         let now = std::time::Instant::now();
@@ -453,7 +458,7 @@ impl<'a> Build<'a> {
     }
 
     fn sockets(&mut self, listener: &config::Listener) -> std::io::Result<Arc<Sockets>> {
-        let key = socket_key(listener);
+        let key = socket_key(&listener.name, &address(&listener.address));
         let kept = self.assembler.parts.sockets.get(&key).cloned();
         let sockets = match kept {
             Some(sockets) => sockets,
@@ -503,13 +508,12 @@ fn shadowed(config: &Config, table: &route::Table) -> Vec<String> {
 }
 
 /// Sockets follow their address, so that a listener can be renamed; with port 0 each listener has its own.
-fn socket_key(listener: &config::Listener) -> (String, Address) {
-    let address = address(&listener.address);
+pub fn socket_key(listener: &str, address: &Address) -> (String, Address) {
     let name = match address {
-        Address::Tcp(tcp) if tcp.port() == 0 => listener.name.clone(),
-        _ => String::new(),
+        Address::Tcp(tcp) if tcp.port() == 0 => listener,
+        _ => "",
     };
-    (name, address)
+    (name.to_owned(), address.clone())
 }
 
 fn authority(bound: &Address) -> HeaderValue {

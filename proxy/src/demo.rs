@@ -45,7 +45,7 @@ pub fn run(listen: SocketAddr) -> Result<(), String> {
     let folder = Folder::new().map_err(failed)?;
     let origin = start_origin().map_err(|error| format!("demo: its origin cannot listen: {error}"))?;
     let file = folder.write(listen, origin).map_err(failed)?;
-    server::run_then(&file, |bound| {
+    server::run_then(&server::Options::new(&file), |bound| {
         print!("{}", greeting(bound.unwrap_or(listen), origin, &file))
     })
 }

@@ -25,7 +25,8 @@
 //! # Two planes
 //!
 //! The *control plane* may block and may fail with a paragraph: `tamis_config` parses, [`assemble`] builds a snapshot,
-//! [`reload`] swaps the pointer, [`watch`] triggers it, [`admin`] answers operators, [`server`] owns the process;
+//! [`reload`] swaps the pointer, [`watch`] triggers it, [`admin`] answers operators, [`server`] owns the process,
+//! [`handover`] gives its place to a new one, [`state`] keeps what outlives it, [`supervisor`] tells the service manager;
 //! [`toolbox`] is for whoever writes a filter, and serves nobody. The
 //! *data plane* (everything above) never compiles, never locks to read configuration, never panics by input. They
 //! share one atomic pointer, and commands that are never sent per request.
@@ -51,6 +52,7 @@ pub mod filter;
 pub mod gateway;
 pub mod guard;
 pub mod h1;
+pub mod handover;
 pub mod head;
 pub mod hop;
 pub mod listener;
@@ -69,8 +71,10 @@ pub mod scan;
 pub mod server;
 pub mod snapshot;
 pub mod stage;
+pub mod state;
 pub mod store;
 pub mod stream;
+pub mod supervisor;
 pub mod telemetry;
 pub mod tick;
 pub mod timer;

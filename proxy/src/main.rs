@@ -8,7 +8,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tamis::address::Address;
 use tamis::admin;
-use tamis::{demo, server, toolbox};
+use tamis::state::{self, Fallback};
+use tamis::{demo, handover, server, toolbox};
 use tracing_subscriber::EnvFilter;
 
 /// glibc's allocator took about 4 % of the samples in a profile of plain proxying; this one took about 2 %.
@@ -34,11 +35,15 @@ struct Arguments {
 enum Command {
     /// Serve a configuration until a signal ends it
     ///
-    /// SIGTERM drains (readiness flips, connections are told to close, exchanges in flight finish) and exits with
-    /// status 0; a second one, or SIGINT, ends at once. SIGHUP reads the configuration again and reopens the access log.
+    /// SIGTERM and SIGQUIT drain: readiness flips, the listeners close, every further answer says `Connection: close`,
+    /// a connection without a request is closed after a second, exchanges in flight finish within `drain_timeout`; exit
+    /// status 0. A second one, or SIGINT, ends at once. SIGHUP reads the configuration again and reopens the access log.
+    /// SIGUSR2 hands over to a new process of the same program, as `tamis upgrade` does.
     Run {
         #[command(flatten)]
         file: File,
+        #[command(flatten)]
+        state: State,
         #[command(flatten)]
         logging: Logging,
     },
@@ -68,6 +73,23 @@ enum Command {
         #[arg(long, default_value = "127.0.0.1:9901", value_name = "ADDRESS")]
         admin: Address,
     },
+    /// Have a new process take over from a running one, and no connection refused or cut
+    ///
+    /// The running process starts the new one with its own arguments, environment and folder, and hands it every
+    /// listening socket. Once the new one has loaded its configuration, with all that a reload cannot change, and serves,
+    /// the old one drains and ends. Whatever fails before, the new one is ended and the old one serves on; exit status 1.
+    /// It goes on when this command is interrupted.
+    Upgrade {
+        /// The `--state` of the running process; its user alone may ask
+        #[arg(long, value_name = "FOLDER")]
+        state: PathBuf,
+        /// The program to start; by default the one at the path that the running process was started from
+        #[arg(long, value_name = "FILE")]
+        binary: Option<PathBuf>,
+        /// How long the new process may take to be ready; large components compile for seconds each
+        #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = humantime::parse_duration)]
+        timeout: Duration,
+    },
 }
 
 #[derive(Args)]
@@ -75,6 +97,20 @@ struct File {
     /// The configuration, a YAML file
     #[arg(short = 'c', long = "config", value_name = "FILE")]
     path: PathBuf,
+}
+
+#[derive(Args)]
+struct State {
+    /// A folder of this user alone for what outlives the process: the socket of `tamis upgrade` and the last good
+    /// generation. Nothing is written without it
+    #[arg(long = "state", value_name = "FOLDER")]
+    folder: Option<PathBuf>,
+    /// When the files do not load, serve the last generation that did, and say so in log, readiness and metrics
+    #[arg(long, requires = "folder")]
+    fallback: bool,
+    /// How long a generation has to be live before it counts as good: one that brings the process down does so before
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    good_after: Duration,
 }
 
 #[derive(Args)]
@@ -103,7 +139,13 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Run { file, logging } => logging.start().and_then(|_guard| server::run(&file.path)),
+        Command::Run { file, state, logging } => {
+            let options = server::Options {
+                file: file.path,
+                state: state.options(),
+            };
+            logging.start().and_then(|_guard| server::run(&options))
+        }
         Command::Check { file } => check(&file.path),
         Command::Demo { listen, logging } => logging.start().and_then(|_guard| demo::run(listen)),
         Command::Schema => {
@@ -112,6 +154,10 @@ fn main() -> ExitCode {
         }
         Command::Filter(command) => toolbox::run(command),
         Command::Reload { admin } => reload(&admin),
+        Command::Upgrade { state, binary, timeout } => {
+            let tell = |after: Duration, step: &str| println!("{:>8.3} s  {step}", after.as_secs_f64());
+            handover::client::upgrade(&state, binary.as_deref(), timeout, tell)
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -152,6 +198,19 @@ fn reload(admin: &Address) -> Result<(), String> {
         "the reload was refused (status {status}); the running generation stays\n{}",
         lines.join("\n")
     ))
+}
+
+impl State {
+    fn options(self) -> Option<state::Options> {
+        Some(state::Options {
+            folder: self.folder?,
+            good_after: self.good_after,
+            fallback: match self.fallback {
+                true => Fallback::LastGood,
+                false => Fallback::Refuse,
+            },
+        })
+    }
 }
 
 impl Logging {

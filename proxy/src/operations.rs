@@ -26,6 +26,14 @@ use crate::worker::{Command, Live, WorkerReport, Workers};
 /// How long a worker may take to report: many times what it needs, and short enough for a scrape.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// What the first generation was made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    CurrentFiles,
+    /// See [`state`](crate::state).
+    LastGood,
+}
+
 pub struct Operator {
     live: Arc<Live>,
     workers: Workers,
@@ -34,6 +42,7 @@ pub struct Operator {
     begin_drain: watch::Sender<bool>,
     draining: AtomicBool,
     started: SystemTime,
+    origin: Origin,
     /// The last counts of each worker, for one that is late: a counter never goes back.
     last: Mutex<Vec<Report>>,
 }
@@ -46,6 +55,7 @@ impl Operator {
         history: Arc<History>,
         begin_drain: watch::Sender<bool>,
         started: SystemTime,
+        origin: Origin,
     ) -> Self {
         let last = Mutex::new(vec![Report::default(); workers.len()]);
         Self {
@@ -56,6 +66,7 @@ impl Operator {
             begin_drain,
             draining: AtomicBool::new(false),
             started,
+            origin,
             last,
         }
     }
@@ -63,6 +74,11 @@ impl Operator {
     /// From now on the process says that it is not ready.
     pub fn begin_drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Until the first reload that succeeds.
+    fn is_on_last_good(&self) -> bool {
+        self.origin == Origin::LastGood && self.live.load().generation == 1
     }
 
     /// Open connections of all workers; one that does not answer counts as busy.
@@ -104,6 +120,8 @@ impl Operations for Operator {
     async fn ready(&self) -> Readiness {
         if self.draining.load(Ordering::Relaxed) {
             Readiness::Draining
+        } else if self.is_on_last_good() {
+            Readiness::LastGood
         } else {
             Readiness::Ready
         }
@@ -133,7 +151,8 @@ impl Operations for Operator {
             reloads: self.history.counts(),
             access_log_dropped: log.map_or(0, |log| log.dropped()),
             access_log_errors: log.map_or(0, |log| log.errors()),
-            ready: self.ready().await == Readiness::Ready,
+            ready: matches!(self.ready().await, Readiness::Ready | Readiness::LastGood),
+            last_good: self.is_on_last_good(),
             workers: self.workers.len(),
             workers_missing: missing,
             filters: filter_facts(&snapshot),

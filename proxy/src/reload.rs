@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tamis_config::Config;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex as Turn, mpsc, oneshot};
 
 use crate::assemble::{self, Assembler, Faults};
 use crate::snapshot::Listener;
@@ -24,6 +24,8 @@ pub type Outcome = Result<u64, Vec<String>>;
 #[derive(Clone)]
 pub struct Trigger {
     requests: mpsc::UnboundedSender<Request>,
+    /// Held by whoever changes the running generation, or needs it to stay as it is.
+    turn: Arc<Turn<()>>,
 }
 
 enum Request {
@@ -44,6 +46,11 @@ impl Trigger {
         let (tell, told) = oneshot::channel();
         let _ = self.requests.send(Request::Reload(cause, Some(tell)));
         told.await.unwrap_or_else(|_| Err(vec!["the process is ending".into()]))
+    }
+
+    /// While this is held, no reload takes place; those that are asked for wait.
+    pub fn turn(&self) -> Arc<Turn<()>> {
+        Arc::clone(&self.turn)
     }
 
     pub fn reopen_log(&self) {
@@ -90,6 +97,7 @@ pub struct Reloader {
     workers: Workers,
     watcher: Option<Watcher>,
     requests: mpsc::UnboundedReceiver<Request>,
+    turn: Arc<Turn<()>>,
 }
 
 impl Reloader {
@@ -102,7 +110,11 @@ impl Reloader {
         workers: Workers,
     ) -> (Self, Trigger, Arc<History>) {
         let (requests, received) = mpsc::unbounded_channel();
-        let trigger = Trigger { requests };
+        let turn = Arc::default();
+        let trigger = Trigger {
+            requests,
+            turn: Arc::clone(&turn),
+        };
         let history = Arc::new(History::default());
         let reloader = Self {
             file: file.to_owned(),
@@ -113,6 +125,7 @@ impl Reloader {
             workers,
             watcher: None,
             requests: received,
+            turn,
         };
         (reloader, trigger, history)
     }
@@ -192,6 +205,7 @@ impl Reloader {
 
     /// `None` when the files say what runs already.
     async fn try_reload(&mut self) -> Result<Option<u64>, Faults> {
+        let _turn = Arc::clone(&self.turn).lock_owned().await;
         let config = tamis_config::load(&self.file)
             .map_err(|errors| Faults(errors.iter().map(ToString::to_string).collect()))?;
         if let Some(watcher) = &self.watcher {
@@ -235,7 +249,7 @@ impl Reloader {
         let faults: Vec<_> = changed
             .map(|(key, _)| {
                 format!(
-                    "{}: {key}: cannot change while the process runs; restart it, or take the change back",
+                    "{}: {key}: cannot change while the process runs; restart or upgrade it, or take the change back",
                     self.file.display()
                 )
             })

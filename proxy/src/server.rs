@@ -7,7 +7,7 @@
 use std::fs::Permissions;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,10 +24,18 @@ use tokio::sync::{mpsc, watch};
 use crate::address::Address;
 use crate::admin;
 use crate::assemble::{self, Assembler, Faults};
+use crate::handover::control::Control;
+use crate::handover::predecessor::{Estate, Taken};
+use crate::handover::successor::End;
+use crate::handover::{self, Heritage, Predecessor, Upgrader};
 use crate::listener::Sockets;
-use crate::operations::Operator;
+use crate::operations::{Operator, Origin};
 use crate::reload::{self, Reloader, Trigger};
 use crate::snapshot::Snapshot;
+use crate::state::good::Store;
+use crate::state::keeper::Keeper;
+use crate::state::{self, Fallback, Folder};
+use crate::supervisor;
 use crate::worker::{self, Command, Live, Workers};
 
 /// How often a drain looks whether everything has ended.
@@ -37,18 +45,43 @@ const THREADS_END: Duration = Duration::from_secs(1);
 /// For the last lines of the access log when the process ends.
 const LOG_CLOSE: Duration = Duration::from_secs(2);
 
-/// Loads `file` and serves until a signal ends the process. An error is for people, with the place and the fix.
-pub fn run(file: &Path) -> Result<(), String> {
-    run_then(file, |_| {})
+/// What `tamis run` is told.
+pub struct Options {
+    pub file: PathBuf,
+    /// `None`: nothing is written, and only SIGUSR2 asks for a successor.
+    pub state: Option<state::Options>,
+}
+
+impl Options {
+    /// Nothing but the configuration.
+    pub fn new(file: &Path) -> Self {
+        Self {
+            file: file.to_owned(),
+            state: None,
+        }
+    }
+}
+
+/// Loads the configuration and serves until a signal ends the process. An error is for people, with the place and the
+/// fix.
+pub fn run(options: &Options) -> Result<(), String> {
+    run_then(options, |_| {})
 }
 
 /// The same, with something to do once the sockets are there; it is given the first TCP listener's address.
-pub fn run_then(file: &Path, listening: impl FnOnce(Option<SocketAddr>)) -> Result<(), String> {
-    let config = tamis_config::load(file).map_err(|errors| errors.to_string())?;
-    let process = Process::prepare(file, config)?;
+pub fn run_then(options: &Options, listening: impl FnOnce(Option<SocketAddr>)) -> Result<(), String> {
+    let (predecessor, estate) = Predecessor::find()?.unzip();
+    let process = match (Process::prepare(options, estate), &predecessor) {
+        (Ok(process), Some(predecessor)) => predecessor.prepared(&process.taken).map(|()| process)?,
+        (Err(message), Some(predecessor)) => {
+            predecessor.refuse(&message);
+            return Err(message);
+        }
+        (prepared, None) => prepared?,
+    };
     let first = first_address(&process.live.load());
     listening(first);
-    process.serve();
+    process.serve(predecessor);
     Ok(())
 }
 
@@ -79,26 +112,63 @@ struct Process {
     reloader: Reloader,
     trigger: Trigger,
     operator: Arc<Operator>,
-    admin: Option<Sockets>,
+    admin: Option<Arc<Sockets>>,
     workers: Vec<(mpsc::UnboundedSender<Command>, mpsc::UnboundedReceiver<Command>)>,
     drain: watch::Receiver<bool>,
+    upgrader: Arc<Upgrader>,
+    control: Option<Arc<Control>>,
+    keeper: Option<Keeper>,
+    /// Which sockets came from a predecessor.
+    taken: Taken,
+    /// The state folder is this process's until it ends.
+    _folder: Option<Folder>,
 }
 
 impl Process {
-    fn prepare(file: &Path, config: Config) -> Result<Self, String> {
-        let count = Assembler::workers(&config);
-        let compiler = Assembler::compiler(&config)?;
-        let mut assembler = Assembler::new(compiler, count);
-        let assembled = control_runtime()?
-            .block_on(assembler.assemble(&config, 1))
-            .map_err(|Faults(faults)| faults.join("\n"))?;
-        let snapshot = Arc::new(assembler.accept(assembled));
-        assembler.yield_to_exchanges();
+    /// `estate` is what a predecessor gives.
+    fn prepare(options: &Options, estate: Option<Estate>) -> Result<Self, String> {
+        let relieves = estate.is_some();
+        let mut estate = estate.unwrap_or_default();
+        let open = |state: &state::Options| Folder::open(&state.folder, estate.lock.take());
+        let folder = options.state.as_ref().map(open).transpose()?;
+        let load = || tamis_config::load(&options.file).map_err(|errors| errors.to_string());
+        let current = load().and_then(|config| First::build(config, &mut estate));
+        let (first, origin) = match (current, &options.state) {
+            (Ok(first), _) => (first, Origin::CurrentFiles),
+            // The one that is running is better than any that was.
+            (Err(message), Some(state)) if state.fallback == Fallback::LastGood && !relieves => {
+                (First::last_good(&options.file, state, message)?, Origin::LastGood)
+            }
+            (Err(message), _) => return Err(message),
+        };
+        let control = match &folder {
+            Some(folder) => Some(Arc::new(Control::open(folder.path(), estate.control.take())?)),
+            None => None,
+        };
+        Self::of(options, first, origin, folder, control)
+    }
+
+    fn of(
+        options: &Options,
+        first: First,
+        origin: Origin,
+        folder: Option<Folder>,
+        control: Option<Arc<Control>>,
+    ) -> Result<Self, String> {
+        let First {
+            config,
+            assembler,
+            snapshot,
+            admin,
+            taken,
+        } = first;
         let live = Arc::new(Live::new(Arc::clone(&snapshot)));
-        let workers: Vec<_> = (0..count).map(|_| mpsc::unbounded_channel()).collect();
+        let workers: Vec<_> = (0..Assembler::workers(&config))
+            .map(|_| mpsc::unbounded_channel())
+            .collect();
         let senders: Workers = workers.iter().map(|(sender, _)| sender.clone()).collect();
-        let admin = config.admin.as_ref().map(bind_admin).transpose()?;
-        let (reloader, trigger, history) = Reloader::new(file, config, assembler, Arc::clone(&live), senders.clone());
+        let (reloader, trigger, history) =
+            Reloader::new(&options.file, config, assembler, Arc::clone(&live), senders.clone());
         let (begin_drain, drain) = watch::channel(false);
         let operator = Arc::new(Operator::new(
             Arc::clone(&live),
@@ -107,11 +177,28 @@ impl Process {
             history,
             begin_drain,
             SystemTime::now(),
+            origin,
         ));
         reload::announce(&[], &snapshot.listeners);
         if let Some(sockets) = &admin {
             tracing::info!(address = %sockets.bound, "admin listening");
         }
+        let cannot = |error: std::io::Error| format!("--state: {error}");
+        let shared = |folder: &Folder, control: &Arc<Control>| Ok((folder.lock()?, control.descriptor()?));
+        let shared = folder
+            .as_ref()
+            .zip(control.as_ref())
+            .map(|(folder, control)| shared(folder, control));
+        let keeper = options.state.as_ref().map(|state| {
+            let (live, turn) = (Arc::clone(&live), trigger.turn());
+            Keeper::new(&state.folder, &options.file, state.good_after, live, turn)
+        });
+        let upgrader = Upgrader::new(Heritage {
+            live: Arc::clone(&live),
+            trigger: trigger.clone(),
+            admin: admin.clone(),
+            state: shared.transpose().map_err(cannot)?,
+        });
         Ok(Self {
             live,
             reloader,
@@ -120,11 +207,16 @@ impl Process {
             admin,
             workers,
             drain,
+            upgrader: Arc::new(upgrader),
+            control,
+            keeper: keeper.transpose().map_err(cannot)?,
+            taken,
+            _folder: folder,
         })
     }
 
     /// Returns when the process may end.
-    fn serve(self) {
+    fn serve(self, predecessor: Option<Predecessor>) {
         let settings = ServerConf {
             threads: 1,
             grace_period_seconds: Some(0),
@@ -146,9 +238,25 @@ impl Process {
                 trigger: self.trigger.clone(),
             },
         ));
-        if let Some(sockets) = self.admin {
-            let operations = Arc::clone(&self.operator);
-            server.add_service(background_service("admin", Admin { sockets, operations }));
+        if let Some(sockets) = &self.admin {
+            let admin = Admin {
+                sockets: Arc::clone(sockets),
+                operations: Arc::clone(&self.operator),
+                upgrader: Arc::clone(&self.upgrader),
+            };
+            server.add_service(background_service("admin", admin));
+        }
+        if let Some(control) = &self.control {
+            let controlling = Controlling {
+                control: Arc::clone(control),
+                upgrader: Arc::clone(&self.upgrader),
+                live: Arc::clone(&self.live),
+            };
+            server.add_service(background_service("control", controlling));
+        }
+        if let Some(keeper) = self.keeper {
+            let generations = self.live.generations();
+            server.add_service(background_service("state", Keeping { keeper, generations }));
         }
         let signals = Signals {
             operator: self.operator,
@@ -156,10 +264,16 @@ impl Process {
             workers: senders.clone(),
             trigger: self.trigger,
             drain: self.drain,
+            upgrader: Arc::clone(&self.upgrader),
+            admin: self.admin,
+            predecessor,
         };
         server.run(RunArgs {
             shutdown_signal: Box::new(signals),
         });
+        if let (Some(control), true) = (&self.control, self.upgrader.end() != End::HandedOver) {
+            control.remove();
+        }
         // What is still open is cut, and leaves its record.
         for worker in &senders {
             let _ = worker.send(Command::Stop);
@@ -173,6 +287,80 @@ impl Process {
     }
 }
 
+/// The first generation, built and bound.
+struct First {
+    config: Config,
+    assembler: Assembler,
+    snapshot: Arc<Snapshot>,
+    admin: Option<Arc<Sockets>>,
+    taken: Taken,
+}
+
+impl First {
+    fn build(config: Config, estate: &mut Estate) -> Result<Self, String> {
+        let workers = Assembler::workers(&config);
+        let mut assembler = Assembler::new(Assembler::compiler(&config)?, workers);
+        let given = estate.listeners(workers)?;
+        assembler.adopt(given.clone());
+        // Whoever gave sockets still serves on them.
+        let is_served = !given.is_empty();
+        if is_served {
+            assembler.yield_to_exchanges();
+        }
+        let assembled = control_runtime()?
+            .block_on(assembler.assemble(&config, 1))
+            .map_err(|Faults(faults)| faults.join("\n"))?;
+        if !is_served {
+            assembler.yield_to_exchanges();
+        }
+        let snapshot = Arc::new(assembler.accept(assembled));
+        let mut taken = Taken::default();
+        taken.note_listeners(&given, &snapshot.listeners);
+        let admin = match config.admin.as_ref().map(assemble::address) {
+            Some(address) => Some(Arc::new(admin_sockets(&address, estate, &mut taken)?)),
+            None => None,
+        };
+        Ok(Self {
+            config,
+            assembler,
+            snapshot,
+            admin,
+            taken,
+        })
+    }
+
+    /// `message` says why the current files do not load.
+    fn last_good(file: &Path, state: &state::Options, message: String) -> Result<Self, String> {
+        let store = Store::new(&state.folder, state::disk::System);
+        let kept = std::path::absolute(file).map_err(|error| format!("{}: {error}", file.display()));
+        let config = kept
+            .and_then(|file| store.load(&file))
+            .and_then(|good| store.config(&good, file));
+        match config.and_then(|config| Self::build(config, &mut Estate::default())) {
+            Ok(first) => {
+                tracing::error!(
+                    errors = message.replace('\n', "; "),
+                    "the current files do not load; the last good generation is served instead"
+                );
+                Ok(first)
+            }
+            Err(why) => Err(format!(
+                "{message}\nand there is no last good generation instead: {why}"
+            )),
+        }
+    }
+}
+
+fn admin_sockets(address: &Address, estate: &mut Estate, taken: &mut Taken) -> Result<Sockets, String> {
+    match estate.admin(address)? {
+        Some(sockets) => {
+            taken.note_admin(address);
+            Ok(sockets)
+        }
+        None => bind_admin(address),
+    }
+}
+
 /// Blocking work before the server runs; its own server has threads of its own.
 fn control_runtime() -> Result<tokio::runtime::Runtime, String> {
     tokio::runtime::Builder::new_current_thread()
@@ -182,10 +370,9 @@ fn control_runtime() -> Result<tokio::runtime::Runtime, String> {
 }
 
 /// The admin endpoint's socket; a Unix socket is the owner's alone.
-fn bind_admin(address: &tamis_config::Address) -> Result<Sockets, String> {
-    let address = assemble::address(address);
-    let bound = Sockets::bind(&address, 1).and_then(|sockets| {
-        if let Address::Unix(path) = &address {
+fn bind_admin(address: &Address) -> Result<Sockets, String> {
+    let bound = Sockets::bind(address, 1).and_then(|sockets| {
+        if let Address::Unix(path) = address {
             std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
         }
         Ok(sockets)
@@ -203,7 +390,7 @@ struct WorkerThreads {
 
 #[async_trait]
 impl Service for WorkerThreads {
-    /// The table of descriptors is for handing sockets to a successor; ours are made by `assemble`.
+    /// pingora's table of descriptors stays empty: sockets are made by `assemble` and handed over by `handover`.
     async fn start_service(&mut self, _fds: Option<ListenFds>, mut shutdown: ShutdownWatch, _listeners_per_fd: usize) {
         let instance = instance();
         let ending = self.ending.take();
@@ -259,14 +446,16 @@ impl BackgroundService for Reloading {
 }
 
 struct Admin {
-    sockets: Sockets,
+    sockets: Arc<Sockets>,
     operations: Arc<Operator>,
+    upgrader: Arc<Upgrader>,
 }
 
 impl Admin {
     /// Within a runtime only.
     fn listener(&self) -> std::io::Result<admin::Listener> {
-        let socket = self.sockets.socket(0)?;
+        let socket = self.sockets.of_worker(0)?.pop();
+        let socket = socket.ok_or_else(|| std::io::Error::other("it was handed over"))?;
         Ok(match self.sockets.bound {
             Address::Tcp(_) => admin::Listener::Tcp(TcpListener::from_std(socket.into())?),
             Address::Unix(_) => admin::Listener::Unix(UnixListener::from_std(socket.into())?),
@@ -276,32 +465,97 @@ impl Admin {
 
 #[async_trait]
 impl BackgroundService for Admin {
-    async fn start(&self, shutdown: ShutdownWatch) {
-        match self.listener() {
-            Ok(listener) => admin::serve(listener, self.operations.clone(), shutdown).await,
-            Err(error) => tracing::error!(%error, "the admin endpoint cannot be served"),
+    /// Until the process ends, or a successor answers.
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let listener = match self.listener() {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "the admin endpoint cannot be served"),
+        };
+        let (stop, stopped) = watch::channel(false);
+        let mut handed_over = self.upgrader.handed_over();
+        tokio::join!(admin::serve(listener, self.operations.clone(), stopped), async {
+            tokio::select! {
+                _ = shutdown.wait_for(|down| *down) => {}
+                _ = handed_over.wait_for(|done| *done) => {}
+            }
+            stop.send_replace(true);
+        });
+    }
+}
+
+/// Answers `tamis upgrade`.
+struct Controlling {
+    control: Arc<Control>,
+    upgrader: Arc<Upgrader>,
+    live: Arc<Live>,
+}
+
+#[async_trait]
+impl BackgroundService for Controlling {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut handed_over = self.upgrader.handed_over();
+        let drain_timeout = || self.live.load().drain_timeout;
+        tokio::select! {
+            served = self.control.serve(Arc::clone(&self.upgrader), drain_timeout) => {
+                if let Err(error) = served {
+                    tracing::error!(%error, "`tamis upgrade` cannot be answered");
+                }
+            }
+            _ = handed_over.wait_for(|done| *done) => {}
+            _ = shutdown.wait_for(|down| *down) => return,
+        }
+        // Whoever asked is told by the end of this process that it has ended.
+        let _ = shutdown.wait_for(|down| *down).await;
+    }
+}
+
+/// Keeps the generation that serves, in case the next start finds none.
+struct Keeping {
+    keeper: Keeper,
+    generations: watch::Receiver<u64>,
+}
+
+#[async_trait]
+impl BackgroundService for Keeping {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        tokio::select! {
+            () = self.keeper.run(self.generations.clone()) => {}
+            _ = shutdown.wait_for(|down| *down) => {}
         }
     }
 }
 
 /// Every signal that the process knows. SIGTERM, SIGQUIT and `POST /drain` end it after a drain, SIGINT and a second
-/// signal at once; SIGHUP reads the configuration again and opens the access log anew.
+/// signal at once; SIGHUP reads the configuration again and opens the access log anew; SIGUSR2 hands over to a new process.
 struct Signals {
     operator: Arc<Operator>,
     live: Arc<Live>,
     workers: Workers,
     trigger: Trigger,
     drain: watch::Receiver<bool>,
+    upgrader: Arc<Upgrader>,
+    admin: Option<Arc<Sockets>>,
+    predecessor: Option<Predecessor>,
+}
+
+/// Why the process ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Signal,
+    /// `POST /drain`.
+    Asked,
+    HandedOver,
 }
 
 #[async_trait]
 impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
-        let (Ok(mut terminate), Ok(mut quit), Ok(mut interrupt), Ok(mut hangup)) = (
+        let (Ok(mut terminate), Ok(mut quit), Ok(mut interrupt), Ok(mut hangup), Ok(mut upgrade)) = (
             signal(SignalKind::terminate()),
             signal(SignalKind::quit()),
             signal(SignalKind::interrupt()),
             signal(SignalKind::hangup()),
+            signal(SignalKind::user_defined2()),
         ) else {
             tracing::error!("signals cannot be received");
             return ShutdownSignal::FastShutdown;
@@ -313,21 +567,25 @@ impl ShutdownSignalWatch for Signals {
             version = env!("CARGO_PKG_VERSION"),
             "generation live"
         );
-        let mut asked = self.drain.clone();
-        let by_signal = loop {
+        self.announce().await;
+        let (mut asked, mut handed_over) = (self.drain.clone(), self.upgrader.handed_over());
+        let cause = loop {
             tokio::select! {
                 _ = hangup.recv() => {
                     self.trigger.reopen_log();
                     self.trigger.pull("SIGHUP");
                 }
-                _ = terminate.recv() => break true,
-                _ = quit.recv() => break true,
-                _ = asked.wait_for(|drain| *drain) => break false,
+                _ = upgrade.recv() => self.upgrade(),
+                _ = terminate.recv() => break Cause::Signal,
+                _ = quit.recv() => break Cause::Signal,
+                _ = asked.wait_for(|drain| *drain) => break Cause::Asked,
+                _ = handed_over.wait_for(|done| *done) => break Cause::HandedOver,
                 _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
             }
         };
-        // An orchestrator asks for the drain first and sends its signal later: that one is not the second.
-        let mut patience = if by_signal { 1 } else { 2 };
+        // An orchestrator asks for the drain first and sends its signal later, and a service manager may signal the old
+        // process with the new one: that is not the second.
+        let mut patience = if cause == Cause::Signal { 1 } else { 2 };
         let mut drain = std::pin::pin!(self.drain());
         while patience > 0 {
             tokio::select! {
@@ -343,16 +601,58 @@ impl ShutdownSignalWatch for Signals {
 }
 
 impl Signals {
+    /// Tells whoever waits for it that the process serves: its predecessor, or the service manager.
+    async fn announce(&self) {
+        let Some(predecessor) = &self.predecessor else {
+            return supervisor::ready();
+        };
+        // A worker that answers accepts.
+        self.operator.connections().await;
+        let snapshot = self.live.load();
+        let listeners = snapshot.listeners.iter().map(|listener| &listener.sockets);
+        for sockets in listeners.chain(&self.admin) {
+            sockets.own();
+        }
+        match predecessor.serving() {
+            Ok(()) => tracing::info!(pid = std::process::id(), "took over"),
+            // Then nobody serves but this process.
+            Err(error) => tracing::warn!(error, "took over from a process that is gone"),
+        }
+    }
+
+    /// SIGUSR2: what comes of it is in the log.
+    fn upgrade(&self) {
+        let upgrader = Arc::clone(&self.upgrader);
+        let order = handover::Order {
+            program: None,
+            timeout: handover::READY_TIMEOUT,
+        };
+        let thread = std::thread::Builder::new().name("tamis-upgrade".into());
+        let spawned = thread.spawn(move || {
+            if let Err(error) = upgrader.upgrade(&order, &mut |step| tracing::info!(step, "upgrade")) {
+                tracing::error!(error, "no upgrade; this process serves on");
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::error!(%error, "no upgrade; this process serves on");
+        }
+    }
+
     /// Readiness flips first, then connections are told to close; the deadline always ends it.
     async fn drain(&self) {
+        let end = self.decide().await;
         self.operator.begin_drain();
         let timeout = self.live.load().drain_timeout;
-        tracing::info!(?timeout, "draining");
+        tracing::info!(?timeout, handed_over = end == End::HandedOver, "draining");
+        if end == End::Alone {
+            supervisor::stopping();
+        }
         let deadline = Instant::now() + timeout;
         for worker in &self.workers {
             // One that has ended accepts nothing any more.
             let _ = worker.send(Command::Drain);
         }
+        // Those that were handed over are not this process's to close.
         for listener in &self.live.load().listeners {
             listener.sockets.close();
         }
@@ -367,6 +667,17 @@ impl Signals {
                 return;
             }
             tokio::time::sleep(DRAIN_LOOK).await;
+        }
+    }
+
+    /// Whether this process's sockets are another's now. A successor that was told to serve is waited for: closing them
+    /// would take them from it.
+    async fn decide(&self) -> End {
+        loop {
+            match self.upgrader.end() {
+                End::Undecided => tokio::time::sleep(DRAIN_LOOK).await,
+                decided => return decided,
+            }
         }
     }
 }

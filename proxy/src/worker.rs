@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
@@ -49,12 +49,15 @@ pub struct Live {
     snapshot: ArcSwap<Snapshot>,
     /// The snapshot's number, beside it, so that a request that finds nothing new touches no reference count.
     generation: AtomicU64,
+    /// The same for whoever waits for the next one; never the data plane.
+    generations: watch::Sender<u64>,
 }
 
 impl Live {
     pub fn new(snapshot: Arc<Snapshot>) -> Self {
         Self {
             generation: AtomicU64::new(snapshot.generation),
+            generations: watch::Sender::new(snapshot.generation),
             snapshot: ArcSwap::new(snapshot),
         }
     }
@@ -67,6 +70,12 @@ impl Live {
         let generation = snapshot.generation;
         self.snapshot.store(snapshot);
         self.generation.store(generation, Ordering::Release);
+        self.generations.send_replace(generation);
+    }
+
+    /// The number of the generation, and of each that follows.
+    pub fn generations(&self) -> watch::Receiver<u64> {
+        self.generations.subscribe()
     }
 }
 

@@ -34,6 +34,8 @@ pub struct ProcessFacts<'a> {
     pub access_log_dropped: u64,
     pub access_log_errors: u64,
     pub ready: bool,
+    /// It serves the last good generation, because the current files do not load.
+    pub last_good: bool,
     pub workers: usize,
     /// Workers that did not report in time. Pass the last report of each: without it, every counter would seem to start
     /// again from a smaller value, and rates would leap.
@@ -199,6 +201,11 @@ impl Exposition {
             "tamis_ready",
             "1 while the proxy takes new traffic.",
             [gauge(&[], f64::from(process.ready))],
+        );
+        self.gauges(
+            "tamis_last_good",
+            "1 while the proxy serves the last good generation, because the current files do not load.",
+            [gauge(&[], f64::from(process.last_good))],
         );
         self.gauges("tamis_workers", "Worker threads.", [gauge(&[], process.workers as f64)]);
         self.gauges(
@@ -623,6 +630,7 @@ mod tests {
             access_log_dropped: 3,
             access_log_errors: 0,
             ready: true,
+            last_good: false,
             workers: 2,
             workers_missing: 1,
             filters: Vec::new(),
@@ -727,6 +735,7 @@ mod tests {
             ("tamis_build_info{version=\"1.2.3\"}", 1.0),
             ("tamis_start_time_seconds", 1_700_000_000.0),
             ("tamis_ready", 1.0),
+            ("tamis_last_good", 0.0),
             ("tamis_workers", 2.0),
             ("tamis_workers_missing", 1.0),
             ("tamis_generation", 7.0),
