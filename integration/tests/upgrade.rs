@@ -106,8 +106,8 @@ impl Caller {
     }
 }
 
-/// Keep-alive and new connections all the time at a TCP and a Unix listener, a long download, and a filter that waits for
-/// an answer: three upgrades in a row, of which the first finds a download and a call under way.
+/// Keep-alive and new connections all the time at a TCP and a Unix listener, a long download, and a filter that waits
+/// for an answer: three upgrades in a row, of which the first finds a download and a call under way.
 #[test]
 fn an_upgrade_under_load_loses_nothing() {
     let (download, call) = (Gate::new(), Gate::new());
@@ -277,8 +277,8 @@ fn a_process_that_fails_to_take_over_changes_nothing() {
     assert_eq!(proxy.wait_exit().code(), Some(0));
 }
 
-/// What a reload cannot change, a new process can: here the number of workers, and so how many sockets there are to take
-/// and who accepts from them.
+/// What a reload cannot change, a new process can: here the number of workers, and so how many sockets there are to
+/// take and who accepts from them.
 #[test]
 fn a_new_process_may_have_another_number_of_workers() {
     let folder = Folder::new();

@@ -20,11 +20,12 @@
 //!        drains
 //! ```
 //!
-//! pingora-core has a transfer of its own, which is not used: it meets at a named socket that everybody may write to and
-//! asks nobody who they are, takes 32 descriptors, panics where it fails, and knows no way back.
+//! pingora-core has a transfer of its own, which is not used: it meets at a named socket that everybody may write to
+//! and asks nobody who they are, takes 32 descriptors, panics where it fails, and knows no way back.
 //!
-//! [`control`] is how `tamis upgrade` asks for it; [`client`] is that command. What is handed over are listening sockets
-//! and the state folder's lock: connections, counts, and the tables of filters stay where they are and end with it.
+//! [`control`] is how `tamis upgrade` asks for it; [`client`] is that command. What is handed over are listening
+//! sockets and the state folder's lock: connections, counts, and the tables of filters stay where they are and end with
+//! it.
 
 pub mod channel;
 pub mod client;

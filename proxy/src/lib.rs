@@ -26,10 +26,10 @@
 //!
 //! The *control plane* may block and may fail with a paragraph: `tamis_config` parses, [`assemble`] builds a snapshot,
 //! [`reload`] swaps the pointer, [`watch`] triggers it, [`admin`] answers operators, [`server`] owns the process,
-//! [`handover`] gives its place to a new one, [`state`] keeps what outlives it, [`supervisor`] tells the service manager;
-//! [`toolbox`] is for whoever writes a filter, and serves nobody. The
-//! *data plane* (everything above) never compiles, never locks to read configuration, never panics by input. They
-//! share one atomic pointer, and commands that are never sent per request.
+//! [`handover`] gives its place to a new one, [`state`] keeps what outlives it, [`supervisor`] tells the service
+//! manager; [`toolbox`] is for whoever writes a filter, and serves nobody. The *data plane* (everything above) never
+//! compiles, never locks to read configuration, never panics by input. They share one atomic pointer, and commands that
+//! are never sent per request.
 //!
 //! What is deliberately absent: the data plane does not know `tamis_config`; only [`wasm`] names wasmtime; only
 //! [`gateway`] names hyper's server types on the data plane, and nobody hyper's client; [`h1`] knows no socket, clock or

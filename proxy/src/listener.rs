@@ -101,8 +101,8 @@ impl Sockets {
     }
 
     /// Stops listening now, however long an exchange still holds on to its generation: on Linux, shutting a listening
-    /// socket down takes it out of its port. Connections that nobody has accepted yet are reset. A Unix socket is closed
-    /// by its accept loops, which end; shut down, it would be readable for ever and never have a connection.
+    /// socket down takes it out of its port. Connections that nobody has accepted yet are reset. A Unix socket is
+    /// closed by its accept loops, which end; shut down, it would be readable for ever and never have a connection.
     pub fn close(&self) {
         let owned = self.owned.load(Ordering::Relaxed);
         for socket in self.sockets().drain(..) {

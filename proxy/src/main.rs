@@ -37,8 +37,8 @@ enum Command {
     ///
     /// SIGTERM and SIGQUIT drain: readiness flips, the listeners close, every further answer says `Connection: close`,
     /// a connection without a request is closed after a second, exchanges in flight finish within `drain_timeout`; exit
-    /// status 0. A second one, or SIGINT, ends at once. SIGHUP reads the configuration again and reopens the access log.
-    /// SIGUSR2 hands over to a new process of the same program, as `tamis upgrade` does.
+    /// status 0. A second one, or SIGINT, ends at once. SIGHUP reads the configuration again and reopens the access
+    /// log. SIGUSR2 hands over to a new process of the same program, as `tamis upgrade` does.
     Run {
         #[command(flatten)]
         file: File,
@@ -76,9 +76,9 @@ enum Command {
     /// Have a new process take over from a running one, and no connection refused or cut
     ///
     /// The running process starts the new one with its own arguments, environment and folder, and hands it every
-    /// listening socket. Once the new one has loaded its configuration, with all that a reload cannot change, and serves,
-    /// the old one drains and ends. Whatever fails before, the new one is ended and the old one serves on; exit status 1.
-    /// It goes on when this command is interrupted.
+    /// listening socket. Once the new one has loaded its configuration, with all that a reload cannot change, and
+    /// serves, the old one drains and ends. Whatever fails before, the new one is ended and the old one serves on; exit
+    /// status 1. It goes on when this command is interrupted.
     Upgrade {
         /// The `--state` of the running process; its user alone may ask
         #[arg(long, value_name = "FOLDER")]

@@ -526,7 +526,8 @@ impl BackgroundService for Keeping {
 }
 
 /// Every signal that the process knows. SIGTERM, SIGQUIT and `POST /drain` end it after a drain, SIGINT and a second
-/// signal at once; SIGHUP reads the configuration again and opens the access log anew; SIGUSR2 hands over to a new process.
+/// signal at once; SIGHUP reads the configuration again and opens the access log anew; SIGUSR2 hands over to a new
+/// process.
 struct Signals {
     operator: Arc<Operator>,
     live: Arc<Live>,

@@ -1,7 +1,7 @@
 //! The state folder: what outlives a process. Its lock, the socket of `tamis upgrade`, and the last good generation.
 //!
-//! Control plane. The folder is this user's alone and one process's at a time, and of its successor's while one relieves
-//! the other. Its place is an argument and no setting of the configuration, because it is needed most when the
+//! Control plane. The folder is this user's alone and one process's at a time, and of its successor's while one
+//! relieves the other. Its place is an argument and no setting of the configuration, because it is needed most when the
 //! configuration cannot be read; there is no default, because nobody expects of a proxy that it writes to disk unasked.
 //! [`disk`] writes so that what is there is whole, [`good`] says what is written, [`keeper`] when.
 

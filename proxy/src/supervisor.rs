@@ -1,6 +1,7 @@
 //! What the service manager is told, where there is one: systemd's notification protocol.
 //!
-//! Control plane. Without `NOTIFY_SOCKET` nothing is said; what cannot be said costs a line in the log and nothing else.
+//! Control plane. Without `NOTIFY_SOCKET` nothing is said; what cannot be said costs a line in the log and nothing
+//! else.
 
 use sd_notify::NotifyState;
 

@@ -83,8 +83,8 @@ impl Predecessor {
         }
     }
 
-    /// Everything is loaded, and what `taken` names is listened on from now on. Returns when the predecessor wants to be
-    /// relieved; until then, nothing may be accepted.
+    /// Everything is loaded, and what `taken` names is listened on from now on. Returns when the predecessor wants to
+    /// be relieved; until then, nothing may be accepted.
     pub fn prepared(&self, taken: &Taken) -> Result<(), String> {
         for place in &taken.0 {
             self.say(&Answer::Taken { place: place.clone() })?;

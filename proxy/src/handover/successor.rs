@@ -263,7 +263,7 @@ impl Successor {
                 version,
             } => Ok(version),
             Answer::Hello { protocol, version } => Err(format!(
-                "process {} is Tamis {version}, which takes over in another way ({protocol}, here {PROTOCOL}); restart instead",
+                "process {} is Tamis {version}, which takes over in another way ({protocol} and not {PROTOCOL}); restart",
                 self.pid
             )),
             other => Err(self.confused(&other)),

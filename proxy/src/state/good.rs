@@ -5,10 +5,10 @@
 //! FOLDER/objects/SHA-256    a component's bytes
 //! ```
 //!
-//! Objects come first and the file that names them last, so at any moment it names what is there. Whatever does not have
-//! the digest that it should have is refused, all of it: a half-written, foreign or mixed generation is never served.
-//! The text holds no secret that it did not hold before: `${NAME}` and `file:PATH` stay as they are, and are looked up
-//! anew when it is used. Only the last one is kept, so its size is that of what the configuration names.
+//! Objects come first and the file that names them last, so at any moment it names what is there. Whatever does not
+//! have the digest that it should have is refused, all of it: a half-written, foreign or mixed generation is never
+//! served. The text holds no secret that it did not hold before: `${NAME}` and `file:PATH` stay as they are, and are
+//! looked up anew when it is used. Only the last one is kept, so its size is that of what the configuration names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File};
@@ -253,8 +253,8 @@ mod tests {
         Ok(mark)
     }
 
-    /// "A crash between the steps of a swap": wherever the process is killed, what is found is the one or the other, and
-    /// the next one can be kept.
+    /// "A crash between the steps of a swap": wherever the process is killed, what is found is the one or the other,
+    /// and the next one can be kept.
     #[test]
     fn a_kill_at_any_step_leaves_a_whole_generation() {
         let steps = (1..).find(|steps| {

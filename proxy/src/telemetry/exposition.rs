@@ -749,7 +749,7 @@ mod tests {
         ] {
             assert_eq!(samples.get(name), Some(&value), "{name}");
         }
-        assert_eq!(samples.len(), 13);
+        assert_eq!(samples.len(), 14);
     }
 
     #[test]
