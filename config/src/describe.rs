@@ -7,11 +7,11 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json, json};
 
 use crate::model::{
-    AccessLog, Action, Breaker, Cluster, Config, Endpoint, Filter, FilterKind, FilterLimits, FilterUse, Grant,
-    HostPattern, Listener, ListenerLimits, LogFormat, LogPart, LogTarget, PathPattern, Redirect, Respond, Route,
-    RouteMatch, ValuePattern, Wasm, WeightedCluster,
+    AccessLog, Action, Breaker, Candidate, CandidateKey, Cluster, Config, Endpoint, Filter, FilterKind, FilterLimits,
+    FilterUse, Grant, HostPattern, Listener, ListenerLimits, LogFormat, LogPart, LogTarget, PathPattern, Redirect,
+    Respond, Route, RouteMatch, ValuePattern, Wasm, WeightedCluster,
 };
-use crate::units::{show_duration, show_size};
+use crate::units::{show_duration, show_percent, show_size};
 use crate::word::Word as _;
 
 impl Config {
@@ -116,6 +116,9 @@ fn filter(config: &Config, filter: &Filter) -> Json {
             described.insert("breaker".to_owned(), breaker(filter.breaker.as_ref()));
             described.insert("tick".to_owned(), json!(filter.tick.map(show_duration)));
             described.insert("instance_reuse".to_owned(), json!(filter.instance_reuse));
+            if let Some(tried) = &filter.candidate {
+                described.insert("candidate".to_owned(), candidate(tried));
+            }
         }
         FilterKind::Native(name) => {
             described.insert("native".to_owned(), json!(name));
@@ -145,6 +148,37 @@ fn breaker(breaker: Option<&Breaker>) -> Json {
         "backoff": show_duration(breaker.backoff),
         "max_backoff": show_duration(breaker.max_backoff),
     })
+}
+
+/// What it has of the filter is left out.
+fn candidate(candidate: &Candidate) -> Json {
+    let percent = |part: Option<u32>| part.map_or("off".to_owned(), show_percent);
+    let key = match &candidate.key {
+        CandidateKey::RequestId => json!("request_id"),
+        CandidateKey::ClientAddress => json!("client_address"),
+        CandidateKey::Header(name) => json!({ "header": name }),
+        CandidateKey::Cookie(name) => json!({ "cookie": name }),
+    };
+    let mut described = Map::new();
+    if let Some(path) = &candidate.component {
+        described.insert("component".to_owned(), json!(path.display().to_string()));
+    }
+    if let Some(settings) = &candidate.config {
+        described.insert("config".to_owned(), settings.redacted.clone());
+    }
+    described.insert("share".to_owned(), json!(show_percent(candidate.share)));
+    described.insert("key".to_owned(), key);
+    described.insert("window".to_owned(), json!(show_duration(candidate.window)));
+    described.insert("min_calls".to_owned(), json!(candidate.min_calls));
+    let tolerate = json!({
+        "failures": percent(candidate.tolerate.failures),
+        "replies": percent(candidate.tolerate.replies),
+        "p99": percent(candidate.tolerate.p99),
+        "p99_floor": show_duration(candidate.tolerate.p99_floor),
+    });
+    described.insert("tolerate".to_owned(), tolerate);
+    described.insert("when_good".to_owned(), json!(candidate.when_good.word()));
+    Json::Object(described)
 }
 
 fn filter_limits(limits: &FilterLimits) -> Json {

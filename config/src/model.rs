@@ -168,6 +168,61 @@ pub struct Filter {
     /// Exchanges that one instance serves before it is replaced; at least 1. Default 1,000.
     pub instance_reuse: u32,
     pub on_failure: OnFailure,
+    /// Another version on trial; never for built-in filters.
+    pub candidate: Option<Candidate>,
+}
+
+/// Another version of a component, which takes a share of the exchanges until it has proved itself, or failed. Each
+/// default has its reason beside it in `parse`. What is not here (grants, limits, `on_failure`, ...) is the filter's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    pub place: Place,
+    /// Resolved like the filter's own; `None` is the filter's. Either this or `config` is given.
+    pub component: Option<PathBuf>,
+    /// `None` is the filter's, or what a chain gives it. A chain gives none when there is one here.
+    pub config: Option<Settings>,
+    /// Of 10,000 exchanges; 1 to 9,900. Default 500.
+    pub share: u32,
+    pub key: CandidateKey,
+    /// Default 10 min.
+    pub window: Duration,
+    /// Exchanges of either version without which there is no judgement. Default 100.
+    pub min_calls: u32,
+    pub tolerate: Tolerance,
+    pub when_good: WhenGood,
+}
+
+/// What exchanges have in common that are to meet the same version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CandidateKey {
+    /// Nothing: each request is drawn for itself. The default.
+    RequestId,
+    /// The IP address.
+    ClientAddress,
+    /// The first value of a request's header; in lower case.
+    Header(String),
+    Cookie(String),
+}
+
+/// What a candidate may do worse than the version in use, over the same time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tolerance {
+    /// How much larger a part of its exchanges may fail, in hundredths of a percent of all. Default 100.
+    pub failures: Option<u32>,
+    /// How much larger or smaller a part it may answer itself, likewise. Default 500.
+    pub replies: Option<u32>,
+    /// How much longer its hooks may take at the 99th percentile, in hundredths of a percent. Default 10,000.
+    pub p99: Option<u32>,
+    /// Up to here no hook counts as slow. Default 5 ms.
+    pub p99_floor: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WhenGood {
+    /// It takes all exchanges. The default.
+    Promote,
+    /// It keeps its share, and is judged on.
+    Hold,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

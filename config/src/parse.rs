@@ -63,6 +63,10 @@ fn config(document: Document, reader: &mut Reader) -> Option<Config> {
     let routes = route::routes(document.routes.0, &names, reader);
     let (listeners, admin) = (listeners?, admin?);
     refuse_shared_addresses(&listeners, admin.as_ref(), reader);
+    let (filters, routes) = (filters?, routes?);
+    let uses = listeners.iter().flat_map(|listener| &listener.filters);
+    let uses = uses.chain(routes.iter().flat_map(|route| &route.filters));
+    filter::refuse_two_configurations(&filters, uses, reader);
     Some(Config {
         workers: document.workers.map(|workers| workers.as_usize()),
         drain_timeout: or_default(document.drain_timeout, DRAIN_TIMEOUT),
@@ -70,9 +74,9 @@ fn config(document: Document, reader: &mut Reader) -> Option<Config> {
         admin: admin.map(|admin| admin.value),
         access_log: access_log?,
         listeners,
-        filters: filters?,
+        filters,
         clusters: clusters?,
-        routes: routes?,
+        routes,
         files: Vec::new(),
     })
 }

@@ -105,6 +105,71 @@ impl FromNode for Period {
     }
 }
 
+/// A part of something: `5%`, `0.25%`. In hundredths of a percent.
+pub(crate) fn parse_percent(text: &str) -> Result<u64, String> {
+    let fault = || {
+        format!(
+            "`{}` is not a percentage; write a number with at most two decimals and `%`, as in `5%`",
+            quote(text)
+        )
+    };
+    let number = text.strip_suffix('%').ok_or_else(fault)?.trim_end_matches(' ');
+    let (whole, decimals) = number.split_once('.').unwrap_or((number, "0"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number(whole) || !is_number(decimals) || decimals.len() > 2 {
+        return Err(fault());
+    }
+    let whole: u64 = whole.parse().map_err(|_| fault())?;
+    let hundredths: u64 = format!("{decimals:0<2}").parse().map_err(|_| fault())?;
+    let scaled = whole.checked_mul(100).ok_or_else(fault)?;
+    scaled.checked_add(hundredths).ok_or_else(fault)
+}
+
+/// The shortest exact spelling, as [`parse_percent`] reads it.
+pub(crate) fn show_percent(hundredths: u32) -> String {
+    let (whole, decimals) = (hundredths / 100, hundredths % 100);
+    match decimals {
+        0 => format!("{whole}%"),
+        _ if decimals % 10 == 0 => format!("{whole}.{}%", decimals / 10),
+        _ => format!("{whole}.{decimals:02}%"),
+    }
+}
+
+/// A percentage between two bounds, both allowed; all three in hundredths of a percent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Percent<const MIN: u64, const MAX: u64>(pub(crate) u64);
+
+impl<const MIN: u64, const MAX: u64> Percent<MIN, MAX> {
+    /// Never cut short: the bounds of each such field lie within 32 bits.
+    pub(crate) fn as_u32(self) -> u32 {
+        u32::try_from(self.0).unwrap_or(u32::MAX)
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> FromNode for Percent<MIN, MAX> {
+    fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
+        if let Value::Number(number) = &node.value {
+            reader.error(
+                &reader.place(node),
+                format!("a percentage needs its sign; write `{number}%`"),
+            );
+            return None;
+        }
+        reader.parsed(node, "a percentage as in `5%`", |text| {
+            let hundredths = parse_percent(text)?;
+            if (MIN..=MAX).contains(&hundredths) {
+                return Ok(Self(hundredths));
+            }
+            let show = |bound: u64| show_percent(u32::try_from(bound).unwrap_or(u32::MAX));
+            Err(format!(
+                "{text} is out of bounds; choose {} to {}",
+                show(MIN),
+                show(MAX)
+            ))
+        })
+    }
+}
+
 /// Bytes between two bounds, both allowed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size<const MIN: u64, const MAX: u64>(pub(crate) u64);
@@ -206,6 +271,24 @@ impl JsonSchema for Period {
             "A whole number and `ms`, `s`, `m` or `h`, as in `10s`; at most `24h`.",
             "^[0-9]+ *(ms|s|m|h)$",
         )
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> JsonSchema for Percent<MIN, MAX> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Percent".into()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        format!("Percent_{MIN}_{MAX}").into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        text_schema("A percentage, as in `5%` or `0.25%`.", r"^[0-9]+(\.[0-9]{1,2})? *%$")
     }
 }
 
@@ -314,7 +397,38 @@ mod tests {
     }
 
     #[test]
+    fn percentages_follow_the_table() {
+        for (text, hundredths) in [
+            ("5%", 500),
+            ("0.25%", 25),
+            ("12.5 %", 1_250),
+            ("100.00%", 10_000),
+            ("0%", 0),
+        ] {
+            assert_eq!(parse_percent(text), Ok(hundredths), "{text}");
+        }
+        for text in [
+            "",
+            "%",
+            "5",
+            ".5%",
+            "5.%",
+            "0.125%",
+            "-1%",
+            "+1%",
+            "1e2%",
+            "5 %x",
+            "18446744073709551615%",
+        ] {
+            assert!(parse_percent(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_shown_can_be_read_again() {
+        for hundredths in [0, 1, 10, 25, 100, 105, 1_250, 10_000] {
+            assert_eq!(parse_percent(&show_percent(hundredths)), Ok(u64::from(hundredths)));
+        }
         for milliseconds in [1, 999, 1_000, 1_500, 60_000, 90_000, 3_600_000, 86_400_000] {
             let duration = Duration::from_millis(milliseconds);
             assert_eq!(parse_duration(&show_duration(duration)), Ok(duration));

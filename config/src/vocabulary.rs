@@ -8,13 +8,13 @@ use std::borrow::Cow;
 use crate::choice::Choice;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use crate::model::{Address, LoadBalancing, OnFailure};
+use crate::model::{Address, LoadBalancing, OnFailure, WhenGood};
 use crate::node::{Node, Value};
 use crate::reader::{Block, FromNode, Reader, quote};
 use crate::settings::Settings;
 use crate::shape::{At, Field, Named, Noun, OffOr, Pairs, Required, ShortOr, True};
-use crate::units::{Count, Period, Size};
-use crate::word::GrantWord;
+use crate::units::{Count, Percent, Period, Size};
+use crate::word::{GrantWord, KeyWord};
 
 /// Declares blocks: for each a struct that is readable from a node and has a schema.
 ///
@@ -179,6 +179,50 @@ vocabulary! {
         instance_reuse: Option<At<Count<1, 1_000_000_000>>>,
         /// Default `closed`.
         on_failure: Option<OnFailure>,
+        /// Another version of the component, on trial: it takes a share of the exchanges until it has proved itself, or
+        /// failed.
+        candidate: Option<At<Candidate>>,
+    }
+
+    /// Another version of a component, on trial.
+    struct Candidate AtLeastOneOf(component, config) {
+        /// Path of its component. Default: the filter's.
+        component: Option<At<String>>,
+        /// Given to it as JSON. Default: the filter's, or what a chain gives the filter.
+        config: Option<Settings>,
+        /// The part of the exchanges that it takes, `0.01%` to `99%`. Default `5%`.
+        share: Option<Percent<1, 9_900>>,
+        /// Requests with the same key meet the same version. Default `request_id`: each is drawn for itself.
+        key: Option<CandidateKey>,
+        /// How long it has to be good. Default `10m`.
+        window: Option<Period>,
+        /// Exchanges of either version without which it is not judged. Default 100.
+        min_calls: Option<Count<1, 1_000_000>>,
+        /// What it may do worse than the filter over the same time.
+        tolerate: Option<Tolerance>,
+        /// What comes of it when it was good for the whole window. Default `promote`.
+        when_good: Option<WhenGood>,
+    }
+
+    /// The key of a candidate with its name.
+    struct CandidateKeyBlock ExactlyOneOf(header, cookie) {
+        /// Name of a request header; its first value is the key.
+        header: Option<At<String>>,
+        /// Name of a cookie.
+        cookie: Option<At<String>>,
+    }
+
+    /// What a candidate may do worse than the filter over the same time.
+    #[derive(Default)]
+    struct Tolerance {
+        /// How many more of its exchanges may fail, of all of them; or `off`. Default `1%`.
+        failures: Option<OffOr<Percent<0, 10_000>>>,
+        /// How many more or fewer it may answer itself, of all of them; or `off`. Default `5%`.
+        replies: Option<OffOr<Percent<0, 10_000>>>,
+        /// How much longer its hooks may take at the 99th percentile; or `off`. Default `100%`, twice as long.
+        p99: Option<OffOr<Percent<0, 1_000_000>>>,
+        /// Up to here no hook counts as slow. Default `5ms`.
+        p99_floor: Option<Period>,
     }
 
     /// A capability with its object.
@@ -362,6 +406,9 @@ pub(crate) type FilterUse = At<ShortOr<At<String>, FilterUseBlock>>;
 
 /// A capability's name, or a block.
 pub(crate) type Grant = At<ShortOr<GrantWord, GrantBlock>>;
+
+/// What needs no name, or a block.
+pub(crate) type CandidateKey = ShortOr<KeyWord, CandidateKeyBlock>;
 
 /// An address, or a block.
 pub(crate) type Endpoint = ShortOr<Address, EndpointBlock>;

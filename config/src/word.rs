@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use crate::model::{Grant, LoadBalancing, LogField, OnFailure};
+use crate::model::{Grant, LoadBalancing, LogField, OnFailure, WhenGood};
 use crate::node::Node;
 use crate::reader::{FromNode, Reader, quote};
 use crate::suggest::suggestion;
@@ -50,6 +50,28 @@ impl Word for OnFailure {
     const DESCRIPTION: &'static str =
         "`closed` fails the exchange when the filter fails; `open` skips the filter for that exchange.";
     const WORDS: &'static [(&'static str, Self)] = &[("closed", Self::Closed), ("open", Self::Open)];
+}
+
+impl Word for WhenGood {
+    const NAME: &'static str = "WhenGood";
+    const DESCRIPTION: &'static str =
+        "`promote` gives a candidate that was good all exchanges; `hold` leaves it at its share, and judges it on.";
+    const WORDS: &'static [(&'static str, Self)] = &[("promote", Self::Promote), ("hold", Self::Hold)];
+}
+
+/// A key of a candidate that needs no name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyWord {
+    RequestId,
+    ClientAddress,
+}
+
+impl Word for KeyWord {
+    const NAME: &'static str = "CandidateKey";
+    const DESCRIPTION: &'static str =
+        "`request_id` draws each request for itself; with `client_address` a client stays with one version.";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("request_id", Self::RequestId), ("client_address", Self::ClientAddress)];
 }
 
 /// A capability that needs no object.
@@ -155,7 +177,7 @@ macro_rules! readable {
     )*};
 }
 
-readable!(LoadBalancing, OnFailure, GrantWord);
+readable!(LoadBalancing, OnFailure, GrantWord, KeyWord, WhenGood);
 
 #[cfg(test)]
 mod tests {
@@ -196,6 +218,9 @@ mod tests {
         }
         assert_eq!(GrantWord::WORDS.len(), 5);
         assert_eq!([OnFailure::Closed.word(), OnFailure::Open.word()], ["closed", "open"]);
+        assert_eq!([WhenGood::Promote.word(), WhenGood::Hold.word()], ["promote", "hold"]);
+        let keys = [KeyWord::RequestId.word(), KeyWord::ClientAddress.word()];
+        assert_eq!(keys, ["request_id", "client_address"]);
         let balancing = [LoadBalancing::RoundRobin.word(), LoadBalancing::LeastRequest.word()];
         assert_eq!(balancing, ["round_robin", "least_request"]);
     }

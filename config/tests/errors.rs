@@ -285,6 +285,10 @@ fn filters_are_checked() {
             "grants: only components run in a sandbox",
         ),
         (
+            "{ native: cors, candidate: { config: 1 } }",
+            "candidate: only components run in a sandbox",
+        ),
+        (
             "{ native: cors, breaker: off }",
             "breaker: only components run in a sandbox",
         ),
@@ -464,6 +468,72 @@ fn filters_that_share_a_table_agree_on_its_size() {
              give both the same `key_value_bytes` and `key_value_keys`",
         );
     }
+}
+
+#[test]
+fn candidates_are_checked() {
+    for (candidate, part) in [
+        ("{}", "candidate: at least one of `component`, `config` is needed"),
+        (
+            "{ share: 5% }",
+            "candidate: at least one of `component`, `config` is needed",
+        ),
+        ("v2.wasm", "candidate: expected a map, found text"),
+        ("{ component: '' }", "candidate.component: an empty path"),
+        (
+            "{ component: b, share: 5 }",
+            "candidate.share: a percentage needs its sign; write `5%`",
+        ),
+        (
+            "{ component: b, share: 100% }",
+            "candidate.share: 100% is out of bounds; choose 0.01% to 99%",
+        ),
+        (
+            "{ component: b, share: 0.001% }",
+            "candidate.share: `0.001%` is not a percentage",
+        ),
+        ("{ component: b, key: cookie }", "candidate.key: `cookie` is not known"),
+        ("{ component: b, key: { header: a, cookie: b } }", "exclude each other"),
+        ("{ component: b, key: { header: 'a b' } }", "candidate.key.header: "),
+        (
+            "{ component: b, window: 10 }",
+            "candidate.window: a duration needs a unit",
+        ),
+        (
+            "{ component: b, min_calls: 0 }",
+            "candidate.min_calls: 0 is out of bounds",
+        ),
+        (
+            "{ component: b, tolerate: { failures: -1% } }",
+            "candidate.tolerate.failures: `-1%` is not a percentage",
+        ),
+        (
+            "{ component: b, when_good: keep }",
+            "candidate.when_good: `keep` is not known",
+        ),
+    ] {
+        let filter = format!("f: {{ component: a, candidate: {candidate} }}");
+        let text = format!(
+            "listeners: {{ w: {{ address: 127.0.0.1:0 }} }}\nfilters: {{ {filter} }}\n\
+             routes: [{{ respond: {{ status: 200 }} }}]\n"
+        );
+        let lines = lines(&text);
+        assert!(lines.iter().any(|line| line.contains(part)), "{candidate}: {lines:?}");
+    }
+}
+
+#[test]
+fn a_candidate_and_a_chain_cannot_both_replace_a_configuration() {
+    let text = "\
+listeners: { w: { address: 127.0.0.1:0 } }
+filters: { f: { component: a, candidate: { config: 1 } } }
+routes: [{ filters: [{ filter: f, config: 2 }], respond: { status: 200 } }]
+";
+    let expected =
+        ["tamis.yaml:3:32: filter `f` has a `config` here, and its `candidate` has another; keep one of them"];
+    assert_eq!(lines(text), expected);
+    let lines = text.replace("config: 1", "component: b");
+    assert!(parse(&lines).is_ok());
 }
 
 #[test]

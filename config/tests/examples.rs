@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tamis_config::{AccessLog, Action, Breaker, FilterLimits, ListenerLimits, LogFormat, LogTarget, OnFailure};
+use tamis_config::{
+    AccessLog, Action, Breaker, Candidate, FilterLimits, ListenerLimits, LogFormat, LogTarget, OnFailure, Tolerance,
+};
 
 fn examples() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
@@ -94,6 +96,25 @@ fn everything_shows_the_defaults_of_filters() {
         (tenant.on_failure, plain.on_failure),
         (OnFailure::Closed, OnFailure::Closed)
     );
+}
+
+/// The smallest candidate there is has them all.
+#[test]
+fn everything_shows_the_defaults_of_candidates() {
+    let config = tamis_config::load(&example("everything.yaml")).unwrap();
+    let shown = config.filters[1].candidate.clone().unwrap();
+    let text = "listeners: { a: { address: 127.0.0.1:0 } }\nroutes: [{ respond: { status: 200 } }]\n\
+                filters: { f: { component: a, candidate: { component: b } } }";
+    let plain = tamis_config::parse(text, Path::new("test.yaml"), &tamis_config::System).unwrap();
+    let plain = plain.filters[0].candidate.clone().unwrap();
+    assert_eq!(plain.tolerate, Tolerance::default());
+    let given = Candidate {
+        place: plain.place.clone(),
+        component: plain.component.clone(),
+        config: plain.config.clone(),
+        ..shown
+    };
+    assert_eq!(given, plain);
 }
 
 /// Every key of the schema stands in `everything.yaml`, if only in a comment.
@@ -197,6 +218,24 @@ fn schema_and_parser_agree() {
         ),
         (
             "filters: { f: { native: a, limit: {} } }\nroutes: [{ cluster: c }]",
+            false,
+        ),
+        (
+            "filters: { f: { component: a, candidate: { component: b, share: 0.5%, key: { cookie: c }, \
+             tolerate: { p99: off } } } }\nroutes: [{ cluster: c }]",
+            true,
+        ),
+        (
+            "filters: { f: { component: a, candidate: { share: 5% } } }\nroutes: [{ cluster: c }]",
+            false,
+        ),
+        (
+            "filters: { f: { component: a, candidate: { component: b, share: 5 } } }\nroutes: [{ cluster: c }]",
+            false,
+        ),
+        (
+            "filters: { f: { component: a, candidate: { component: b, key: { header: a, cookie: b } } } }\n\
+             routes: [{ cluster: c }]",
             false,
         ),
         (

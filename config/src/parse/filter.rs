@@ -3,10 +3,14 @@
 //! Control plane. Whether a component loads, and whether a built-in filter exists, is for the proxy to say.
 
 mod breaker;
+mod candidate;
 mod grant;
 mod limits;
 
+use std::path::PathBuf;
 use std::time::Duration;
+
+pub(super) use candidate::refuse_two_configurations;
 
 use super::{Names, all};
 use crate::model::{Filter, FilterKind, OnFailure, Wasm};
@@ -47,6 +51,7 @@ fn filter(
         let limits = limits::limits(filter.limits.map(|limits| limits.value), wall, wasm, reader);
         let breaker = breaker::breaker(filter.breaker.map(|breaker| breaker.value), reader);
         let tick = tick(filter.tick, reader);
+        let candidate = candidate::candidate(filter.candidate, reader);
         let kind = kind?;
         Some(Filter {
             name: name.to_owned(),
@@ -61,6 +66,7 @@ fn filter(
                 .instance_reuse
                 .map_or(INSTANCE_REUSE, |count| count.value.as_u32()),
             on_failure: filter.on_failure.unwrap_or(OnFailure::Closed),
+            candidate: candidate?,
         })
     })
 }
@@ -81,6 +87,10 @@ fn kind(filter: &vocabulary::Filter, reader: &mut Reader) -> Option<FilterKind> 
 }
 
 fn component_kind(component: &At<String>, reader: &mut Reader) -> Option<FilterKind> {
+    component_path(component, reader).map(FilterKind::Component)
+}
+
+fn component_path(component: &At<String>, reader: &mut Reader) -> Option<PathBuf> {
     if component.value.is_empty() {
         reader.error_at(
             &component.place,
@@ -91,7 +101,7 @@ fn component_kind(component: &At<String>, reader: &mut Reader) -> Option<FilterK
     }
     let path = reader.resolve(&component.value);
     reader.depend_on(path.clone());
-    Some(FilterKind::Component(path))
+    Some(path)
 }
 
 /// They would have no effect, and whoever wrote them believes otherwise.
@@ -105,6 +115,7 @@ fn refuse_sandbox_settings(filter: &vocabulary::Filter, reader: &mut Reader) {
         ),
         ("breaker", filter.breaker.as_ref().map(|breaker| &breaker.place)),
         ("tick", filter.tick.as_ref().map(|tick| &tick.place)),
+        ("candidate", filter.candidate.as_ref().map(|candidate| &candidate.place)),
     ];
     for (key, place) in given {
         if let Some(place) = place {
