@@ -8,8 +8,9 @@
 //! metrics::labels(&[("tenant", tenant)]).counter_add("orders_by_tenant", 1);
 //! ```
 //!
-//! A metric is exported as `tamis_filter_custom_NAME` with the label `filter` and those given. At most 64 names a filter,
-//! of `[a-z0-9_]`, 64 bytes at most, with 4 labels and 32 sets of label values each; others are dropped and counted.
+//! A metric is exported as `tamis_filter_custom_NAME` with the labels `filter` and `version` and those given, of which
+//! one named `version` becomes `exported_version`. At most 64 names a filter, of `[a-z0-9_]`, 64 bytes at most, with 4
+//! labels and 32 sets of label values each; others are dropped and counted.
 
 use crate::host::metrics;
 

@@ -3,17 +3,21 @@
 //! Control plane. Assembling is all or nothing: whatever fails, the parts in use stay as they are, and every failure
 //! is reported with its place. Reading, compiling and starting filters happens here and nowhere else.
 
+mod candidates;
+
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tamis_config as config;
 use tamis_config::Config;
+use tokio::sync::Notify;
 
 use crate::address::Address;
 use crate::breaker;
+use crate::canary::Version;
 use crate::chain::{Chain, Step, StepKind};
 use crate::cluster::{self, Cluster};
 use crate::filter::OnFailure;
@@ -25,6 +29,7 @@ use crate::snapshot::{self, Snapshot};
 use crate::store::{self, Table, TableName, Tables};
 use crate::telemetry::access_log::{AccessLog, Target};
 use crate::telemetry::record;
+use crate::trial::Trial;
 use crate::wasm::{self, Artifact, Compiler, Digest, Engine, Grant};
 
 /// Makes snapshots; keeps the parts of the last one that was accepted.
@@ -33,6 +38,8 @@ pub struct Assembler {
     workers: usize,
     /// What filters keep outlives the generations that they are in.
     tables: Tables,
+    /// Rung by trials whose candidate fails, and when there are new ones.
+    alarm: Arc<Notify>,
     parts: Parts,
 }
 
@@ -46,6 +53,8 @@ struct Parts {
     log: Option<(config::LogTarget, usize, AccessLog)>,
     /// Key-value tables, and the size that this generation gives them.
     tables: HashMap<TableName, (Arc<Table>, store::Bounds)>,
+    /// Each filter's trials: that of its candidate, then those of earlier ones that were rolled back.
+    trials: HashMap<String, Vec<Arc<Trial>>>,
 }
 
 /// Two uses of a component with the same key are one loaded filter.
@@ -81,6 +90,7 @@ impl Assembler {
             compiler,
             workers,
             tables: Tables::default(),
+            alarm: Arc::default(),
             parts: Parts::default(),
         }
     }
@@ -88,6 +98,11 @@ impl Assembler {
     /// From now on there are exchanges to be served; what is assembled takes little from them.
     pub fn yield_to_exchanges(&self) {
         self.compiler.yield_to_exchanges();
+    }
+
+    /// What wakes the [court](crate::court).
+    pub fn alarm(&self) -> Arc<Notify> {
+        Arc::clone(&self.alarm)
     }
 
     /// What the pooling allocator has to set aside for this configuration.
@@ -139,6 +154,8 @@ impl Assembler {
         let routes = build.routes();
         let listeners = build.listeners();
         let access_log = build.access_log();
+        let trials = build.trials.values().cloned().collect();
+        let filters = build.names();
         let (parts, guests) = build.finish()?;
         let table = table.ok_or_else(|| Faults(vec!["the routes do not compile".into()]))?;
         let snapshot = Snapshot {
@@ -148,11 +165,8 @@ impl Assembler {
             routes,
             clusters,
             guests,
-            filters: config
-                .filters
-                .iter()
-                .map(|filter| filter.name.as_str().into())
-                .collect(),
+            filters,
+            trials,
             access_log,
             drain_timeout: config.drain_timeout,
             description: config.describe(),
@@ -171,6 +185,8 @@ impl Assembler {
         for (table, bounds) in assembled.parts.tables.values() {
             table.resize(*bounds, now);
         }
+        candidates::announce(&self.parts.trials, &assembled.snapshot.trials);
+        self.alarm.notify_one();
         self.parts = assembled.parts;
         assembled.snapshot
     }
@@ -192,6 +208,10 @@ struct Build<'a> {
     guests: Vec<Arc<wasm::Filter>>,
     /// What each use of a filter became, by the filter's index and the settings it is used with.
     kinds: HashMap<(usize, String), StepSource>,
+    /// The same for candidates, which are always components: their numbers among the guests.
+    candidates: HashMap<(usize, String), usize>,
+    /// By filter, in the order of the configuration.
+    trials: BTreeMap<usize, Arc<Trial>>,
     faults: Vec<String>,
 }
 
@@ -210,6 +230,8 @@ impl<'a> Build<'a> {
             clusters: Vec::new(),
             guests: Vec::new(),
             kinds: HashMap::new(),
+            candidates: HashMap::new(),
+            trials: BTreeMap::new(),
             faults: Vec::new(),
         }
     }
@@ -239,6 +261,8 @@ impl<'a> Build<'a> {
                 self.load_filter(used.filter, &settings.value, &used.place).await;
             }
         }
+        self.load_candidates().await;
+        self.open_trials();
     }
 
     async fn load_filter(&mut self, index: usize, settings: &serde_json::Value, place: &config::Place) {
@@ -249,7 +273,10 @@ impl<'a> Build<'a> {
         }
         let loaded = match &filter.kind {
             config::FilterKind::Native(name) => native::build(name, settings).map(StepSource::Native),
-            config::FilterKind::Component(path) => self.load_guest(filter, path, settings).await.map(StepSource::Wasm),
+            config::FilterKind::Component(path) => {
+                let guest = self.load_guest(filter, &filter.name, path, settings).await;
+                guest.map(StepSource::Wasm)
+            }
         };
         match loaded {
             Ok(source) => {
@@ -259,9 +286,11 @@ impl<'a> Build<'a> {
         }
     }
 
+    /// One version of the filter, under its own `name`.
     async fn load_guest(
         &mut self,
         filter: &config::Filter,
+        name: &str,
         path: &Path,
         settings: &serde_json::Value,
     ) -> Result<usize, String> {
@@ -270,7 +299,7 @@ impl<'a> Build<'a> {
         let bytes = Artifact::read(path, max).map_err(|message| format!("component: {message}"))?;
         let artifact = self.artifact(bytes).await.map_err(of_file)?;
         let key = GuestKey {
-            name: filter.name.clone(),
+            name: name.to_owned(),
             component: artifact.digest(),
             config: settings.to_string(),
             terms: self.terms(filter),
@@ -288,7 +317,7 @@ impl<'a> Build<'a> {
             None => {
                 let engine = self.assembler.compiler.engine().clone();
                 let settings = wasm::Settings {
-                    name: filter.name.clone(),
+                    name: name.to_owned(),
                     config: key.config.clone(),
                     grants: self.grants(filter),
                     limits: limits(filter, self.assembler.workers),
@@ -326,20 +355,27 @@ impl<'a> Build<'a> {
         let step = |used: &config::FilterUse| {
             let filter = &self.config.filters[used.filter];
             let settings = used.config.as_ref().unwrap_or(&filter.config);
+            let key = (used.filter, settings.value.to_string());
             // One that is missing is a fault already.
-            let kind = match self.kinds.get(&(used.filter, settings.value.to_string()))? {
+            let kind = match self.kinds.get(&key)? {
                 StepSource::Native(native) => StepKind::Native(Arc::clone(native)),
-                StepSource::Wasm(slot) => StepKind::Wasm(Arc::clone(&self.guests[*slot]), *slot),
+                StepSource::Wasm(slot) => self.guest(*slot),
             };
             Some(Step {
                 name: filter.name.as_str().into(),
                 index: used.filter,
                 kind,
+                part: self.part(used.filter, Version::Stable),
+                candidate: self.candidate(&key),
             })
         };
         Chain {
             steps: uses.iter().filter_map(step).collect(),
         }
+    }
+
+    fn guest(&self, slot: usize) -> StepKind {
+        StepKind::Wasm(Arc::clone(&self.guests[slot]), slot)
     }
 
     fn table(&mut self) -> Option<route::Table> {

@@ -4,11 +4,13 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
+use crate::canary::Version;
 use crate::filter::{Failure, Hook, Native, OnFailure};
+use crate::trial::Part;
 use crate::wasm;
 
 /// One filter in a chain. Shared by all workers.
@@ -17,6 +19,36 @@ pub struct Step {
     /// The configured filter's number in its generation; what counters are filed under.
     pub index: usize,
     pub kind: StepKind,
+    /// Its part in a trial, if there is one.
+    pub part: Option<Part>,
+    /// The version on trial, in the step of the one in use.
+    pub candidate: Option<Box<Step>>,
+}
+
+impl Step {
+    /// The step for an exchange that has drawn this version.
+    pub fn version(&self, version: Version) -> &Self {
+        match (&self.candidate, version) {
+            (Some(candidate), Version::Candidate) => candidate,
+            _ => self,
+        }
+    }
+
+    /// Whether the filter, in one version or the other, wants to see connections.
+    pub fn asks_about_connections(&self) -> bool {
+        self.has(Hook::Connection)
+            || self
+                .candidate
+                .as_ref()
+                .is_some_and(|candidate| candidate.has(Hook::Connection))
+    }
+
+    pub fn has(&self, hook: Hook) -> bool {
+        match &self.kind {
+            StepKind::Wasm(filter, _) => filter.hooks().has(hook),
+            StepKind::Native(_) => false,
+        }
+    }
 }
 
 pub enum StepKind {
@@ -34,10 +66,11 @@ pub struct Chain {
 impl Chain {
     /// Whether a filter in it wants to see connections.
     pub fn asks_about_connections(&self) -> bool {
-        self.steps.iter().any(|step| match &step.kind {
-            StepKind::Wasm(filter, _) => filter.hooks().has(Hook::Connection),
-            StepKind::Native(_) => false,
-        })
+        let candidates = self.steps.iter().filter_map(|step| step.candidate.as_deref());
+        self.steps
+            .iter()
+            .chain(candidates)
+            .any(|step| step.has(Hook::Connection))
     }
 }
 
@@ -47,6 +80,8 @@ pub trait Floor {
     fn guests(&self, filter: &Arc<wasm::Filter>, slot: usize) -> Rc<wasm::Pool>;
     /// One call is over; a guest computed for `cpu` of the time that it took.
     fn called(&self, step: &Step, hook: Hook, took: Duration, cpu: Duration);
+    /// One call has succeeded, and took so long without what was waited for the guest.
+    fn took(&self, step: &Step, hook: Hook, since: Instant, awaited: Duration);
     /// A filter has answered in the upstream's place.
     fn replied(&self, step: &Step, status: StatusCode);
     /// A filter failed its exchange, or was skipped.

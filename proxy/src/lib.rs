@@ -12,7 +12,8 @@
 //! 7. [`passage`] takes the request forward through the listener's [`chain`] and then the route's: native filters
 //!    ([`native`]) and components ([`wasm`]) alike, all on one [`head::Message`]. A filter that filters bodies puts its
 //!    [`stage`] in the way. The first reply ends the way forward. Guests call others through [`outbound`], keep things in
-//!    the [`store`], and are spared while their [`breaker`] is open.
+//!    the [`store`], and are spared while their [`breaker`] is open. Of a filter with a candidate, the [`trial`] says
+//!    which version an exchange meets.
 //! 8. [`cluster`] picks an endpoint, [`pool`] gives a connection to it, [`upstream`] sends the request and reads the
 //!    response, both of which are bytes in [`h1`]; the [`body`] streams through. Small writes to a [`stream`] wait in
 //!    the [`outbox`] for the end of the round.
@@ -25,11 +26,11 @@
 //! # Two planes
 //!
 //! The *control plane* may block and may fail with a paragraph: `tamis_config` parses, [`assemble`] builds a snapshot,
-//! [`reload`] swaps the pointer, [`watch`] triggers it, [`admin`] answers operators, [`server`] owns the process,
-//! [`handover`] gives its place to a new one, [`state`] keeps what outlives it, [`supervisor`] tells the service
-//! manager; [`toolbox`] is for whoever writes a filter, and serves nobody. The *data plane* (everything above) never
-//! compiles, never locks to read configuration, never panics by input. They share one atomic pointer, and commands that
-//! are never sent per request.
+//! [`reload`] swaps the pointer, [`watch`] triggers it, [`court`] has candidates judged by the rules of [`canary`],
+//! [`admin`] answers operators, [`server`] owns the process, [`handover`] gives its place to a new one, [`state`] keeps
+//! what outlives it, [`supervisor`] tells the service manager; [`toolbox`] is for whoever writes a filter, and serves
+//! nobody. The *data plane* (everything above) never compiles, never locks to read configuration, never panics by input.
+//! They share one atomic pointer, and commands that are never sent per request.
 //!
 //! What is deliberately absent: the data plane does not know `tamis_config`; only [`wasm`] names wasmtime; only
 //! [`gateway`] names hyper's server types on the data plane, and nobody hyper's client; [`h1`] knows no socket, clock or
@@ -43,9 +44,11 @@ pub mod admin;
 pub mod assemble;
 pub mod body;
 pub mod breaker;
+pub mod canary;
 pub mod chain;
 pub mod cluster;
 pub mod connection;
+pub mod court;
 pub mod demo;
 pub mod exchange;
 pub mod filter;
@@ -79,6 +82,7 @@ pub mod telemetry;
 pub mod tick;
 pub mod timer;
 pub mod toolbox;
+pub mod trial;
 pub mod upstream;
 pub mod wasm;
 pub mod watch;

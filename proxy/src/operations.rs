@@ -14,12 +14,14 @@ use tokio::sync::{Mutex, oneshot, watch};
 
 use crate::admin::{Operations, Readiness};
 use crate::breaker::{self, Breaker};
+use crate::canary::{Account, Evidence, Phase, Times, Version, WHOLE};
 use crate::chain::{Chain, StepKind};
 use crate::filter::Hook;
 use crate::reload::{History, Trigger};
 use crate::snapshot::{Action, Snapshot};
-use crate::telemetry::exposition::{self, BreakerFacts, FilterFacts, ProcessFacts, TableFacts};
+use crate::telemetry::exposition::{self, BreakerFacts, FilterFacts, ProcessFacts, TableFacts, TrialFacts};
 use crate::telemetry::metrics::Report;
+use crate::trial::{Standing, Trial};
 use crate::wasm;
 use crate::worker::{Command, Live, WorkerReport, Workers};
 
@@ -233,9 +235,13 @@ impl Operations for Operator {
                 });
                 let hooks = Hook::ALL.into_iter().filter(|hook| guest.hooks().has(*hook));
                 let breaker = guest.breaker().map(|breaker| shown_breaker(breaker));
+                let (name, version) = Version::of(guest.name());
+                let trial = trial_of(&snapshot, guest.name()).map(shown_trial);
                 json!({
-                    "name": &**guest.name(),
+                    "name": name,
                     "kind": "component",
+                    "version": version.as_str(),
+                    "candidate": trial,
                     "sha256": guest.artifact().digest().to_string(),
                     "size_bytes": guest.artifact().size(),
                     "imports": guest.artifact().imports(),
@@ -271,8 +277,63 @@ fn filter_facts(snapshot: &Snapshot) -> Vec<FilterFacts> {
         .guests
         .iter()
         .filter(fresh)
-        .map(|guest| facts_of(guest))
+        .map(|guest| FilterFacts {
+            trial: trial_of(snapshot, guest.name()).map(|trial| TrialFacts {
+                share: part_of(trial.share(), WHOLE),
+                promoted: trial.verdicts().promoted.load(Ordering::Relaxed),
+                held: trial.verdicts().held.load(Ordering::Relaxed),
+                rolled_back: trial.verdicts().rolled_back.load(Ordering::Relaxed),
+            }),
+            ..facts_of(guest)
+        })
         .collect()
+}
+
+/// The trial of the filter's candidate.
+fn trial_of<'a>(snapshot: &'a Snapshot, filter: &str) -> Option<&'a Trial> {
+    let mut trials = snapshot.trials.iter().map(|trial| &**trial);
+    trials.find(|trial| trial.filter() == filter)
+}
+
+fn part_of(part: impl Into<f64>, whole: impl Into<f64>) -> f64 {
+    part.into() / whole.into()
+}
+
+/// Both versions side by side, as they were when last looked at.
+fn shown_trial(trial: &Trial) -> Value {
+    let Standing {
+        phase,
+        elapsed,
+        evidence,
+    } = trial.standing();
+    let reason = match &phase {
+        Phase::RolledBack(reason) => Some(reason.to_string()),
+        _ => None,
+    };
+    let Evidence { stable, candidate } = &evidence;
+    let both = |count: fn(&Account) -> u64| json!({ "stable": count(stable), "candidate": count(candidate) });
+    let p99 = Hook::ALL.into_iter().filter_map(|hook| {
+        let times = [stable, candidate].map(|account| &account.times[hook as usize]);
+        let millis = |times: &Times| (times.count() > 0).then(|| times.p99().as_secs_f64() * 1e3);
+        let shown = json!({ "stable": millis(times[0]), "candidate": millis(times[1]) });
+        times
+            .iter()
+            .any(|times| times.count() > 0)
+            .then(|| (hook.as_str().to_owned(), shown))
+    });
+    json!({
+        "state": phase.as_str(),
+        "reason": reason,
+        "sha256": trial.component(),
+        "share": part_of(trial.share(), WHOLE),
+        "window_seconds": trial.terms().rules.window.as_secs_f64(),
+        "elapsed_seconds": elapsed.as_secs_f64(),
+        "min_calls": trial.terms().rules.min_calls,
+        "exchanges": both(|account| account.exchanges),
+        "failed": both(|account| account.failed),
+        "replied": both(|account| account.replied),
+        "p99_ms": p99.collect::<serde_json::Map<_, _>>(),
+    })
 }
 
 fn facts_of(guest: &wasm::Filter) -> FilterFacts {
@@ -296,6 +357,7 @@ fn facts_of(guest: &wasm::Filter) -> FilterFacts {
             evictions: stats.evictions,
         }),
         calls: guest.calls_under_way(),
+        trial: None,
     }
 }
 

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::breaker::{Admission, Probe};
+use crate::canary::Version;
 use crate::chain::{Broken, Floor, Step, StepKind};
 use crate::filter::{
     self, BodyVerdict, EndVerdict, Failure, HeldVerdict, Hook, Hooks, OnFailure, Outcome, ReadBody, Reply,
@@ -21,6 +22,7 @@ use crate::filter::{
 };
 use crate::head::{Attributes, Message, Stage};
 use crate::stage::Side;
+use crate::trial::Trial;
 use crate::wasm::{self, Question};
 use crate::worker::Scene;
 
@@ -61,11 +63,12 @@ struct Turn {
     is_skipped: bool,
 }
 
-/// Which chain, and where in it. The listener's chain runs before the route's.
+/// Which chain, and where in it; of a filter on trial, which version. The listener's chain runs before the route's.
 #[derive(Clone, Copy)]
 struct Position {
     chain: usize,
     step: usize,
+    version: Version,
 }
 
 /// The message, lent to one hook; back with the passage when it is dropped.
@@ -77,6 +80,7 @@ struct Loan<'a> {
 /// Whose hook is called, and since when.
 struct Place<'a> {
     turn: usize,
+    step: &'a Step,
     filter: &'a Arc<wasm::Filter>,
     /// The filter's number in its generation.
     slot: usize,
@@ -141,18 +145,18 @@ impl Passage {
 
     /// The request half of one filter.
     pub async fn forward(&self, (chain, step): (usize, usize), clock: &mut Instant) -> Result<Forward, Broken> {
-        let at = Position { chain, step };
-        let chains = self.scene.chains();
-        match &chains[chain].steps[step].kind {
+        let at = self.draw(chain, step);
+        let step = self.at(at);
+        match &step.kind {
             StepKind::Native(native) => {
                 let mut loan = self.borrow().await;
                 let verdict = loan.message.as_mut().map(|message| native.on_request_head(message));
                 drop(loan);
                 self.add(Turn::new(at, Hooks::default()));
-                self.lap(&chains[chain].steps[step], Hook::RequestHead, clock, None);
+                self.lap(step, Hook::RequestHead, clock, None);
                 Ok(match verdict {
                     Some(RequestVerdict::Reply(reply)) => {
-                        self.scene.replied(&chains[chain].steps[step], reply.status);
+                        self.scene.replied(step, reply.status);
                         Forward::Reply(reply)
                     }
                     // Whoever is built in and wants a body says so when there is one to do it.
@@ -352,6 +356,7 @@ impl Passage {
         let mut waited = Duration::ZERO;
         let place = Place {
             turn,
+            step,
             filter,
             slot: *slot,
             now: *clock,
@@ -427,12 +432,14 @@ impl Passage {
                     })?,
             },
         };
+        let awaited = lease.awaited();
         let verdict = lease.ask(question, wasm::Loan { home, cpu }).await;
         *waited = lease.waited();
         let verdict = verdict?;
+        self.scene.took(place.step, Q::HOOK, place.now, awaited);
         let metrics = lease.take_metrics();
         if !metrics.is_empty() {
-            self.scene.counted(self.step(place.turn), metrics);
+            self.scene.counted(place.step, metrics);
         }
         self.turns.borrow_mut()[place.turn].lease = Some(lease);
         Ok(verdict)
@@ -477,8 +484,41 @@ impl Passage {
     }
 
     fn step(&self, turn: usize) -> &Step {
-        let Position { chain, step } = self.turns.borrow()[turn].at;
-        &self.scene.chains()[chain].steps[step]
+        self.at(self.turns.borrow()[turn].at)
+    }
+
+    fn at(&self, Position { chain, step, version }: Position) -> &Step {
+        self.scene.chains()[chain].steps[step].version(version)
+    }
+
+    /// Which version of the filter the exchange meets there.
+    fn draw(&self, chain: usize, step: usize) -> Position {
+        let version = match &self.scene.chains()[chain].steps[step] {
+            Step { part: Some(part), .. } => self.draw_version(&part.trial),
+            _ => Version::Stable,
+        };
+        Position { chain, step, version }
+    }
+
+    /// A filter that stands in both chains is of one version in an exchange.
+    fn draw_version(&self, trial: &Trial) -> Version {
+        let same = |turn: &Turn| {
+            let part = self.at(turn.at).part.as_ref()?;
+            std::ptr::eq(&*part.trial, trial).then_some(part.version)
+        };
+        if let Some(version) = self.turns.borrow().iter().find_map(same) {
+            return version;
+        }
+        let mut message = self.message.borrow_mut();
+        let Some(message) = &mut *message else {
+            return Version::Stable;
+        };
+        let worker = &self.scene.worker;
+        let version = trial.draw(worker.index, message, || worker.random());
+        if version == Version::Candidate {
+            trial.sign(&mut message.attributes);
+        }
+        version
     }
 
     fn add(&self, turn: Turn) -> usize {
@@ -540,14 +580,14 @@ pub async fn admit(scene: Scene, message: Box<Message>) -> Option<Attributes> {
     let passage = Passage::new(scene, message);
     let mut clock = Instant::now();
     for (chain, step) in passage.steps() {
-        let wants = match &passage.scene.chains()[chain].steps[step].kind {
-            StepKind::Wasm(filter, _) => filter.hooks().has(Hook::Connection),
-            StepKind::Native(_) => false,
-        };
-        if !wants {
+        if !passage.scene.chains()[chain].steps[step].asks_about_connections() {
             continue;
         }
-        let turn = passage.add(Turn::new(Position { chain, step }, Hooks::default()));
+        let at = passage.draw(chain, step);
+        if !passage.at(at).has(Hook::Connection) {
+            continue;
+        }
+        let turn = passage.add(Turn::new(at, Hooks::default()));
         match passage.ask(turn, wasm::OnConnection, &mut clock).await {
             Ok(Some(filter::Admission::Accept) | None) => {}
             Ok(Some(filter::Admission::Refuse)) | Err(_) => return None,

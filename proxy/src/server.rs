@@ -1,8 +1,8 @@
 //! The process: start, signals, drain, end.
 //!
-//! Control plane. pingora-core owns the life cycle: our services (workers, admin, reload) run under its server, and
-//! its loop ends when [`Signals`] says so. Start-up is strict: everything that can fail fails here, in one paragraph,
-//! before anything listens.
+//! Control plane. pingora-core owns the life cycle: our services (workers, admin, reload, court) run under its server,
+//! and its loop ends when [`Signals`] says so. Start-up is strict: everything that can fail fails here, in one
+//! paragraph, before anything listens.
 
 use std::fs::Permissions;
 use std::net::SocketAddr;
@@ -19,11 +19,12 @@ use pingora_core::services::background::{BackgroundService, background_service};
 use tamis_config::Config;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::address::Address;
 use crate::admin;
 use crate::assemble::{self, Assembler, Faults};
+use crate::court;
 use crate::handover::control::Control;
 use crate::handover::predecessor::{Estate, Taken};
 use crate::handover::successor::End;
@@ -112,6 +113,7 @@ struct Process {
     reloader: Reloader,
     trigger: Trigger,
     operator: Arc<Operator>,
+    court: Court,
     admin: Option<Arc<Sockets>>,
     workers: Vec<(mpsc::UnboundedSender<Command>, mpsc::UnboundedReceiver<Command>)>,
     drain: watch::Receiver<bool>,
@@ -167,6 +169,10 @@ impl Process {
             .map(|_| mpsc::unbounded_channel())
             .collect();
         let senders: Workers = workers.iter().map(|(sender, _)| sender.clone()).collect();
+        let court = Court {
+            live: Arc::clone(&live),
+            alarm: assembler.alarm(),
+        };
         let (reloader, trigger, history) =
             Reloader::new(&options.file, config, assembler, Arc::clone(&live), senders.clone());
         let (begin_drain, drain) = watch::channel(false);
@@ -204,6 +210,7 @@ impl Process {
             reloader,
             trigger,
             operator,
+            court,
             admin,
             workers,
             drain,
@@ -238,6 +245,7 @@ impl Process {
                 trigger: self.trigger.clone(),
             },
         ));
+        server.add_service(background_service("court", self.court));
         if let Some(sockets) = &self.admin {
             let admin = Admin {
                 sockets: Arc::clone(sockets),
@@ -440,6 +448,22 @@ impl BackgroundService for Reloading {
         reloader.watch_files(self.trigger.clone());
         tokio::select! {
             () = reloader.run() => {}
+            _ = shutdown.wait_for(|down| *down) => {}
+        }
+    }
+}
+
+/// Judges candidates of filters.
+struct Court {
+    live: Arc<Live>,
+    alarm: Arc<Notify>,
+}
+
+#[async_trait]
+impl BackgroundService for Court {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        tokio::select! {
+            () = court::sit(Arc::clone(&self.live), Arc::clone(&self.alarm)) => {}
             _ = shutdown.wait_for(|down| *down) => {}
         }
     }

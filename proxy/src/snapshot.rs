@@ -17,6 +17,7 @@ use crate::name::Name;
 use crate::route::Table;
 use crate::telemetry::access_log::AccessLog as Writer;
 use crate::telemetry::record::{Format, Record};
+use crate::trial::Trial;
 use crate::wasm;
 
 /// A usual record; a longer one grows its buffer.
@@ -32,8 +33,11 @@ pub struct Snapshot {
     pub clusters: Vec<Arc<Cluster>>,
     /// Every loaded component; a chain's wasm steps carry an index into this.
     pub guests: Vec<Arc<wasm::Filter>>,
-    /// Names of the configured filters; [`Step::index`](crate::chain::Step::index) is an index into this.
+    /// Names of the configured filters, then of candidates; [`Step::index`](crate::chain::Step::index) is an index into
+    /// this.
     pub filters: Vec<Arc<str>>,
+    /// The candidates of filters, open or decided.
+    pub trials: Vec<Arc<Trial>>,
     pub access_log: Option<AccessLog>,
     pub drain_timeout: Duration,
     /// The configuration as `GET /config` shows it, without secrets.

@@ -20,6 +20,10 @@ pub async fn run(worker: Rc<Worker>, filter: Arc<wasm::Filter>, every: Duration)
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         due.tick().await;
+        if !worker.uses(&filter) {
+            instance = None;
+            continue;
+        }
         if let Err((kind, detail)) = call(&worker, &filter, &mut instance).await {
             instance = None;
             worker.tick_failed(&filter, kind, &detail);

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -435,6 +435,12 @@ impl Worker {
         })
     }
 
+    /// Whether the filter still takes exchanges: of two versions, one may have lost its office.
+    pub fn uses(&self, filter: &wasm::Filter) -> bool {
+        let pinned = self.pin();
+        pinned.snapshot.trials.iter().all(|trial| trial.uses(filter.name()))
+    }
+
     /// A background hook of a filter has come to its end.
     pub fn ticked(
         &self,
@@ -612,12 +618,26 @@ impl Floor for Scene {
         tally.filter_call(series, hook, took.as_secs_f64(), cpu);
     }
 
+    fn took(&self, step: &Step, hook: Hook, since: Instant, awaited: Duration) {
+        if let Some(part) = &step.part
+            && part.trial.is_open()
+        {
+            part.took(self.worker.index, hook, since.elapsed().saturating_sub(awaited));
+        }
+    }
+
     fn replied(&self, step: &Step, status: StatusCode) {
+        if let Some(part) = &step.part {
+            part.replied(self.worker.index);
+        }
         let series = self.pinned.filter(&self.worker, step.index);
         self.worker.tally.borrow_mut().filter_reply(series, status.as_u16());
     }
 
     fn failed(&self, step: &Step, hook: Hook, policy: OnFailure, failure: Failure, detail: &str) {
+        if let Some(part) = &step.part {
+            part.failed(self.worker.index);
+        }
         let series = self.pinned.filter(&self.worker, step.index);
         self.worker
             .tally

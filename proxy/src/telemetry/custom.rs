@@ -175,10 +175,11 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= MAX_NAME_BYTES && name.bytes().all(plain)
 }
 
-/// Each name once; `filter` says whose it is, `le` is a histogram's own, and what begins with `__` is Prometheus's.
+/// Each name once; `filter` says whose it is, `version` of which version and makes a label of that name an
+/// `exported_version`, `le` is a histogram's own, and what begins with `__` is Prometheus's.
 fn are_labels(labels: &Labels) -> bool {
     let is_sound = |(name, value): &(String, String)| {
-        let taken = name == "filter" || name == "le" || name.starts_with("__");
+        let taken = ["filter", "exported_version", "le"].contains(&name.as_str()) || name.starts_with("__");
         let begins_well = !name.starts_with(|first: char| first.is_ascii_digit());
         is_name(name) && begins_well && !taken && value.len() <= MAX_VALUE_BYTES
     };

@@ -9,6 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prometheus::TextEncoder;
 use prometheus::proto::{self, Bucket, LabelPair, Metric, MetricFamily, MetricType};
 
+use crate::canary::Version;
+
 use super::counts::{Counts, OTHER_CODES};
 use super::custom::{Custom, CustomKind};
 use super::histogram::Histogram;
@@ -53,6 +55,17 @@ pub struct FilterFacts {
     pub table: Option<TableFacts>,
     /// Outbound calls under way, for a filter that may make some.
     pub calls: Option<usize>,
+    /// Of a filter that has a candidate.
+    pub trial: Option<TrialFacts>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TrialFacts {
+    /// The part of the exchanges that the candidate takes, up to 1.
+    pub share: f64,
+    pub promoted: u64,
+    pub held: u64,
+    pub rolled_back: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -134,45 +147,67 @@ impl Exposition {
             "Log lines of the filter dropped over its rate.",
             filters
                 .iter()
-                .map(|facts| counter(&[("filter", &facts.filter)], facts.log_dropped)),
+                .map(|facts| counter(&version(&facts.filter), facts.log_dropped)),
         );
         self.gauges(
             "tamis_filter_breaker_state",
             "0 while the filter is called, 1 while its breaker is open, 0.5 while a probe finds out.",
-            breakers().map(|(filter, breaker)| gauge(&[("filter", filter)], breaker.state)),
+            breakers().map(|(filter, breaker)| gauge(&version(filter), breaker.state)),
         );
         self.counters(
             "tamis_filter_breaker_openings_total",
             "How often the filter's breaker has opened.",
-            breakers().map(|(filter, breaker)| counter(&[("filter", filter)], breaker.openings)),
+            breakers().map(|(filter, breaker)| counter(&version(filter), breaker.openings)),
+        );
+        let trials = || {
+            filters
+                .iter()
+                .filter_map(|facts| Some((facts.filter.as_str(), facts.trial?)))
+        };
+        self.gauges(
+            "tamis_filter_candidate_share",
+            "The part of the exchanges that the filter's candidate takes: 0 once it is rolled back, 1 once promoted.",
+            trials().map(|(filter, trial)| gauge(&[("filter", filter)], trial.share)),
+        );
+        self.counters(
+            "tamis_filter_candidate_verdicts_total",
+            "Verdicts on the filter's candidates.",
+            trials().flat_map(|(filter, trial)| {
+                let verdict = |verdict, count| counter(&[("filter", filter), ("verdict", verdict)], count);
+                [
+                    verdict("promoted", trial.promoted),
+                    verdict("held", trial.held),
+                    verdict("rolled_back", trial.rolled_back),
+                ]
+            }),
         );
         self.gauges(
             "tamis_filter_outbound_calls",
             "Outbound calls of the filter under way.",
-            calls.map(|(filter, calls)| gauge(&[("filter", filter)], calls as f64)),
+            calls.map(|(filter, calls)| gauge(&version(filter), calls as f64)),
         );
         self.gauges(
             "tamis_filter_table_keys",
             "Keys in the filter's table; filters that share one show the same.",
-            tables().map(|(filter, table)| gauge(&[("filter", filter)], table.keys as f64)),
+            tables().map(|(filter, table)| gauge(&version(filter), table.keys as f64)),
         );
         self.gauges(
             "tamis_filter_table_bytes",
             "Bytes of the filter's table.",
-            tables().map(|(filter, table)| gauge(&[("filter", filter)], table.bytes as f64)),
+            tables().map(|(filter, table)| gauge(&version(filter), table.bytes as f64)),
         );
         self.counters(
             "tamis_filter_table_reads_total",
             "Reads of the filter's table, by whether there was a value.",
             tables().flat_map(|(filter, table)| {
-                let read = |outcome, count| counter(&[("filter", filter), ("outcome", outcome)], count);
+                let read = |outcome, count| counter(&[&version(filter)[..], &[("outcome", outcome)]].concat(), count);
                 [read("hit", table.hits), read("miss", table.misses)]
             }),
         );
         self.counters(
             "tamis_filter_table_evictions_total",
             "Values of the filter's table that made room before they expired.",
-            tables().map(|(filter, table)| counter(&[("filter", filter)], table.evictions)),
+            tables().map(|(filter, table)| counter(&version(filter), table.evictions)),
         );
     }
 
@@ -345,7 +380,7 @@ impl Exposition {
 
     fn filters(&mut self, filters: &Merged<1, FilterCounts>) {
         self.filter_calls(filters);
-        let each = || filters.iter().map(|([name], counts)| ([("filter", &**name)], counts));
+        let each = || filters.iter().map(|([name], counts)| (version(name), counts));
         self.gauges(
             "tamis_filter_instances",
             "Instances of the filter alive.",
@@ -376,7 +411,7 @@ impl Exposition {
             "Exchanges that the filter answered in the upstream's place, by status.",
             filters
                 .iter()
-                .flat_map(|([name], counts)| by_code(&[("filter", &**name)], &counts.replies)),
+                .flat_map(|([name], counts)| by_code(&version(name), &counts.replies)),
         );
         self.counters(
             "tamis_filter_metrics_dropped_total",
@@ -393,7 +428,10 @@ impl Exposition {
                     .into_iter()
                     .zip(&counts.calls)
                     .filter(|(_, calls)| calls.count() > 0);
-                hooks.map(move |(hook, calls)| ([("filter", &**name), ("hook", hook.as_str())], calls))
+                hooks.map(move |(hook, calls)| {
+                    let [filter, version] = version(name);
+                    ([filter, version, ("hook", hook.as_str())], calls)
+                })
             })
         };
         self.counters(
@@ -412,10 +450,8 @@ impl Exposition {
             filters.iter().flat_map(|([name], counts)| {
                 counts.failures.iter().map(|(failure, count)| {
                     let (hook, kind, policy) = (failure.hook.as_str(), failure.kind, failure.policy);
-                    counter(
-                        &[("filter", &**name), ("hook", hook), ("kind", kind), ("policy", policy)],
-                        count,
-                    )
+                    let failed = [("hook", hook), ("kind", kind), ("policy", policy)];
+                    counter(&[&version(name)[..], &failed].concat(), count)
                 })
             }),
         );
@@ -433,15 +469,15 @@ impl Exposition {
                 if claims.claim(name, kind) {
                     let family = families.entry(name).or_insert_with(|| (kind, Vec::new()));
                     for (labels, custom) in series {
-                        let own = labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-                        let labels: Vec<(&str, &str)> = std::iter::once(("filter", &**filter)).chain(own).collect();
+                        let own = labels.iter().map(|(name, value)| (exported(name), value.as_str()));
+                        let labels: Vec<(&str, &str)> = version(filter).into_iter().chain(own).collect();
                         family.1.push(custom_metric(&labels, custom));
                     }
                 } else {
                     left_out += 1;
                 }
             }
-            conflicts.push(gauge(&[("filter", filter)], f64::from(left_out)));
+            conflicts.push(gauge(&version(filter), f64::from(left_out)));
         }
         self.gauges(
             "tamis_filter_metrics_conflicts",
@@ -522,6 +558,17 @@ impl Claims {
         }
         free
     }
+}
+
+/// What every series of a filter has: its name, and which version of it is meant.
+fn version(name: &str) -> [(&str, &str); 2] {
+    let (filter, version) = Version::of(name);
+    [("filter", filter), ("version", version.as_str())]
+}
+
+/// A filter's own label of this name makes way, in the way in which Prometheus itself solves such conflicts.
+fn exported(label: &str) -> &str {
+    if label == "version" { "exported_version" } else { label }
 }
 
 fn borrow<'a>(labels: &'a [(&'a str, std::sync::Arc<str>); 2]) -> [(&'a str, &'a str); 2] {
@@ -655,18 +702,31 @@ mod tests {
                 evictions: 8,
             }),
             calls: Some(9),
+            trial: None,
         }];
         let samples = parse(&encode(&[], &facts));
         for (name, value) in [
-            ("tamis_filter_log_dropped_total{filter=\"jwt\"}", 3.0),
-            ("tamis_filter_breaker_state{filter=\"jwt\"}", 0.5),
-            ("tamis_filter_breaker_openings_total{filter=\"jwt\"}", 2.0),
-            ("tamis_filter_outbound_calls{filter=\"jwt\"}", 9.0),
-            ("tamis_filter_table_keys{filter=\"jwt\"}", 4.0),
-            ("tamis_filter_table_bytes{filter=\"jwt\"}", 500.0),
-            ("tamis_filter_table_reads_total{filter=\"jwt\",outcome=\"hit\"}", 6.0),
-            ("tamis_filter_table_reads_total{filter=\"jwt\",outcome=\"miss\"}", 7.0),
-            ("tamis_filter_table_evictions_total{filter=\"jwt\"}", 8.0),
+            ("tamis_filter_log_dropped_total{filter=\"jwt\",version=\"stable\"}", 3.0),
+            ("tamis_filter_breaker_state{filter=\"jwt\",version=\"stable\"}", 0.5),
+            (
+                "tamis_filter_breaker_openings_total{filter=\"jwt\",version=\"stable\"}",
+                2.0,
+            ),
+            ("tamis_filter_outbound_calls{filter=\"jwt\",version=\"stable\"}", 9.0),
+            ("tamis_filter_table_keys{filter=\"jwt\",version=\"stable\"}", 4.0),
+            ("tamis_filter_table_bytes{filter=\"jwt\",version=\"stable\"}", 500.0),
+            (
+                "tamis_filter_table_reads_total{filter=\"jwt\",version=\"stable\",outcome=\"hit\"}",
+                6.0,
+            ),
+            (
+                "tamis_filter_table_reads_total{filter=\"jwt\",version=\"stable\",outcome=\"miss\"}",
+                7.0,
+            ),
+            (
+                "tamis_filter_table_evictions_total{filter=\"jwt\",version=\"stable\"}",
+                8.0,
+            ),
         ] {
             assert_eq!(samples.get(name), Some(&value), "{name}");
         }
@@ -770,12 +830,12 @@ mod tests {
             "tamis_upstream_failures_total{cluster=\"app\",endpoint=\"127.0.0.1:9000\",kind=\"timeout\"}",
             "tamis_upstream_connections{cluster=\"app\",endpoint=\"127.0.0.1:9000\"}",
             "tamis_upstream_duration_seconds_count{cluster=\"app\"}",
-            "tamis_filter_instances{filter=\"tenant\"}",
-            "tamis_filter_memory_bytes{filter=\"tenant\"}",
-            "tamis_filter_instances_idle{filter=\"tenant\"}",
-            "tamis_filter_waiting{filter=\"tenant\"}",
-            "tamis_filter_cpu_seconds_total{filter=\"tenant\"}",
-            "tamis_filter_metrics_dropped_total{filter=\"tenant\"}",
+            "tamis_filter_instances{filter=\"tenant\",version=\"stable\"}",
+            "tamis_filter_memory_bytes{filter=\"tenant\",version=\"stable\"}",
+            "tamis_filter_instances_idle{filter=\"tenant\",version=\"stable\"}",
+            "tamis_filter_waiting{filter=\"tenant\",version=\"stable\"}",
+            "tamis_filter_cpu_seconds_total{filter=\"tenant\",version=\"stable\"}",
+            "tamis_filter_metrics_dropped_total{filter=\"tenant\",version=\"stable\"}",
         ] {
             assert_eq!(samples.get(name), Some(&0.0), "{name}");
         }
@@ -870,25 +930,100 @@ mod tests {
                 "tamis_upstream_duration_seconds_bucket{cluster=\"app\",le=\"0.0005\"}",
                 2.0,
             ),
-            ("tamis_filter_calls_total{filter=\"tenant\",hook=\"request_head\"}", 2.0),
             (
-                "tamis_filter_duration_seconds_bucket{filter=\"tenant\",hook=\"request_head\",le=\"0.000001\"}",
+                "tamis_filter_calls_total{filter=\"tenant\",version=\"stable\",hook=\"request_head\"}",
                 2.0,
             ),
             (
-                "tamis_filter_failures_total{filter=\"tenant\",hook=\"response_head\",kind=\"trap\",policy=\"closed\"}",
+                "tamis_filter_duration_seconds_bucket{filter=\"tenant\",version=\"stable\",hook=\"request_head\",\
+                 le=\"0.000001\"}",
                 2.0,
             ),
-            ("tamis_filter_instances{filter=\"tenant\"}", 2.0),
-            ("tamis_filter_memory_bytes{filter=\"tenant\"}", 131_072.0),
-            ("tamis_filter_cpu_seconds_total{filter=\"tenant\"}", 0.5),
-            ("tamis_filter_replies_total{filter=\"tenant\",code=\"403\"}", 2.0),
-            ("tamis_filter_custom_orders_total{filter=\"tenant\"}", 10.0),
-            ("tamis_filter_custom_size_sum{filter=\"tenant\"}", 14.0),
+            (
+                "tamis_filter_failures_total{filter=\"tenant\",version=\"stable\",hook=\"response_head\",\
+                 kind=\"trap\",policy=\"closed\"}",
+                2.0,
+            ),
+            ("tamis_filter_instances{filter=\"tenant\",version=\"stable\"}", 2.0),
+            (
+                "tamis_filter_memory_bytes{filter=\"tenant\",version=\"stable\"}",
+                131_072.0,
+            ),
+            (
+                "tamis_filter_cpu_seconds_total{filter=\"tenant\",version=\"stable\"}",
+                0.5,
+            ),
+            (
+                "tamis_filter_replies_total{filter=\"tenant\",version=\"stable\",code=\"403\"}",
+                2.0,
+            ),
+            (
+                "tamis_filter_custom_orders_total{filter=\"tenant\",version=\"stable\"}",
+                10.0,
+            ),
+            (
+                "tamis_filter_custom_size_sum{filter=\"tenant\",version=\"stable\"}",
+                14.0,
+            ),
         ] {
             assert_eq!(samples.get(name), Some(&value), "{name}");
         }
-        assert!(!samples.contains_key("tamis_filter_calls_total{filter=\"tenant\",hook=\"completion\"}"));
+        assert!(
+            !samples.contains_key("tamis_filter_calls_total{filter=\"tenant\",version=\"stable\",hook=\"completion\"}")
+        );
+    }
+
+    /// Of a candidate, everything that is counted stands beside that of the version in use.
+    #[test]
+    fn versions_are_told_apart() {
+        let mut tally = Tally::new();
+        for (name, calls) in [("tenant", 3), ("tenant@candidate", 2)] {
+            let filter = tally.filter(name);
+            (0..calls).for_each(|_| tally.filter_call(filter, Hook::RequestHead, 0.1, Duration::ZERO));
+            tally.filter_failure(filter, Hook::RequestHead, "trap", "open");
+            tally.filter_counter(filter, "x", vec![("version".into(), "own".into())], calls);
+        }
+        let mut facts = facts();
+        facts.filters = vec![FilterFacts {
+            filter: "tenant".into(),
+            trial: Some(TrialFacts {
+                share: 0.05,
+                rolled_back: 1,
+                ..TrialFacts::default()
+            }),
+            ..FilterFacts::default()
+        }];
+        let samples = parse(&encode(&[tally.report()], &facts));
+        for (name, value) in [
+            (
+                "tamis_filter_calls_total{filter=\"tenant\",version=\"stable\",hook=\"request_head\"}",
+                3.0,
+            ),
+            (
+                "tamis_filter_calls_total{filter=\"tenant\",version=\"candidate\",hook=\"request_head\"}",
+                2.0,
+            ),
+            (
+                "tamis_filter_failures_total{filter=\"tenant\",version=\"candidate\",hook=\"request_head\",\
+                 kind=\"trap\",policy=\"open\"}",
+                1.0,
+            ),
+            (
+                "tamis_filter_custom_x{filter=\"tenant\",version=\"candidate\",exported_version=\"own\"}",
+                2.0,
+            ),
+            ("tamis_filter_candidate_share{filter=\"tenant\"}", 0.05),
+            (
+                "tamis_filter_candidate_verdicts_total{filter=\"tenant\",verdict=\"rolled_back\"}",
+                1.0,
+            ),
+            (
+                "tamis_filter_candidate_verdicts_total{filter=\"tenant\",verdict=\"promoted\"}",
+                0.0,
+            ),
+        ] {
+            assert_eq!(samples.get(name), Some(&value), "{name}");
+        }
     }
 
     #[test]
@@ -919,7 +1054,9 @@ mod tests {
                 .count(),
             8
         );
-        assert!(samples.contains_key("tamis_filter_custom_x{filter=\"\\\"} 1\\ntamis_ready 0\\n\"}"));
+        assert!(
+            samples.contains_key("tamis_filter_custom_x{filter=\"\\\"} 1\\ntamis_ready 0\\n\",version=\"stable\"}")
+        );
     }
 
     #[test]
@@ -935,12 +1072,12 @@ mod tests {
         tally.filter_histogram(b, "z", Vec::new(), 1.0); // would write over the counter
         let samples = parse(&encode(&[tally.report()], &facts()));
         for (name, value) in [
-            ("tamis_filter_custom_x{filter=\"a\"}", 1.0),
-            ("tamis_filter_custom_x{filter=\"c\"}", 3.0),
-            ("tamis_filter_custom_y_count{filter=\"a\"}", 1.0),
-            ("tamis_filter_custom_z_sum{filter=\"a\"}", 1.0),
-            ("tamis_filter_metrics_conflicts{filter=\"a\"}", 0.0),
-            ("tamis_filter_metrics_conflicts{filter=\"b\"}", 3.0),
+            ("tamis_filter_custom_x{filter=\"a\",version=\"stable\"}", 1.0),
+            ("tamis_filter_custom_x{filter=\"c\",version=\"stable\"}", 3.0),
+            ("tamis_filter_custom_y_count{filter=\"a\",version=\"stable\"}", 1.0),
+            ("tamis_filter_custom_z_sum{filter=\"a\",version=\"stable\"}", 1.0),
+            ("tamis_filter_metrics_conflicts{filter=\"a\",version=\"stable\"}", 0.0),
+            ("tamis_filter_metrics_conflicts{filter=\"b\",version=\"stable\"}", 3.0),
         ] {
             assert_eq!(samples.get(name), Some(&value), "{name}");
         }
