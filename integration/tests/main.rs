@@ -3,6 +3,7 @@
 mod battery;
 mod bodies;
 mod bundled;
+mod canary;
 mod check;
 mod contract;
 mod deadlines;
