@@ -246,7 +246,9 @@ impl Lease {
 
     /// How long the guest was waited for, until [`Lease::waited`] was asked.
     pub fn awaited(&self) -> Duration {
-        self.instance.as_ref().map_or(Duration::ZERO, |instance| instance.awaited)
+        self.instance
+            .as_ref()
+            .map_or(Duration::ZERO, |instance| instance.awaited)
     }
 
     /// How long the last hook was parked, and, for the first one, the guest was waited for.
