@@ -22,6 +22,7 @@ mod released;
 mod reload;
 mod requests;
 mod routing;
+mod soak;
 mod state;
 mod support;
 mod tidy;

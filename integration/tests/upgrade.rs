@@ -318,6 +318,7 @@ fn listeners_may_come_and_go_with_a_process() {
     }
     assert_eq!(proxy.wait_exit().code(), Some(0));
     // The last one removes what is its own.
+    wait_until("the new process says that it took over", || !proxy.heirs().is_empty());
     let heir = proxy.heirs()[0];
     rustix::process::kill_process(heir, Signal::TERM).expect("it is there");
     for name in ["stays.sock", "comes.sock", "state/control.sock"] {
@@ -354,6 +355,7 @@ fn a_service_manager_is_told_whom_to_follow() {
     let mut proxy = Proxy::launch_supervised(&folder, "notify", &STATE);
     assert_eq!(told(), "READY=1");
     upgraded(&folder);
+    wait_until("the new process says that it took over", || !proxy.heirs().is_empty());
     let heir = proxy.heirs()[0];
     assert_eq!(told(), format!("MAINPID={}", heir.as_raw_nonzero()));
     assert_eq!(proxy.wait_exit().code(), Some(0));

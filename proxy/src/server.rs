@@ -683,7 +683,7 @@ impl Signals {
         }
         loop {
             let connections = self.operator.connections().await;
-            if connections == 0 {
+            if connections == 0 && !self.upgrader.is_telling() {
                 tracing::info!("drained");
                 return;
             }

@@ -158,6 +158,7 @@ async fn upgrade(
 ) -> io::Result<()> {
     // A handful of steps, and one more for each listener that is gone.
     let (steps, mut told) = mpsc::unbounded_channel();
+    let telling = upgrader.tell();
     let done = tokio::task::spawn_blocking(move || {
         upgrader.upgrade(&order, &mut |step| {
             tracing::info!(step, "upgrade");
@@ -173,6 +174,7 @@ async fn upgrade(
             let timeout_ms = u64::try_from(drain_timeout.as_millis()).unwrap_or(u64::MAX);
             let pid = std::process::id();
             say(&mut stream, &Reply::Draining { pid, timeout_ms }).await?;
+            drop(telling);
             // The connection ends with this process, which is what the other side waits for.
             stream.read_u8().await.map(drop)
         }

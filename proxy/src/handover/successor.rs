@@ -55,6 +55,8 @@ pub struct Upgrader {
     heritage: Heritage,
     phase: Mutex<Phase>,
     handed_over: watch::Sender<bool>,
+    /// One more for each who is still to be told what came of an upgrade.
+    telling: Arc<()>,
 }
 
 enum Phase {
@@ -85,7 +87,18 @@ impl Upgrader {
             heritage,
             phase: Mutex::new(Phase::Alone),
             handed_over: watch::Sender::new(false),
+            telling: Arc::default(),
         }
+    }
+
+    /// Somebody is to be told what comes of an upgrade, until this is dropped.
+    pub(super) fn tell(&self) -> Arc<()> {
+        Arc::clone(&self.telling)
+    }
+
+    /// Whether the process would end in the middle of a sentence.
+    pub fn is_telling(&self) -> bool {
+        Arc::strong_count(&self.telling) > 1
     }
 
     /// `true` once another process serves in this one's place.
