@@ -1,12 +1,13 @@
 //! What is no longer wanted comes to an end, and what still is does not: connections, listeners, exchanges, instances.
 
-use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::net::{AddressFamily, SocketType, sockopt};
 use rustix::process::Signal;
 use serde_json::Value;
 use tamis_integration::socket::{Address, Found, Socket};
@@ -318,6 +319,47 @@ fn a_client_that_reads_slowly_gets_everything() {
             });
         }
     });
+}
+
+/// The last bytes of an answer wait for a client that pauses for longer than a connection is kept for its end: whatever
+/// the size, and so wherever in it the socket was full.
+#[test]
+fn a_client_that_pauses_gets_the_end() {
+    let upstream = Upstream::answering(|request| {
+        let size: usize = request.target()[1..].parse().expect("a size");
+        ok(&"x".repeat(size))
+    });
+    let proxy = Proxy::start(&plain(&upstream));
+    let Address::Tcp(address) = proxy.address("web") else {
+        panic!("no TCP address")
+    };
+    let ask = |(size, rest): (usize, &str)| {
+        let mut client = with_small_buffer(&address);
+        write!(client, "GET /{size} {rest}\r\n\r\n").expect("sent");
+        thread::sleep(Duration::from_millis(2500));
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).expect("no reset");
+        let head = answer
+            .windows(4)
+            .position(|window| window == b"\r\n\r\n")
+            .expect("a head");
+        assert_eq!(answer.len() - head - 4, size, "{rest}");
+    };
+    let rests = ["HTTP/1.0\r\nHost: a", "HTTP/1.1\r\nHost: a\r\nConnection: close"];
+    thread::scope(|scope| {
+        for size in (120_000..160_000).step_by(1000) {
+            for rest in rests {
+                scope.spawn(move || ask((size, rest)));
+            }
+        }
+    });
+}
+
+fn with_small_buffer(address: &SocketAddr) -> TcpStream {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    sockopt::set_socket_recv_buffer_size(&socket, 4096).expect("a size can be set");
+    rustix::net::connect(&socket, address).expect("the proxy accepts");
+    socket.into()
 }
 
 /// An orchestrator asks for the drain first and sends its signal later.

@@ -380,9 +380,12 @@ impl Exchange {
                     continue;
                 }
                 failed => {
+                    call.abandon();
+                    let error = failed.err();
+                    let error = error.unwrap_or_else(|| self.upstream_failed(&upstream, Kind::Reset, Failure::Unsent));
                     // The record says where the request went all the same.
                     self.upstream = Some(upstream);
-                    return Err(failed.err().unwrap_or(Kind::Reset.into()));
+                    return Err(error);
                 }
             };
             let now = Instant::now();

@@ -4,7 +4,8 @@
 //! sleeps wakes its processor, which costs the sender more than all else that it does for the bytes; one send after
 //! another, each finds the peer asleep again. Sent in one go, the first wakes it and the others find it awake. Measured
 //! with 64 clients and the peers on one other core: 3 us of system time less for each exchange. A round is as long as
-//! the work that waits, so at low load nothing waits for anything.
+//! the work that waits, so at low load nothing waits for anything; and a filter that computes for long does not make
+//! others wait, as everything is sent before it goes on and when it is done.
 
 use std::cell::RefCell;
 use std::future::poll_fn;

@@ -21,6 +21,7 @@ use crate::filter::{
     RequestVerdict, Verdict,
 };
 use crate::head::{Attributes, Message, Stage};
+use crate::outbox;
 use crate::stage::Side;
 use crate::trial::Trial;
 use crate::wasm::{self, Question};
@@ -34,6 +35,10 @@ const LATER: [Hook; 5] = [
     Hook::ResponseBody,
     Hook::Completion,
 ];
+
+/// After a hook of so long, what others have written in this round is sent at once: a round of many exchanges with such
+/// hooks would keep the first ones' bytes for long. Most hooks take some microseconds.
+const LONG_HOOK: Duration = Duration::from_micros(200);
 
 /// Lives as long as its exchange, and as its bodies.
 pub struct Passage {
@@ -549,6 +554,9 @@ impl Passage {
         let cpu = waited.map_or(Duration::ZERO, |waited| took.saturating_sub(waited));
         self.scene.called(step, hook, took, cpu);
         *clock = now;
+        if took >= LONG_HOOK {
+            outbox::send_all();
+        }
         cpu
     }
 }

@@ -113,6 +113,15 @@ impl Stream {
         line.kept.is_empty() && line.failed.is_none()
     }
 
+    /// Ready when the socket has taken all that was written, and the outbox has nothing to send any more.
+    pub fn poll_sent(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let line = &mut *self.0.borrow_mut();
+        match line.failed.take() {
+            Some(error) => Poll::Ready(Err(error)),
+            None => line.poll_kept(context),
+        }
+    }
+
     /// Throws away what is kept.
     pub fn discard(&self) {
         self.0.borrow_mut().forget_kept();

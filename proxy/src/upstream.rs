@@ -156,9 +156,14 @@ impl Call {
         }))
     }
 
+    /// Nothing more of the request is sent.
+    pub fn abandon(&self) {
+        self.connection.stream.discard();
+    }
+
     /// What [`Failure::Unsent`] gives back; nothing of the request is sent any more.
     pub fn into_body(self) -> RequestBody {
-        self.connection.stream.discard();
+        self.abandon();
         self.sending.body
     }
 
@@ -375,7 +380,8 @@ enum State {
 impl Sending {
     /// Ready when nothing is left to do.
     fn poll(&mut self, stream: &mut Stream, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        if let Err(error) = ready!(Pin::new(&mut *stream).poll_flush(context)) {
+        // While the peer takes nothing there may still be something to take from the body.
+        if let Poll::Ready(Err(error)) = Pin::new(&mut *stream).poll_flush(context) {
             return Poll::Ready(self.give_up(error, stream));
         }
         loop {

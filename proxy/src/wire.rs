@@ -266,9 +266,11 @@ impl hyper::rt::Write for WireEnd {
         self.0.watch_write(context, polled)
     }
 
-    /// Left to [`Wire::linger`] and to the drop of the stream: a shutdown here would be the end of the answer for a
-    /// client that is still sending.
-    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    /// Only sees to it that all is sent, which a slow client is given its deadline for. The rest is left to
+    /// [`Wire::linger`] and to the drop of the stream: a shutdown here would be the end of the answer for a client that
+    /// is still sending.
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = self.0.with_stream(|stream| stream.poll_sent(context));
+        self.0.watch_write(context, polled)
     }
 }

@@ -168,7 +168,8 @@ pub fn run(
         tokio::task::spawn_local(outbox::serve());
         tokio::task::spawn_local(outbound::serve(Rc::clone(&worker), orders));
         worker.obey(commands).await;
-        outbox::send_all();
+        // As the outbox's own task: all of it, however much that is.
+        tokio::task::unconstrained(async { outbox::send_all() }).await;
     });
     Ok(())
 }

@@ -22,6 +22,7 @@ use super::wasi::World;
 use crate::filter::Failure;
 use crate::head::Message;
 use crate::outbound::Desk;
+use crate::outbox;
 use crate::store::{Claim, Table};
 
 /// Processor time for instantiation and `configure`. Interpreters need some hundred milliseconds; a guest that loops
@@ -279,6 +280,8 @@ fn on_tick(mut store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDead
         Some(left) => {
             state.ticks_left = left;
             state.engine.guest_runs_on();
+            // Whoever was served before this guest does not wait for its end, or for that of all guests in this round.
+            outbox::send_all();
             // Woken by the runtime only after it has looked at its sockets: a guest that wakes itself would be polled
             // many times before anybody else's bytes are.
             Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
