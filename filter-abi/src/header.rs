@@ -46,10 +46,17 @@ pub fn check_header(name: &str, value: impl AsRef<[u8]>) -> Result<(), EditError
     if name.is_empty() || !name.bytes().all(is_token) || !valid_value {
         return Err(EditError::Invalid);
     }
-    match HOST_OWNED.iter().any(|owned| name.eq_ignore_ascii_case(owned)) {
+    match is_forbidden(name) {
         true => Err(EditError::Forbidden),
         false => Ok(()),
     }
+}
+
+/// Also with `_` for `-`, which some upstreams take for the same name.
+fn is_forbidden(name: &str) -> bool {
+    let is_same = |(a, b): (u8, u8)| a.eq_ignore_ascii_case(&b) || (a, b) == (b'_', b'-');
+    let is_twin = |known: &&str| name.len() == known.len() && name.bytes().zip(known.bytes()).all(is_same);
+    HOST_OWNED.iter().any(is_twin) || (name.contains('_') && NO_TWIN.iter().any(is_twin))
 }
 
 /// RFC 9110 section 5.6.2.
@@ -68,6 +75,17 @@ const HOST_OWNED: [&str; 9] = [
     "trailer",
     "transfer-encoding",
     "upgrade",
+];
+
+/// May be written, but not with `_` for `-`.
+const NO_TWIN: [&str; 7] = [
+    "http2-settings",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "proxy-authorization",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
 ];
 
 /// A header field's value. Compares with `str` and bytes: `value == "gzip"`.

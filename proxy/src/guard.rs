@@ -304,7 +304,7 @@ fn check_expectation(value: &HeaderValue) -> Result<(), Refusal> {
 
 /// The fields with a `-` that only a proxy may state: framing, hop-by-hop, X-Forwarded. Names in a `HeaderMap` are
 /// lower case.
-fn is_twin(name: &str) -> bool {
+pub fn is_twin(name: &str) -> bool {
     const DASHED: [&[u8]; 11] = [
         b"keep-alive",
         b"http2-settings",

@@ -248,17 +248,26 @@ pub fn append(headers: &mut HeaderMap, (name, value): Field) -> Result<(), EditE
     Ok(())
 }
 
-/// A field that a filter may write (RFC 9110 5.1 and 5.5), or why not.
+/// A field that a filter may write (RFC 9110 5.1 and 5.5), or why not. Blanks around a value are not part of it: the next
+/// filter sees what every recipient reads.
 pub fn writable(name: &[u8], value: &[u8]) -> Result<Field, EditError> {
     let name = writable_name(name)?;
-    let value = HeaderValue::from_bytes(value).map_err(|_| EditError::Invalid)?;
+    let value = HeaderValue::from_bytes(without_blanks(value)).map_err(|_| EditError::Invalid)?;
     Ok((name, value))
+}
+
+fn without_blanks(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
 }
 
 pub fn writable_name(name: &[u8]) -> Result<HeaderName, EditError> {
     let name = HeaderName::from_bytes(name).map_err(|_| EditError::Invalid)?;
-    // The authority has a setter of its own, which keeps it valid and single.
-    if hop::is_host_owned(&name) || name == http::header::HOST {
+    // The authority has a setter of its own, which keeps it valid and single. What some upstreams take for a framing
+    // field is as bad as one (RFC 9110 16.3.2.1).
+    if hop::is_host_owned(&name) || name == http::header::HOST || guard::is_twin(name.as_str()) {
         return Err(EditError::Forbidden);
     }
     Ok(name)
@@ -379,6 +388,9 @@ mod tests {
             ("Transfer-Encoding", EditError::Forbidden),
             ("connection", EditError::Forbidden),
             ("host", EditError::Forbidden),
+            ("Content_Length", EditError::Forbidden),
+            ("transfer_encoding", EditError::Forbidden),
+            ("x_forwarded-for", EditError::Forbidden),
             ("a b", EditError::Invalid),
             (":path", EditError::Invalid),
             ("", EditError::Invalid),
@@ -386,7 +398,17 @@ mod tests {
         for (name, error) in cases {
             assert_eq!(writable(name.as_bytes(), b"x").err(), Some(error), "{name}");
         }
+        assert!(writable(b"content_type", b"x").is_ok());
         assert_eq!(writable(b"x", b"a\r\nb").err(), Some(EditError::Invalid));
+        assert_eq!(writable(b"x", b"a\r\n").err(), Some(EditError::Invalid));
+        assert_eq!(
+            writable(b"x", b"\t a b  ").map(|field| field.1),
+            Ok(HeaderValue::from_static("a b"))
+        );
+        assert_eq!(
+            writable(b"x", b" ").map(|field| field.1),
+            Ok(HeaderValue::from_static(""))
+        );
         let mut message = message();
         assert_eq!(message.request.set_authority("B.example:80"), Ok(()));
         assert_eq!(message.request.authority(), b"b.example:80");

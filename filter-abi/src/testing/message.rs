@@ -105,8 +105,11 @@ pub(super) mod fields {
         append(headers, name, value);
     }
 
-    /// In lower case, as the proxy keeps names.
-    pub(in crate::testing) fn append(headers: &mut Vec<Header>, name: &str, value: &[u8]) {
+    /// In lower case and without blanks around the value, as the proxy keeps them.
+    pub(in crate::testing) fn append(headers: &mut Vec<Header>, name: &str, mut value: &[u8]) {
+        while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+            value = rest;
+        }
         headers.push(Header::new(&name.to_ascii_lowercase(), value));
     }
 
