@@ -435,6 +435,32 @@ fn metrics_count_by_listener_route_and_code() {
     );
 }
 
+/// Which requests took a connection that was there, and how many are open.
+#[test]
+fn connections_to_upstreams_are_counted() {
+    let upstream = Upstream::answering(|request| match request.target() {
+        "/last" => "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".into(),
+        target => ok(target),
+    });
+    let proxy = Proxy::start(&plain(&upstream));
+    let counts = || {
+        let metrics = proxy.metrics();
+        let endpoint = upstream.address().to_string();
+        let labels = [("cluster", "app"), ("endpoint", endpoint.as_str())];
+        ["", "_opened_total", "_reused_total"]
+            .map(|name| metrics.sum(&format!("tamis_upstream_connections{name}"), &labels))
+    };
+    for (target, open, opened, reused) in [
+        ("/first", 1.0, 1.0, 0.0),
+        ("/again", 1.0, 1.0, 1.0),
+        ("/last", 0.0, 1.0, 2.0),
+        ("/anew", 1.0, 2.0, 2.0),
+    ] {
+        assert_eq!(proxy.get(target).status(), 200, "{target}");
+        assert_eq!(counts(), [open, opened, reused], "{target}");
+    }
+}
+
 /// Row (e) of every fault: something rises.
 #[test]
 fn faults_show_in_the_metrics() {

@@ -370,6 +370,8 @@ impl Exchange {
                 Err(error) => return Err(error),
             };
             let reused = connection.reused;
+            let worker = &self.connection.worker;
+            worker.upstream_taken(&upstream.pool, upstream.endpoint, &connection);
             let mut call = self.call(connection, body)?;
             let sent = Instant::now();
             let head = match self.send(&upstream, &mut call, sent).await {

@@ -235,6 +235,7 @@ async fn send(worker: &Worker, order: &Order, body: Bytes) -> Result<(Head, Answ
                 continue;
             }
         };
+        worker.upstream_taken(&pool, endpoint, &connection);
         let (reused, since) = (connection.reused, Instant::now());
         let mut call = Call::new(connection, &lines(worker, order), body);
         match std::future::poll_fn(|context| call.poll_head(context)).await {

@@ -4,7 +4,7 @@
 //! sweep, it is asked whether the peer has closed it or spoken out of turn; such a connection is never used again. The
 //! one that was used last is used next. Nothing here chooses an endpoint or reads HTTP.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
@@ -62,6 +62,8 @@ pub struct EndpointUsage {
     pub endpoint: String,
     pub idle: usize,
     pub in_flight: u32,
+    /// Connections, idle ones and others.
+    pub open: usize,
 }
 
 /// One cluster's connections and turns in one worker.
@@ -70,12 +72,31 @@ pub struct ClusterPool {
     pub turns: Turns,
     /// By endpoint.
     idle: Vec<RefCell<Vec<Idle>>>,
+    /// By endpoint.
+    open: Vec<Rc<Cell<usize>>>,
     series: Vec<OnceCell<EndpointSeries>>,
 }
 
 struct Idle {
     stream: Stream,
+    open: Open,
     since: Instant,
+}
+
+/// Counts a connection among those of its endpoint until it is closed.
+struct Open(Rc<Cell<usize>>);
+
+impl Open {
+    fn among(count: &Rc<Cell<usize>>) -> Self {
+        count.set(count.get() + 1);
+        Self(Rc::clone(count))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 /// A connection to an endpoint, for one request at a time. Dropped rather than put back, it is cut: a body that is still
@@ -84,6 +105,7 @@ pub struct Connection {
     pub stream: Stream,
     /// Whether it has carried a request before, so that the peer may be closing it right now.
     pub reused: bool,
+    open: Open,
     home: Rc<ClusterPool>,
     endpoint: usize,
 }
@@ -95,6 +117,7 @@ impl Connection {
         if idle.len() < self.home.cluster.max_idle {
             idle.push(Idle {
                 stream: self.stream,
+                open: self.open,
                 since: now,
             });
         }
@@ -105,11 +128,13 @@ impl ClusterPool {
     fn new(cluster: Arc<Cluster>) -> Self {
         let turns = Turns::new(&cluster);
         let idle = cluster.endpoints.iter().map(|_| RefCell::default()).collect();
+        let open = cluster.endpoints.iter().map(|_| Rc::default()).collect();
         let series = cluster.endpoints.iter().map(|_| OnceCell::new()).collect();
         Self {
             cluster,
             turns,
             idle,
+            open,
             series,
         }
     }
@@ -122,12 +147,11 @@ impl ClusterPool {
     /// The idle connection that was used last and is still good; the others that are looked at are closed.
     pub fn idle(self: &Rc<Self>, endpoint: usize) -> Option<Connection> {
         let mut idle = self.idle[endpoint].borrow_mut();
-        let stream = std::iter::from_fn(|| idle.pop())
-            .map(|idle| idle.stream)
-            .find(Stream::is_quiet)?;
+        let Idle { stream, open, .. } = std::iter::from_fn(|| idle.pop()).find(|idle| idle.stream.is_quiet())?;
         Some(Connection {
             stream,
             reused: true,
+            open,
             home: Rc::clone(self),
             endpoint,
         })
@@ -142,6 +166,7 @@ impl ClusterPool {
         Ok(Connection {
             stream,
             reused: false,
+            open: Open::among(&self.open[endpoint]),
             home: Rc::clone(self),
             endpoint,
         })
@@ -157,6 +182,7 @@ impl ClusterPool {
                 endpoint: endpoint.label.clone(),
                 idle: self.idle[index].borrow().len(),
                 in_flight: self.turns.in_flight(index),
+                open: self.open[index].get(),
             })
     }
 }

@@ -128,6 +128,8 @@ pub struct Worker {
     open: RefCell<HashMap<u64, usize>>,
     /// What the gauges of guests were last set to, by filter.
     weighed: RefCell<HashMap<Arc<str>, wasm::Usage>>,
+    /// The same of connections to upstreams, by cluster and endpoint.
+    counted: RefCell<HashMap<(String, String), usize>>,
     /// Exchanges whose completion hooks are under way.
     settling: Cell<usize>,
 }
@@ -194,6 +196,7 @@ impl Worker {
             connections: RefCell::default(),
             open: RefCell::default(),
             weighed: RefCell::default(),
+            counted: RefCell::default(),
             settling: Cell::new(0),
         }
     }
@@ -422,9 +425,14 @@ impl Worker {
         self.tally.borrow_mut().upstream_failure(series, kind);
     }
 
-    pub fn upstream_reused(&self, pool: &ClusterPool, endpoint: usize) {
+    /// A request goes over this connection.
+    pub fn upstream_taken(&self, pool: &ClusterPool, endpoint: usize, connection: &pool::Connection) {
         let series = self.endpoint(pool, endpoint);
-        self.tally.borrow_mut().upstream_reused(series);
+        let mut tally = self.tally.borrow_mut();
+        match connection.reused {
+            true => tally.upstream_reused(series),
+            false => tally.upstream_opened(series),
+        }
     }
 
     fn endpoint(&self, pool: &ClusterPool, endpoint: usize) -> EndpointSeries {
@@ -485,19 +493,40 @@ impl Worker {
     }
 
     fn report(&self) -> WorkerReport {
-        let guests = self.guests.usage();
+        let (guests, endpoints) = (self.guests.usage(), self.upstreams.usage());
         self.weigh(&guests);
+        self.count_connections(&endpoints);
         let mut generations: HashSet<u64> = HashSet::new();
         for past in self.past.borrow().iter().filter_map(std::rc::Weak::upgrade) {
             generations.insert(past.snapshot.generation);
         }
         WorkerReport {
             counts: self.tally.borrow().report(),
-            endpoints: self.upstreams.usage(),
+            endpoints,
             guests,
             connections: self.connections.borrow().len() + self.settling.get(),
             generations,
         }
+    }
+
+    /// Brings the gauges of connections to upstreams up to date.
+    fn count_connections(&self, endpoints: &[EndpointUsage]) {
+        let mut now: HashMap<(String, String), usize> = HashMap::new();
+        for usage in endpoints {
+            *now.entry((usage.cluster.clone(), usage.endpoint.clone())).or_default() += usage.open;
+        }
+        let mut before = self.counted.borrow_mut();
+        let names: HashSet<_> = before.keys().chain(now.keys()).cloned().collect();
+        let mut tally = self.tally.borrow_mut();
+        for name in names {
+            let of = |counts: &HashMap<_, usize>| counts.get(&name).map_or(0, |count| *count as i64);
+            let (old, new) = (of(&before), of(&now));
+            if new != old {
+                let series = tally.endpoint(&name.0, &name.1);
+                tally.upstream_connections(series, new - old);
+            }
+        }
+        *before = now;
     }
 
     /// Brings the gauges of guests up to date.

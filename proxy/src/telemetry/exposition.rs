@@ -853,6 +853,7 @@ mod tests {
         tally.request(route, 200, 20.0);
         let endpoint = tally.endpoint("app", "a:1");
         tally.upstream_connections(endpoint, 1);
+        tally.upstream_opened(endpoint);
         tally.upstream_reused(endpoint);
         tally.upstream_response(endpoint, 200, 0.0001);
         tally.upstream_failure(endpoint, "reset");

@@ -246,16 +246,23 @@ impl Tally {
         counts.failures.add(kind, 1);
     }
 
-    /// A connection was opened (`1`) or closed (`-1`).
+    /// So many more connections are open than before.
     pub fn upstream_connections(&mut self, series: EndpointSeries, delta: i64) {
         let Some(counts) = found(self.endpoints.at(series.endpoint), &mut self.stale) else {
             return;
         };
         counts.open += delta;
-        counts.opened += u64::try_from(delta).unwrap_or(0);
     }
 
-    /// An exchange took a connection that was open already.
+    #[inline]
+    pub fn upstream_opened(&mut self, series: EndpointSeries) {
+        let Some(counts) = found(self.endpoints.at(series.endpoint), &mut self.stale) else {
+            return;
+        };
+        counts.opened += 1;
+    }
+
+    /// A request took a connection that was open already.
     #[inline]
     pub fn upstream_reused(&mut self, series: EndpointSeries) {
         let Some(counts) = found(self.endpoints.at(series.endpoint), &mut self.stale) else {
