@@ -186,7 +186,8 @@ impl Exchange {
 
     /// Runs the whole exchange through the filter, as the proxy does: from the request's head to completion.
     ///
-    /// A held body that is cut at `max` gives the hook no more than that.
+    /// A held body that is cut at `max` gives the hook no more than that. A reply to a piece or to the end of the response's
+    /// body cuts the response.
     ///
     /// # Panics
     ///
@@ -432,11 +433,11 @@ impl Exchange {
         let mut sent = Sent::default();
         let ended = self.run_response_body(filter, &mut sent, &mut response.trailers);
         response.pieces = sent.0;
-        match ended {
-            Ok(()) => (response, true),
-            Err(reply) if response.pieces.is_empty() => (reply.into(), true),
-            Err(_) => (response, false),
+        // The head is gone, so no reply can take its place, be there a piece of the body already or not.
+        if ended.is_err() {
+            response.trailers.clear();
         }
+        (response, ended.is_ok())
     }
 
     fn run_response_body<F: Filter>(

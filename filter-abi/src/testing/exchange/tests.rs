@@ -162,13 +162,13 @@ fn bodies_go_through_the_hooks_in_pieces() {
             "200 ok-",
             all,
         ),
-        // The reply goes through the response's hooks, of which the body's replies once more.
+        // The reply goes through the response's hooks, of which the body's replies once more: too late.
         (
             reply,
             EndVerdict::Keep,
             None,
-            "422 no",
-            "head: piece:ab response: piece:no completion:422,whole",
+            "422  cut",
+            "head: piece:ab response: piece:no completion:422,cut",
         ),
         (
             second,
@@ -196,19 +196,32 @@ fn bodies_go_through_the_hooks_in_pieces() {
 
 #[test]
 fn a_response_that_has_begun_is_cut_off() {
-    let exchange = Exchange::get("/").with_response_body("one").with_response_body("two");
-    let script = Script {
-        body: |piece| match piece {
-            b"two" => Reply::new(502).into(),
-            _ => BodyVerdict::Keep,
-        },
-        ..script()
+    let second: fn(&[u8]) -> BodyVerdict = |piece| match piece {
+        b"two" => Reply::new(502).into(),
+        _ => BodyVerdict::Keep,
     };
-    let got = "head: response: piece:one piece:two completion:200,cut";
-    assert_eq!(
-        run(exchange, &script),
-        (Some(String::new()), "200 one cut".to_owned(), got.to_owned())
-    );
+    let first: fn(&[u8]) -> BodyVerdict = |_| Reply::new(502).into();
+    let keep: fn(&[u8]) -> BodyVerdict = |_| BodyVerdict::Keep;
+    let cases = [
+        (second, EndVerdict::Keep, "200 one cut", "piece:one piece:two"),
+        // Its head is as gone before the first piece as behind it.
+        (first, EndVerdict::Keep, "200  cut", "piece:one"),
+        (
+            keep,
+            Reply::new(502).into(),
+            "200 onetwo cut",
+            "piece:one piece:two end:1",
+        ),
+    ];
+    for (body, end, client, got) in cases {
+        let exchange = Exchange::get("/")
+            .with_response_body("one")
+            .with_response_body("two")
+            .with_response_trailer("x-a", "1");
+        let script = Script { body, end, ..script() };
+        let got = format!("head: response: {got} completion:200,cut");
+        assert_eq!(run(exchange, &script), (Some(String::new()), client.to_owned(), got));
+    }
 }
 
 #[test]
