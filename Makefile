@@ -21,6 +21,7 @@ test: filters ## every test: the filters', the crates', the whole proxy's
 	cargo test --quiet --doc -p tamis-filter
 	@.ci/setup skipped
 
+<<<<<<< HEAD
 soak: filters ## the tests that go on for long: 1,200 changes under load, 200 of them bad, and 200 kills; 10 minutes at most
 	@.ci/setup build
 	cargo build -p tamis -p tamis-integration --bins --tests
@@ -28,12 +29,30 @@ soak: filters ## the tests that go on for long: 1,200 changes under load, 200 of
 		cargo test -p tamis-integration --test main -- --nocapture soak:: state::a_kill
 
 lint: filters ## formatting and clippy, both workspaces
+=======
+lint: filters ## formatting and clippy, all workspaces
+>>>>>>> 6ffc741 (Fuzz what reads bytes of others)
 	cargo fmt --all --check
 	cd filters && cargo fmt --check
 	cargo fmt --manifest-path filters/battery/build/Cargo.toml --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --manifest-path filters/Cargo.toml --target-dir target --all-targets -- -D warnings
 	cargo clippy --manifest-path filters/battery/build/Cargo.toml --target-dir target -- -D warnings
+
+# Its new inputs stay out of the tree; what fails is kept in fuzz/artifacts, and belongs into fuzz/corpus with its mending.
+FUZZ_SECONDS := 60
+FUZZ_TARGETS := $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/*.rs))
+
+fuzz: ## each fuzz target for FUZZ_SECONDS (60): new inputs for what `make test` tries with those of fuzz/corpus
+	@.ci/setup build
+	@.ci/setup fuzz
+	@for target in $(FUZZ_TARGETS); do \
+		echo "fuzz: $$target for $(FUZZ_SECONDS) s"; \
+		mkdir -p fuzz/target/corpus/$$target; \
+		(cd fuzz && cargo fuzz run --sanitizer none $$target target/corpus/$$target corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=10 -print_final_stats=1) || exit 1; \
+	done
 
 bench: filters ## criterion benches
 	cargo bench -p tamis-benches
@@ -42,7 +61,7 @@ compare: build ## Tamis beside other proxies, measured side by side
 	cargo run --release -p tamis-benches --bin compare -- $(ARGS)
 
 clean: ## remove everything that was built
-	rm -rf target filters/target
+	rm -rf target filters/target fuzz/target
 
 # The filters as components. Anything that a filter is made of counts: the list is short, and make is fast.
 GUESTS := $(patsubst filters/%/Cargo.toml,%,$(wildcard filters/*/Cargo.toml))
@@ -88,4 +107,4 @@ $(BATTERY_HELPER): $(shell find filters/battery/build -type f)
 	@cargo build --quiet --locked --manifest-path filters/battery/build/Cargo.toml --target-dir filters/target/host
 	@touch $@
 
-.PHONY: help demo build test soak lint bench compare clean filters guests-all battery
+.PHONY: help demo build test soak lint fuzz bench compare clean filters guests-all battery
