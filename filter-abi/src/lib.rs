@@ -119,6 +119,7 @@ mod hook;
 #[cfg(any(target_family = "wasm", test))]
 mod instance;
 mod outcome;
+mod period;
 mod reply;
 mod request;
 mod response;
@@ -152,6 +153,7 @@ pub use failure::{EditError, Failure};
 pub use filter::Filter;
 pub use header::{Header, HeaderValue, check_header};
 pub use outcome::Outcome;
+pub use period::Period;
 pub use reply::Reply;
 pub use request::Request;
 pub use response::Response;

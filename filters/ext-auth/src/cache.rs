@@ -5,10 +5,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tamis_filter::key_value::{self, Claimed};
-use tamis_filter::{Request, check_header};
+use tamis_filter::{Period, Request, check_header};
 
 use crate::decision::{self, Decision, Reading, Undecided};
-use crate::duration::Span;
 use crate::fields::Pattern;
 use crate::question;
 
@@ -29,18 +28,18 @@ pub struct CacheConfig {
     uri: Uri,
     /// A right that is withdrawn holds no longer than that.
     #[serde(default = "half_a_minute")]
-    ttl: Span,
+    ttl: Period,
     /// Long enough for a burst, short enough for who has just logged in.
     #[serde(default = "a_second")]
-    denied_ttl: Span,
+    denied_ttl: Period,
 }
 
-fn half_a_minute() -> Span {
-    Span::from_secs(30)
+fn half_a_minute() -> Period {
+    Period::from_secs(30)
 }
 
-fn a_second() -> Span {
-    Span::from_secs(1)
+fn a_second() -> Period {
+    Period::from_secs(1)
 }
 
 /// Whether path and query are part of the question.

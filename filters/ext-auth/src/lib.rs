@@ -58,7 +58,6 @@
 
 mod cache;
 mod decision;
-mod duration;
 mod fields;
 mod question;
 #[cfg(test)]
@@ -69,13 +68,12 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tamis_filter::{
-    EditError, Exchange, Failure, Filter, Header, HeldBody, HeldVerdict, OverMax, Reply, Request, RequestVerdict,
-    Response, Verdict, filter, log,
+    EditError, Exchange, Failure, Filter, Header, HeldBody, HeldVerdict, OverMax, Period, Reply, Request,
+    RequestVerdict, Response, Verdict, filter, log,
 };
 
 use cache::{Cache, CacheConfig};
 use decision::{Decision, Reading, Redirects, Undecided};
-use duration::Span;
 use question::{Asking, BodyConfig, Method, Over, Target};
 
 /// The attribute that says what came of it.
@@ -93,7 +91,7 @@ struct Config {
     authority: Option<String>,
     /// A fifth of the default `limits.wall` of a filter with the grant `outbound`.
     #[serde(default = "a_second")]
-    timeout: Span,
+    timeout: Period,
     #[serde(default = "request_headers")]
     request_headers: Vec<String>,
     body: Option<BodyConfig>,
@@ -116,8 +114,8 @@ struct Config {
     cache: Option<CacheConfig>,
 }
 
-fn a_second() -> Span {
-    Span::from_secs(1)
+fn a_second() -> Period {
+    Period::from_secs(1)
 }
 
 fn request_headers() -> Vec<String> {

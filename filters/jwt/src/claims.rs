@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use tamis_filter::clock;
+use tamis_filter::{Period, clock};
 
-use crate::duration::Span;
 use crate::refusal::{Invalid, Refusal};
 
 /// More would make `exp` and `nbf` a suggestion.
@@ -69,8 +68,8 @@ pub struct ClaimsConfig {
     pub iss: Vec<String>,
     pub aud: Vec<String>,
     pub require_exp: bool,
-    pub clock_skew: Option<Span>,
-    pub max_lifetime: Option<Span>,
+    pub clock_skew: Option<Period>,
+    pub max_lifetime: Option<Period>,
     pub require: Vec<Required>,
     pub scopes: Vec<String>,
     pub scope_claim: Option<ClaimName>,
@@ -94,7 +93,7 @@ pub struct Rules {
 impl Rules {
     pub fn new(config: ClaimsConfig) -> Result<Self, String> {
         // Clocks of one data centre differ by less than a second; those of others by some.
-        let clock_skew = config.clock_skew.unwrap_or(Span::from_secs(30));
+        let clock_skew = config.clock_skew.unwrap_or(Period::from_secs(30));
         let scope_claim = config.scope_claim.unwrap_or_else(|| ClaimName::of("scope"));
         scope_claim.check("scope_claim")?;
         for (index, required) in config.require.iter().enumerate() {
@@ -105,7 +104,7 @@ impl Rules {
                 return Err(format!("scopes[{index}] `{scope}`: a scope is one word"));
             }
         }
-        let lifetime = |span: Span| span.within("max_lifetime", Duration::from_secs(1), MAX_LIFETIME);
+        let lifetime = |period: Period| period.within("max_lifetime", Duration::from_secs(1), MAX_LIFETIME);
         Ok(Rules {
             iss: config.iss,
             aud: config.aud,

@@ -15,10 +15,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tamis_filter::key_value::{self, Claimed};
-use tamis_filter::{log, outbound};
+use tamis_filter::{Period, log, outbound};
 
 use crate::algorithm::Algorithm;
-use crate::duration::Span;
 use crate::keys::{KeySet, Origin};
 use crate::refusal::Refusal;
 use crate::token::Token;
@@ -43,32 +42,32 @@ pub struct FetchedConfig {
     authority: Option<String>,
     /// Issuers turn their keys within days or weeks, and publish a key some time before they use it.
     #[serde(default = "ten_minutes")]
-    refresh: Span,
+    refresh: Period,
     /// A new key is found within this, and an issuer is asked no more often.
     #[serde(default = "half_a_minute")]
-    min_refresh: Span,
+    min_refresh: Period,
     /// Longer than most outages, and still a bound for keys that were revoked.
     #[serde(default = "an_hour")]
-    stale: Span,
+    stale: Period,
     /// Below the default `limits.wall` of a filter with the grant `outbound`, which is 5 s.
     #[serde(default = "two_seconds")]
-    timeout: Span,
+    timeout: Period,
 }
 
-fn ten_minutes() -> Span {
-    Span::from_secs(600)
+fn ten_minutes() -> Period {
+    Period::from_secs(600)
 }
 
-fn half_a_minute() -> Span {
-    Span::from_secs(30)
+fn half_a_minute() -> Period {
+    Period::from_secs(30)
 }
 
-fn an_hour() -> Span {
-    Span::from_secs(3600)
+fn an_hour() -> Period {
+    Period::from_secs(3600)
 }
 
-fn two_seconds() -> Span {
-    Span::from_secs(2)
+fn two_seconds() -> Period {
+    Period::from_secs(2)
 }
 
 /// Keys of an issuer. One an instance; its clones share what was read last.

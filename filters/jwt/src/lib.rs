@@ -98,7 +98,6 @@
 mod algorithm;
 mod base64;
 mod claims;
-mod duration;
 mod fetched;
 mod forward;
 mod json;
@@ -116,11 +115,10 @@ use std::rc::Rc;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use tamis_filter::{Exchange, Failure, Filter, Request, RequestVerdict, filter};
+use tamis_filter::{Exchange, Failure, Filter, Period, Request, RequestVerdict, filter};
 
 use algorithm::Algorithm;
 use claims::{ClaimName, ClaimsConfig, Required, Rules};
-use duration::Span;
 use forward::Forward;
 use place::{Place, PlaceConfig};
 use refusal::{Invalid, Refusal};
@@ -145,8 +143,8 @@ struct Config {
     typ: Vec<String>,
     #[serde(default = "yes")]
     require_exp: bool,
-    clock_skew: Option<Span>,
-    max_lifetime: Option<Span>,
+    clock_skew: Option<Period>,
+    max_lifetime: Option<Period>,
     #[serde(default)]
     require: Vec<Required>,
     #[serde(default)]
