@@ -417,6 +417,32 @@ fn an_answer_comes_while_a_request_hook_works() {
     assert!(upstream.received(0).ends_with(b"5\r\naaaaa\r\n5\r\nbbbbb\r\n0\r\n\r\n"));
 }
 
+/// The first filter's hook is parked with the second piece while the first piece may be on its way to the second filter,
+/// which has to have its turn.
+#[test]
+fn a_filter_that_works_does_not_stop_the_next_one() {
+    let chunks = "2\r\naa\r\n2\r\nbb\r\n2\r\ncc\r\n0\r\n\r\n";
+    let upstream = Upstream::answering(move |_| {
+        format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}").into_bytes()
+    });
+    let works = Guest::new()
+        .on_request_body([Compute(50_000_000)])
+        .on_response_body([Compute(50_000_000)]);
+    let folder = Folder::new();
+    folder.write("guest.wasm", works.build());
+    let limits = "limits: { cpu: 5s, wall: 10s, exchange_cpu: 30s }";
+    let configuration = Configuration {
+        top: &format!("filters:\n  guest: {{ component: guest.wasm, {limits} }}"),
+        route: "filters: [guest, guest]",
+        ..Default::default()
+    };
+    let proxy = Proxy::start_in(&folder, &configuration.to(&upstream));
+    let head = "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let response = proxy.client().exchange(format!("{head}{chunks}"));
+    assert_eq!((response.status(), response.text().as_str()), (200, "aabbcc"));
+    assert_eq!(upstream.take_request("the one").text(), "aabbcc");
+}
+
 /// The answer has begun, so there is no other; whose fault it was is in the record, and it is not the upstream's.
 #[test]
 fn a_request_hook_fails_after_the_answer_has_begun() {

@@ -70,6 +70,8 @@ impl<E: 'static> Filtered<E> {
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut<E>>>> {
         loop {
             if let Some(frame) = self.outlet.0.take() {
+                // Nothing follows trailers, and nobody asks.
+                self.is_over |= frame.is_trailers();
                 return Poll::Ready(Some(Ok(frame)));
             }
             if self.is_over {
@@ -107,16 +109,14 @@ impl<E> fmt::Debug for Filtered<E> {
 }
 
 impl Outlet {
-    /// Done when the frame before this one was taken. Nobody has to be woken: who takes it polls again.
+    /// Done when the frame was taken. Nobody has to be woken: who takes it polls again. A stage that went on before could be
+    /// parked in its next hook, with the exchange's message, when the frame reaches the next stage, which would wait for
+    /// the message and poll this one no more.
     async fn put(&self, frame: Frame<Bytes>) {
-        let mut frame = Some(frame);
-        std::future::poll_fn(|_| {
-            let mut slot = self.0.borrow_mut();
-            if slot.is_some() {
-                return Poll::Pending;
-            }
-            *slot = frame.take();
-            Poll::Ready(())
+        *self.0.borrow_mut() = Some(frame);
+        std::future::poll_fn(|_| match &*self.0.borrow() {
+            Some(_) => Poll::Pending,
+            None => Poll::Ready(()),
         })
         .await;
     }

@@ -5,6 +5,7 @@ use std::cell::LazyCell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -21,6 +22,9 @@ use crate::records;
 
 /// A bound on what one run takes.
 const MAX_BYTES: usize = 16 << 10;
+
+/// Far more than any body of that size takes, on any machine.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The routes are told apart by how many filters are in their chains, and by what follows a failure.
 const CONFIGURATION: &str = "
@@ -44,7 +48,8 @@ routes:
 /// Each other record is a piece of the body. A filter does what the first byte of a piece says: `d` drops it, `r` puts
 /// the rest in its place, `p` the rest in pieces, `y` replies (status in two bytes, then a body), `t` traps, `x` gives the
 /// rest as the verdict itself, `e` drops it and does what the rest says at the end of the body: `f` more data, `w` more
-/// data and no trailers, `h` a trailer, `y`, `t`, `x` as before. Everything else is kept.
+/// data and no trailers, `h` a trailer, `y`, `t`, `x` as before. Everything else is kept, `c` after
+/// some milliseconds, in which the guest is parked.
 pub fn body(script: &[u8]) {
     thread_local! {
         static BENCH: LazyCell<Bench> =
@@ -64,8 +69,12 @@ pub fn body(script: &[u8]) {
         ways.push(Way::Uploaded);
     }
     for way in ways {
-        let got = BENCH.with(|bench| bench.runtime.block_on(through(bench, &plan, pieces.clone(), way)));
-        expected.check(&got, plan.filters);
+        let got = BENCH.with(|bench| {
+            let through = through(bench, &plan, pieces.clone(), way);
+            let timed = async { tokio::time::timeout(PATIENCE, through).await };
+            bench.runtime.block_on(timed).expect("it comes to an end")
+        });
+        expected.check(&got);
     }
 }
 
@@ -432,25 +441,11 @@ impl Model {
         }
     }
 
-    /// Stages look one piece ahead, so after a failure some of what came before it may be missing, and with several
-    /// filters another one may have failed first.
-    fn check(&self, got: &Outcome, filters: usize) {
-        match (&self.end, &got.end) {
-            (Err(Why::Unknown), _) => {}
-            (Ok(expected), Ok(trailers)) => {
-                assert_eq!(got.data, self.data);
-                assert_eq!(trailers, expected);
-            }
-            (Err(expected), Err(why)) => {
-                assert!(
-                    self.data.starts_with(&got.data),
-                    "{:?} is no beginning of {:?}",
-                    got.data.escape_ascii().to_string(),
-                    self.data.escape_ascii().to_string()
-                );
-                assert!(filters > 1 || why == expected, "{why:?} instead of {expected:?}");
-            }
-            (expected, _) => panic!("{got:?} instead of {expected:?}"),
+    /// What came before a failure has come out, too.
+    fn check(&self, got: &Outcome) {
+        if self.end != Err(Why::Unknown) {
+            assert_eq!(got.end, self.end);
+            assert_eq!(got.data, self.data);
         }
     }
 }
