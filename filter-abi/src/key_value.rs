@@ -6,7 +6,8 @@
 //!
 //! ```no_run
 //! # use std::time::Duration;
-//! use tamis_filter::{Failure, key_value, outbound};
+//! use tamis_filter::key_value::{self, Computed};
+//! use tamis_filter::{Failure, outbound};
 //!
 //! const MINUTE: Duration = Duration::from_secs(60);
 //!
@@ -15,11 +16,14 @@
 //!     Ok(key_value::add(client, 1, Some(MINUTE))? <= 100)
 //! }
 //!
-//! /// Asks once a minute, however many requests come at once.
+//! /// Asks once a minute, however many requests come at once; after a failure, in which there are no keys, once a second.
 //! fn keys() -> Result<Option<Vec<u8>>, Failure> {
-//!     key_value::get_or_compute("keys", Some(MINUTE), Duration::from_secs(2), || {
+//!     key_value::get_or_compute("keys", Duration::from_secs(2), || {
 //!         let answer = outbound::get("auth", "/keys").send()?;
-//!         Ok((answer.status == 200).then_some(answer.body))
+//!         Ok(Some(match answer.status {
+//!             200 => Computed::new(answer.body).kept_for(MINUTE),
+//!             _ => Computed::new("").kept_for(Duration::from_secs(1)),
+//!         }))
 //!     })
 //! }
 //! ```
@@ -144,8 +148,32 @@ impl Drop for Claim<'_> {
     }
 }
 
-/// The value of that key; when there is none, what `compute` makes of it, which is stored. While one guest computes,
-/// all others that ask for the same key wait up to `wait` for its result.
+/// What was computed for the table, and how long it is good for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Computed {
+    value: Vec<u8>,
+    ttl: Option<Duration>,
+}
+
+impl Computed {
+    /// A value that stays until it has to make room.
+    pub fn new(value: impl Into<Vec<u8>>) -> Self {
+        Computed {
+            value: value.into(),
+            ttl: None,
+        }
+    }
+
+    /// Gives it a time to live.
+    #[must_use]
+    pub fn kept_for(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+}
+
+/// The value of that key; when there is none, what `compute` makes of it, which is stored for as long as `compute` says.
+/// While one guest computes, all others that ask for the same key wait up to `wait` for its result.
 ///
 /// When `compute` gives nothing or fails, nothing is stored, and the next one who waits computes. A value that is too
 /// large for the table is given, but not stored.
@@ -156,20 +184,19 @@ impl Drop for Claim<'_> {
 /// uses [`claim`].)
 pub fn get_or_compute(
     key: &str,
-    ttl: Option<Duration>,
     wait: Duration,
-    compute: impl FnOnce() -> Result<Option<Vec<u8>>, Failure>,
+    compute: impl FnOnce() -> Result<Option<Computed>, Failure>,
 ) -> Result<Option<Vec<u8>>, Failure> {
     let claim = match claim(key, wait) {
         Claimed::Value(value) => return Ok(Some(value)),
         Claimed::TimedOut => return Err(Failure::new(format!("nobody has computed `{key}` within {wait:?}"))),
         Claimed::Yours(claim) => claim,
     };
-    let value = compute()?;
-    if let Some(value) = &value {
-        let _too_large = claim.set(value, ttl);
-    }
-    Ok(value)
+    let Some(Computed { value, ttl }) = compute()? else {
+        return Ok(None);
+    };
+    let _too_large = claim.set(&value, ttl);
+    Ok(Some(value))
 }
 
 /// Rounded up: a time to live that is not nothing must not become nothing.
@@ -188,21 +215,31 @@ mod tests {
     #[test]
     fn a_computed_value_is_kept_for_its_time() {
         let proxy = Proxy::new();
-        let compute = |value: &'static str| {
-            proxy.within(|| get_or_compute("k", Some(MINUTE), SECOND, || Ok(Some(value.into()))).expect("it computes"))
+        let compute = |value: &'static str, ttl: Option<Duration>| {
+            let computed = Computed::new(value);
+            let computed = ttl.into_iter().fold(computed, Computed::kept_for);
+            let value = proxy.within(|| get_or_compute("k", SECOND, || Ok(Some(computed))));
+            String::from_utf8(value.expect("it computes").expect("a value")).expect("a text")
         };
-        assert_eq!(compute("one").as_deref(), Some(&b"one"[..]));
+        assert_eq!(compute("one", Some(MINUTE)), "one");
         proxy.advance(MINUTE - SECOND);
-        assert_eq!(compute("two").as_deref(), Some(&b"one"[..]));
+        assert_eq!(compute("two", Some(MINUTE)), "one");
         proxy.advance(SECOND);
-        assert_eq!(compute("three").as_deref(), Some(&b"three"[..]));
+        // Each value has its own time.
+        assert_eq!(compute("failure", Some(SECOND)), "failure");
+        proxy.advance(SECOND);
+        assert_eq!(compute("three", None), "three");
+        proxy.advance(1000 * MINUTE);
+        assert_eq!(compute("four", None), "three");
     }
 
     #[test]
     fn whoever_computes_nothing_lets_the_next_one_try() {
         let proxy = Proxy::new();
         proxy.within(|| {
-            let compute = |result: Result<Option<Vec<u8>>, Failure>| get_or_compute("k", None, SECOND, || result);
+            let compute = |result: Result<Option<Vec<u8>>, Failure>| {
+                get_or_compute("k", SECOND, || result.map(|value| value.map(Computed::new)))
+            };
             assert_eq!(compute(Ok(None)).expect("it computes"), None);
             assert!(compute(Err(Failure::new("no"))).is_err());
             let large = vec![0; 16 << 20];
@@ -221,7 +258,7 @@ mod tests {
         let before_ms = proxy.now_ms();
         proxy.within(|| {
             assert!(matches!(claim("k", SECOND), Claimed::TimedOut));
-            let computed = get_or_compute("k", None, SECOND, || panic!("another computes it"));
+            let computed = get_or_compute("k", SECOND, || panic!("another computes it"));
             let failure = computed.expect_err("nobody came to an end").to_string();
             assert!(failure.ends_with("nobody has computed `k` within 1s"), "{failure}");
         });

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tamis_filter::key_value::Computed;
 use tamis_filter::{Exchange, Failure, OverMax, Reply, Request, RequestVerdict};
 use tamis_filter::{clock, key_value, metrics, outbound, random};
 
@@ -115,8 +116,8 @@ fn table(words: &[&str]) -> Result<String, Failure> {
             key_value::compare_and_swap(key, Some(expected.as_bytes()), value, Some(MINUTE))?.to_string()
         }
         ["add", key, by] => key_value::add(key, by.parse()?, Some(MINUTE))?.to_string(),
-        ["compute", key, value] => shown(key_value::get_or_compute(key, Some(MINUTE), WAIT, || {
-            Ok(Some(value.into()))
+        ["compute", key, value] => shown(key_value::get_or_compute(key, WAIT, || {
+            Ok(Some(Computed::new(value).kept_for(MINUTE)))
         })?),
         _ => return Err(Failure::new(format!("not an act: {words:?}"))),
     })

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use tamis_filter::key_value::{self, Claimed};
+use tamis_filter::key_value::{self, Computed};
 use tamis_filter::{Period, log, outbound};
 
 use crate::algorithm::Algorithm;
@@ -140,15 +140,20 @@ impl Fetched {
         self.keys().ok_or(Refusal::NoKeys)?.verify(token)
     }
 
-    /// In the background: fetches, so that no request has to wait for it.
+    /// In the background: fetches, so that no request has to wait for it. Where there is nothing yet, as at the start,
+    /// requests may be about to fetch as well: whoever comes first does.
     pub fn refresh(&self) {
-        self.ask(Duration::ZERO);
+        let was_asked = key_value::get(&self.asked).is_some();
+        match key_value::get(&self.fresh) {
+            None if !was_asked => drop(self.renew(Duration::ZERO)),
+            _ => self.ask(Duration::ZERO),
+        }
     }
 
     /// The keys to use now; none when there are none to be had.
     fn keys(&self) -> Option<Rc<KeySet>> {
         match key_value::get(&self.fresh) {
-            None => self.renew(),
+            None => self.renew(self.timeout),
             Some(digest) if digest.is_empty() => None,
             // The table may have dropped the set and kept its digest.
             Some(digest) => self
@@ -156,7 +161,7 @@ impl Fetched {
                 .or_else(|| Some(self.stored()?.1))
                 .or_else(|| {
                     key_value::delete(&self.fresh);
-                    self.renew()
+                    self.renew(self.timeout)
                 }),
         }
     }
@@ -164,35 +169,34 @@ impl Fetched {
     /// Fetches, unless that was done within `min_refresh`. While another does, waits for it. A fetch that fails leaves
     /// what there was.
     fn ask(&self, wait: Duration) {
-        let Claimed::Yours(claim) = key_value::claim(&self.asked, wait) else {
-            return;
-        };
-        if let Some((digest, _)) = self.fetch_and_store() {
-            let _a_digest_is_not_too_large = key_value::set(&self.fresh, digest, Some(self.refresh));
-        }
-        let _a_mark_is_not_too_large = claim.set(b"", Some(self.min_refresh));
+        let _who_waited_in_vain_goes_on = key_value::get_or_compute(&self.asked, wait, || {
+            if let Some((digest, _)) = self.fetch_and_store() {
+                let _a_digest_is_not_too_large = key_value::set(&self.fresh, digest, Some(self.refresh));
+            }
+            Ok(Some(Computed::new("").kept_for(self.min_refresh)))
+        });
     }
 
-    /// Fetches, if nobody else does. With old keys at hand nobody waits for another's fetch.
-    fn renew(&self) -> Option<Rc<KeySet>> {
+    /// Fetches, if nobody else does; else waits for that. With old keys at hand nobody waits.
+    fn renew(&self, wait: Duration) -> Option<Rc<KeySet>> {
         let old = self.stored();
-        let wait = if old.is_some() { Duration::ZERO } else { self.timeout };
-        let claim = match key_value::claim(&self.fresh, wait) {
-            Claimed::Value(digest) if digest.is_empty() => return None,
-            Claimed::Value(digest) => return self.read_before(&digest).or_else(|| Some(self.stored()?.1)),
-            Claimed::TimedOut => return old.map(|(_, keys)| keys),
-            Claimed::Yours(claim) => claim,
-        };
-        let fetched = self.fetch_and_store();
-        // A failure counts, too: an unknown `kid` would else repeat it at once.
-        let _a_mark_is_not_too_large = key_value::set(&self.asked, b"", Some(self.min_refresh));
-        let (digest, keys, ttl) = match (fetched, old) {
-            (Some((digest, keys)), _) => (digest.to_vec(), Some(keys), self.refresh),
-            (None, Some((digest, keys))) => (digest.to_vec(), Some(keys), self.min_refresh),
-            (None, None) => (Vec::new(), None, PAUSE),
-        };
-        let _a_digest_is_not_too_large = claim.set(digest, Some(ttl));
-        keys
+        let wait = if old.is_some() { Duration::ZERO } else { wait };
+        let digest = key_value::get_or_compute(&self.fresh, wait, || {
+            let fetched = self.fetch_and_store();
+            // A failure counts, too: an unknown `kid` would else repeat it at once.
+            let _a_mark_is_not_too_large = key_value::set(&self.asked, b"", Some(self.min_refresh));
+            Ok(Some(match (fetched, &old) {
+                (Some((digest, _)), _) => Computed::new(digest).kept_for(self.refresh),
+                (None, Some((digest, _))) => Computed::new(*digest).kept_for(self.min_refresh),
+                (None, None) => Computed::new("").kept_for(PAUSE),
+            }))
+        });
+        match digest {
+            Ok(Some(digest)) if digest.is_empty() => None,
+            Ok(Some(digest)) => self.read_before(&digest).or_else(|| Some(self.stored()?.1)),
+            // Nobody has come to an end in time.
+            Ok(None) | Err(_) => old.map(|(_, keys)| keys),
+        }
     }
 
     /// A set, and its digest. What is no set of keys is not stored, and so does not drive out one that is.
