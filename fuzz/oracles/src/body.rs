@@ -424,8 +424,8 @@ impl Model {
             Answer::Pieces(pieces) | Answer::Ending(pieces, _) => pieces,
             Answer::Cut(why) => return Err(why),
         };
-        let pieces = pieces.into_iter();
-        pieces.map(|piece| self.pass(stage + 1, piece)).collect()
+        let mut pieces = pieces.into_iter();
+        pieces.try_for_each(|piece| self.pass(stage + 1, piece))
     }
 
     fn end(&mut self, stage: usize, trailers: Option<HeaderMap>) -> Result<Option<HeaderMap>, Why> {
