@@ -51,7 +51,7 @@ fuzz: ## each fuzz target for FUZZ_SECONDS (60): new inputs for what `make test`
 		echo "fuzz: $$target for $(FUZZ_SECONDS) s"; \
 		mkdir -p fuzz/target/corpus/$$target; \
 		(cd fuzz && cargo fuzz run --sanitizer none $$target target/corpus/$$target corpus/$$target -- \
-			-max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=10 -print_final_stats=1) || exit 1; \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=60 -print_final_stats=1) || exit 1; \
 	done
 
 bench: filters ## criterion benches
