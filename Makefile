@@ -21,17 +21,13 @@ test: filters ## every test: the filters', the crates', the whole proxy's
 	cargo test --quiet --doc -p tamis-filter
 	@.ci/setup skipped
 
-<<<<<<< HEAD
 soak: filters ## the tests that go on for long: 1,200 changes under load, 200 of them bad, and 200 kills; 10 minutes at most
 	@.ci/setup build
 	cargo build -p tamis -p tamis-integration --bins --tests
 	TAMIS_SOAK_CHANGES=1200 TAMIS_KILLS=200 timeout 10m \
 		cargo test -p tamis-integration --test main -- --nocapture soak:: state::a_kill
 
-lint: filters ## formatting and clippy, both workspaces
-=======
 lint: filters ## formatting and clippy, all workspaces
->>>>>>> 6ffc741 (Fuzz what reads bytes of others)
 	cargo fmt --all --check
 	cd filters && cargo fmt --check
 	cargo fmt --manifest-path filters/battery/build/Cargo.toml --check
