@@ -8,16 +8,20 @@ use std::path::{Path, PathBuf};
 
 /// Modules of `proxy/src` that belong to the control plane; all others are the data plane, which never reads the
 /// configuration.
-const CONTROL_PLANE: [&str; 10] = [
+const CONTROL_PLANE: [&str; 14] = [
     "admin",
     "assemble",
     "demo",
+    "difference",
+    "generations",
     "lib",
     "main",
     "operations",
     "reload",
+    "report",
     "server",
     "toolbox",
+    "trigger",
     "watch",
 ];
 

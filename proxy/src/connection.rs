@@ -177,6 +177,11 @@ impl Connection {
         self.worker.is_draining() || self.orphaned.get() || (!self.wire.is_busy() && self.wire.is_lost())
     }
 
+    /// Whether its exchange has been on a generation that was replaced for as long as it may.
+    pub fn is_outlived(&self) -> bool {
+        self.wire.is_busy() && self.worker.is_outlived(&self.pinned.borrow())
+    }
+
     /// Between exchanges a connection holds on to no old generation.
     fn rest(&self) {
         if !self.wire.is_busy() && !self.worker.is_current(&self.pinned.borrow()) {

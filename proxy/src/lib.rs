@@ -24,7 +24,8 @@
 //! # Two planes
 //!
 //! The *control plane* may block and may fail with a paragraph: `tamis_config` parses, [`assemble`] builds a snapshot,
-//! [`reload`] swaps the pointer, [`watch`] triggers it, [`admin`] answers operators, [`server`] owns the process;
+//! [`reload`] swaps the pointer, [`watch`] pulls its [`trigger`], [`difference`] and [`report`] say what came of it,
+//! [`generations`] keeps what was replaced until nobody is on it, [`admin`] answers operators, [`server`] owns the process;
 //! [`toolbox`] is for whoever writes a filter, and serves nobody. The
 //! *data plane* (everything above) never compiles, never locks to read configuration, never panics by input. They
 //! share one atomic pointer, and commands that are never sent per request.
@@ -45,9 +46,11 @@ pub mod chain;
 pub mod cluster;
 pub mod connection;
 pub mod demo;
+pub mod difference;
 pub mod exchange;
 pub mod filter;
 pub mod gateway;
+pub mod generations;
 pub mod guard;
 pub mod h1;
 pub mod head;
@@ -62,6 +65,7 @@ pub mod permits;
 pub mod pool;
 pub mod reload;
 pub mod reply;
+pub mod report;
 pub mod route;
 pub mod scan;
 pub mod server;
@@ -73,6 +77,7 @@ pub mod telemetry;
 pub mod tick;
 pub mod timer;
 pub mod toolbox;
+pub mod trigger;
 pub mod upstream;
 pub mod wasm;
 pub mod watch;

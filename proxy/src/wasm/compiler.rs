@@ -4,7 +4,9 @@
 //! its own, at low priority, so that a reload does not take the processor from exchanges. What is in the cache is not
 //! compiled at all.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -27,16 +29,50 @@ pub struct Settings {
     pub max_component: u64,
 }
 
-/// Lives as long as the process.
+/// What was made of components since the process started.
+#[derive(Debug, Default)]
+pub struct Counts {
+    compiled: AtomicU64,
+    cached: AtomicU64,
+}
+
+impl Counts {
+    /// Components that were compiled.
+    pub fn compiled(&self) -> u64 {
+        self.compiled.load(Ordering::Relaxed)
+    }
+
+    /// Components whose code came from the cache.
+    pub fn cached(&self) -> u64 {
+        self.cached.load(Ordering::Relaxed)
+    }
+}
+
+/// Lives until its settings change.
 pub struct Compiler {
     engine: Engine,
     settings: Settings,
     threads: rayon::ThreadPool,
     cache: Option<Arc<Cache>>,
+    counts: Arc<Counts>,
 }
 
 impl Compiler {
     pub fn new(engine: Engine, settings: Settings, cache: Option<Cache>) -> Result<Self, String> {
+        Self::counting(engine, settings, cache, Arc::default())
+    }
+
+    /// Another one for the same engine, which goes on counting.
+    pub fn with(&self, settings: Settings, cache: Option<Cache>) -> Result<Self, String> {
+        Self::counting(self.engine.clone(), settings, cache, Arc::clone(&self.counts))
+    }
+
+    /// Whether it is what these settings would make.
+    pub fn is(&self, settings: &Settings, cache: Option<&Path>) -> bool {
+        self.settings == *settings && self.cache.as_deref().map(Cache::folder) == cache
+    }
+
+    fn counting(engine: Engine, settings: Settings, cache: Option<Cache>, counts: Arc<Counts>) -> Result<Self, String> {
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(settings.threads)
             .stack_size(STACK_BYTES)
@@ -49,7 +85,12 @@ impl Compiler {
             settings,
             threads,
             cache: cache.map(Arc::new),
+            counts,
         })
+    }
+
+    pub fn counts(&self) -> &Arc<Counts> {
+        &self.counts
     }
 
     pub fn engine(&self) -> &Engine {
@@ -63,10 +104,10 @@ impl Compiler {
     /// The artifact of these bytes, from the cache or anew.
     pub async fn compile(&self, bytes: Vec<u8>) -> Result<Artifact, String> {
         let (done, compiled) = oneshot::channel();
-        let (engine, cache) = (self.engine.clone(), self.cache.clone());
+        let (engine, cache, counts) = (self.engine.clone(), self.cache.clone(), Arc::clone(&self.counts));
         self.threads.spawn(move || {
             // Whoever waited may have given up.
-            let _ = done.send(obtain(&engine, cache.as_deref(), &bytes));
+            let _ = done.send(obtain(&engine, cache.as_deref(), &counts, &bytes));
         });
         match tokio::time::timeout(self.settings.timeout, compiled).await {
             Ok(Ok(compiled)) => compiled,
@@ -79,11 +120,13 @@ impl Compiler {
     }
 }
 
-fn obtain(engine: &Engine, cache: Option<&Cache>, bytes: &[u8]) -> Result<Artifact, String> {
+fn obtain(engine: &Engine, cache: Option<&Cache>, counts: &Counts, bytes: &[u8]) -> Result<Artifact, String> {
     let digest = Digest::of(bytes);
     if let Some(component) = cache.and_then(|cache| cache.load(engine, digest)) {
+        counts.cached.fetch_add(1, Ordering::Relaxed);
         return Ok(Artifact::ready(digest, component, bytes.len()));
     }
+    counts.compiled.fetch_add(1, Ordering::Relaxed);
     let artifact = Artifact::compile(engine, bytes)?;
     if let Some(cache) = cache {
         cache.store(engine, &artifact);
