@@ -5,8 +5,8 @@
 //! compiled at all.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -17,6 +17,9 @@ use super::engine::Engine;
 
 /// Added to the niceness of compiling threads: with the workers busy, they get about a tenth of a core.
 const NICENESS: i32 = 10;
+/// Components that took too long and are still being compiled, beyond which the next one waits for them: a compilation
+/// cannot be broken off, and each keeps threads of its own.
+const MAX_OVERDUE: usize = 2;
 /// Deeply nested code takes stack while it is compiled; as much as rustc gives its own threads.
 const STACK_BYTES: usize = 8 << 20;
 
@@ -52,7 +55,10 @@ impl Counts {
 pub struct Compiler {
     engine: Engine,
     settings: Settings,
-    threads: rayon::ThreadPool,
+    /// Replaced when a component holds them up.
+    threads: Mutex<Arc<rayon::ThreadPool>>,
+    /// Compilations that nobody waits for any more.
+    overdue: Arc<AtomicUsize>,
     cache: Option<Arc<Cache>>,
     counts: Arc<Counts>,
 }
@@ -73,17 +79,12 @@ impl Compiler {
     }
 
     fn counting(engine: Engine, settings: Settings, cache: Option<Cache>, counts: Arc<Counts>) -> Result<Self, String> {
-        let threads = rayon::ThreadPoolBuilder::new()
-            .num_threads(settings.threads)
-            .stack_size(STACK_BYTES)
-            .thread_name(|index| format!("tamis-compile-{index}"))
-            .start_handler(|_| yield_to_others())
-            .build()
-            .map_err(|error| format!("wasm: cannot start the compiling threads: {error}"))?;
+        let threads = Mutex::new(start_threads(settings.threads)?);
         Ok(Self {
             engine,
             settings,
             threads,
+            overdue: Arc::default(),
             cache: cache.map(Arc::new),
             counts,
         })
@@ -105,19 +106,69 @@ impl Compiler {
     pub async fn compile(&self, bytes: Vec<u8>) -> Result<Artifact, String> {
         let (done, compiled) = oneshot::channel();
         let (engine, cache, counts) = (self.engine.clone(), self.cache.clone(), Arc::clone(&self.counts));
-        self.threads.spawn(move || {
+        let watched = Arc::new(Watched::default());
+        let (job, overdue) = (Arc::clone(&watched), Arc::clone(&self.overdue));
+        let threads = Arc::clone(&self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        threads.spawn(move || {
             // Whoever waited may have given up.
             let _ = done.send(obtain(&engine, cache.as_deref(), &counts, &bytes));
+            if job.end() {
+                overdue.fetch_sub(1, Ordering::Relaxed);
+            }
         });
         match tokio::time::timeout(self.settings.timeout, compiled).await {
             Ok(Ok(compiled)) => compiled,
             Ok(Err(_)) => Err("the compiler panicked on it".into()),
-            Err(_) => Err(format!(
-                "does not compile within wasm.compile_timeout of {:?}",
-                self.settings.timeout
-            )),
+            Err(_) => {
+                self.give_up(&watched);
+                Err(format!(
+                    "does not compile within wasm.compile_timeout of {:?}",
+                    self.settings.timeout
+                ))
+            }
         }
     }
+
+    /// The next component is not to wait for one that takes too long.
+    fn give_up(&self, watched: &Watched) {
+        if !watched.give_up() || self.overdue.fetch_add(1, Ordering::Relaxed) >= MAX_OVERDUE {
+            return;
+        }
+        match start_threads(self.settings.threads) {
+            Ok(threads) => *self.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads,
+            Err(error) => tracing::warn!("{error}; the next component waits for the one before"),
+        }
+    }
+}
+
+/// Whether a compilation has ended, and whether somebody has given it up, whichever came first.
+#[derive(Default)]
+struct Watched(AtomicU8);
+
+impl Watched {
+    const ENDED: u8 = 1;
+    const GIVEN_UP: u8 = 2;
+
+    /// Whether it was given up before.
+    fn end(&self) -> bool {
+        self.0.swap(Self::ENDED, Ordering::Relaxed) == Self::GIVEN_UP
+    }
+
+    /// Whether it goes on.
+    fn give_up(&self) -> bool {
+        self.0.swap(Self::GIVEN_UP, Ordering::Relaxed) != Self::ENDED
+    }
+}
+
+fn start_threads(count: usize) -> Result<Arc<rayon::ThreadPool>, String> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(count)
+        .stack_size(STACK_BYTES)
+        .thread_name(|index| format!("tamis-compile-{index}"))
+        .start_handler(|_| yield_to_others())
+        .build()
+        .map(Arc::new)
+        .map_err(|error| format!("wasm: cannot start the compiling threads: {error}"))
 }
 
 fn obtain(engine: &Engine, cache: Option<&Cache>, counts: &Counts, bytes: &[u8]) -> Result<Artifact, String> {
