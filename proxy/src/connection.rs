@@ -164,6 +164,8 @@ impl Connection {
 
     pub fn end_exchange(&self, now: Instant) {
         self.wire.end_exchange(now);
+        // Nothing may wake an idle connection for long.
+        self.rest();
     }
 
     /// The number of the head that hyper has just parsed, from 1.
