@@ -152,35 +152,25 @@ impl Assembler {
         let mut build = Build::new(self, config)?;
         build.make_clusters();
         build.load_filters().await;
-        let table = build.table();
-        let clusters = build.clusters.clone();
-        let routes = build.routes();
-        let listeners = build.listeners();
-        let access_log = build.access_log();
-        let compiler = Arc::clone(&build.compiler);
-        let (parts, guests) = build.finish()?;
-        let table = table.ok_or_else(|| Faults(vec!["the routes do not compile".into()]))?;
-        let snapshot = Snapshot {
-            generation,
-            listeners,
-            table,
-            routes,
-            clusters,
-            guests,
-            filters: config
-                .filters
-                .iter()
-                .map(|filter| filter.name.as_str().into())
-                .collect(),
-            access_log,
-            drain_timeout: config.drain_timeout,
-            description: config.describe(),
-        };
-        Ok(Assembled {
-            snapshot,
-            compiler,
-            parts,
-        })
+        build.assembled(generation)
+    }
+
+    /// The same, or `None` when it would be what is in use: this configuration, and these guests of it.
+    pub async fn assemble_anew(
+        &self,
+        config: &Config,
+        in_use: (&Config, &[Arc<wasm::Filter>]),
+        generation: u64,
+    ) -> Result<Option<Assembled>, Faults> {
+        let mut build = Build::new(self, config)?;
+        build.make_clusters();
+        build.load_filters().await;
+        let (old, guests) = in_use;
+        let ids = |guests: &[Arc<wasm::Filter>]| -> Vec<u64> { guests.iter().map(|guest| guest.id()).collect() };
+        if build.faults.is_empty() && config == old && ids(&build.guests) == ids(guests) {
+            return Ok(None);
+        }
+        build.assembled(generation).map(Some)
     }
 
     /// From now on these are the parts to reuse; what only the generation before had is let go.
@@ -232,6 +222,40 @@ impl<'a> Build<'a> {
             guests: Vec::new(),
             kinds: HashMap::new(),
             faults: Vec::new(),
+        })
+    }
+
+    /// Everything else, of filters that are loaded.
+    fn assembled(mut self, generation: u64) -> Result<Assembled, Faults> {
+        let config = self.config;
+        let table = self.table();
+        let clusters = self.clusters.clone();
+        let routes = self.routes();
+        let listeners = self.listeners();
+        let access_log = self.access_log();
+        let compiler = Arc::clone(&self.compiler);
+        let (parts, guests) = self.finish()?;
+        let table = table.ok_or_else(|| Faults(vec!["the routes do not compile".into()]))?;
+        let snapshot = Snapshot {
+            generation,
+            listeners,
+            table,
+            routes,
+            clusters,
+            guests,
+            filters: config
+                .filters
+                .iter()
+                .map(|filter| filter.name.as_str().into())
+                .collect(),
+            access_log,
+            drain_timeout: config.drain_timeout,
+            description: config.describe(),
+        };
+        Ok(Assembled {
+            snapshot,
+            compiler,
+            parts,
         })
     }
 

@@ -31,6 +31,10 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// rest starts with its first exchange.
 const WARM_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a reload waits for whoever is writing one of its files: a write takes milliseconds.
+const WRITER_PATIENCE: Duration = Duration::from_secs(2);
+const WRITER_LOOK: Duration = Duration::from_millis(10);
+
 /// What the admin endpoint shows of reloads.
 pub struct History {
     applied: AtomicU64,
@@ -64,7 +68,8 @@ impl History {
         }
     }
 
-    /// Of the last reload; `None` before the first.
+    /// Of the last reload; `None` before the first. One that found nothing new takes the place of a refusal only: what the
+    /// live generation brought is still of interest.
     pub fn last(&self) -> Option<Report> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -73,11 +78,15 @@ impl History {
         let count = match report.outcome {
             Outcome::Applied => &self.applied,
             Outcome::Unchanged => &self.unchanged,
-            // The others are not reloads: nothing was read.
+            // The other two never come here: nothing was read for them.
             Outcome::Refused | Outcome::Conflict | Outcome::Unavailable => &self.refused,
         };
         count.fetch_add(1, Ordering::Relaxed);
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(report.clone());
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_applied = last.as_ref().is_some_and(|last| last.outcome == Outcome::Applied);
+        if report.outcome != Outcome::Unchanged || !was_applied {
+            *last = Some(report.clone());
+        }
     }
 }
 
@@ -99,6 +108,13 @@ pub struct Handles {
     pub trigger: Trigger,
     pub history: Arc<History>,
     pub generations: Arc<Generations>,
+}
+
+/// What became of the files.
+enum Built {
+    /// They say what is live already.
+    Same(Took),
+    New(Box<Candidate>),
 }
 
 /// Read, checked and built, and not live yet.
@@ -144,6 +160,7 @@ impl Reloader {
         match Watcher::start(move || trigger.pull("file")) {
             Ok(watcher) => {
                 watcher.set(assemble::watched(&self.file, &self.config));
+                watcher.wait_armed();
                 self.watcher = Some(watcher);
             }
             Err(error) => tracing::warn!(%error, "files cannot be watched; reload by SIGHUP or POST /reload"),
@@ -224,18 +241,21 @@ impl Reloader {
         let old = self.live.load();
         let compiled = self.assembler.compiler_counts().compiled();
         let mut report = match self.build(&old).await {
-            Ok(Some(candidate)) => self.go_live(old, candidate, cause).await,
-            Ok(None) => Report::new(Outcome::Unchanged, old.generation, cause),
+            Ok(Built::New(candidate)) => self.go_live(old, *candidate, cause).await,
+            Ok(Built::Same(took)) => Report {
+                took_ms: took,
+                ..Report::new(Outcome::Unchanged, old.generation, cause)
+            },
             Err(Faults(errors)) => Report::failed(Outcome::Refused, old.generation, cause, errors),
         };
         report.compiled = self.assembler.compiler_counts().compiled() - compiled;
         report
     }
 
-    /// `None` when the files say what runs already.
-    async fn build(&mut self, old: &Snapshot) -> Result<Option<Candidate>, Faults> {
+    async fn build(&mut self, old: &Snapshot) -> Result<Built, Faults> {
         let mut took = Took::default();
         let begun = Instant::now();
+        self.wait_for_writers().await?;
         let config = tamis_config::load(&self.file)
             .map_err(|errors| Faults(errors.iter().map(ToString::to_string).collect()))?;
         if let Some(watcher) = &self.watcher {
@@ -244,18 +264,36 @@ impl Reloader {
         self.check_fixed(&config)?;
         took.read = milliseconds(begun.elapsed());
         let begun = Instant::now();
-        let assembled = self.assembler.assemble(&config, old.generation + 1).await?;
+        let in_use = (&self.config, &*old.guests);
+        let assembled = self
+            .assembler
+            .assemble_anew(&config, in_use, old.generation + 1)
+            .await?;
         took.build = milliseconds(begun.elapsed());
-        let guests = assembled.snapshot.guests.iter().map(|guest| guest.id());
-        let same_guests = guests.eq(old.guests.iter().map(|guest| guest.id()));
-        if config == self.config && same_guests {
-            return Ok(None);
+        Ok(match assembled {
+            Some(assembled) => Built::New(Box::new(Candidate {
+                config,
+                assembled,
+                took,
+            })),
+            None => Built::Same(took),
+        })
+    }
+
+    /// Half a file may be sound by accident, so nothing is read while somebody writes one.
+    async fn wait_for_writers(&self) -> Result<(), Faults> {
+        let Some(watcher) = &self.watcher else { return Ok(()) };
+        let deadline = Instant::now() + WRITER_PATIENCE;
+        while let Some(file) = watcher.unfinished() {
+            if Instant::now() >= deadline {
+                let file = file.display();
+                return Err(Faults(vec![format!(
+                    "{file}: is being written, and its writer has not closed it; nothing is read before that"
+                )]));
+            }
+            tokio::time::sleep(WRITER_LOOK).await;
         }
-        Ok(Some(Candidate {
-            config,
-            assembled,
-            took,
-        }))
+        Ok(())
     }
 
     async fn go_live(&mut self, old: Arc<Snapshot>, candidate: Candidate, cause: &str) -> Report {
