@@ -1,4 +1,4 @@
-//! Generations that were replaced: they last as long as what is on them, within bounds, and then nothing of them is left.
+//! Generations that were replaced: they last as long as what is on them, within bounds, and leave nothing.
 
 use std::fs;
 use std::time::{Duration, Instant};

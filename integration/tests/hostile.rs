@@ -539,8 +539,8 @@ fn compile_bomb() -> Vec<u8> {
     let (mut functions, mut code) = (Vec::new(), Vec::new());
     number(FUNCTIONS, &mut functions);
     number(FUNCTIONS, &mut code);
+    functions.extend([0; FUNCTIONS]);
     for _ in 0..FUNCTIONS {
-        functions.push(0);
         number(body.len(), &mut code);
         code.extend(&body);
     }

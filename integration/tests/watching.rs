@@ -14,8 +14,8 @@ use tamis_integration::{Folder, Proxy};
 
 use crate::support::{Bystander, each};
 
-/// Answers `/` with this text, and every other path with another, in routes of their own: what ends between the two is a
-/// configuration that is sound by itself.
+/// Answers `/` with this text, and every other path with another, in routes of their own: what ends between the two is
+/// a configuration that is sound by itself.
 fn saying(body: &str) -> String {
     format!(
         "\

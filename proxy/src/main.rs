@@ -46,8 +46,8 @@ enum Command {
     /// Check a configuration and load every filter that it names, without serving
     ///
     /// Exit status 0 when it would be served, 1 otherwise, with every error and its place on standard error. With
-    /// `--against` it also says what a reload would change in a running process, and changes nothing; exit status 1 when
-    /// the reload would be refused.
+    /// `--against` it also says what a reload would change in a running process, and changes nothing; exit status 1
+    /// when the reload would be refused.
     Check {
         #[command(flatten)]
         file: File,

@@ -27,8 +27,8 @@ use crate::worker::{Command, Live, Workers};
 
 /// How often generations that were replaced are looked at, as long as there are some.
 const SWEEP: Duration = Duration::from_secs(1);
-/// How long the swap waits for guests to be made ready: as long as one may take to start. It is not called off then, the
-/// rest starts with its first exchange.
+/// How long the swap waits for guests to be made ready: as long as one may take to start. It is not called off then,
+/// the rest starts with its first exchange.
 const WARM_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a reload waits for whoever is writing one of its files: a write takes milliseconds.
@@ -68,8 +68,8 @@ impl History {
         }
     }
 
-    /// Of the last reload; `None` before the first. One that found nothing new takes the place of a refusal only: what the
-    /// live generation brought is still of interest.
+    /// Of the last reload; `None` before the first. One that found nothing new takes the place of a refusal only: what
+    /// the live generation brought is still of interest.
     pub fn last(&self) -> Option<Report> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -397,8 +397,8 @@ impl Reloader {
 
 fn conflict(live: u64, cause: &str, expected: u64) -> Report {
     let error = format!(
-        "generation {expected} was expected, but generation {live} is live: somebody else has reloaded in between; look \
-         at what is live (GET /config), and ask again with its number"
+        "generation {expected} was expected, but generation {live} is live: somebody else has reloaded in between; \
+         look at what is live (GET /config), and ask again with its number"
     );
     Report::failed(Outcome::Conflict, live, cause, vec![error])
 }

@@ -1,7 +1,7 @@
 //! What came of a reload, for programs as JSON and for people as text.
 //!
-//! Control plane. The JSON is the answer to `POST /reload` and part of `GET /config`, and stays: fields are added, never
-//! renamed or removed, and every report has all of them. It knows nothing of how a reload is done.
+//! Control plane. The JSON is the answer to `POST /reload` and part of `GET /config`, and stays: fields are added,
+//! never renamed or removed, and every report has all of them. It knows nothing of how a reload is done.
 
 use std::fmt;
 use std::time::Duration;

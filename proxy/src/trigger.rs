@@ -1,7 +1,7 @@
 //! Who asks for a reload: the queue in front of the one who does it.
 //!
-//! Control plane. A request carries no content, only "read again", so any number of them are one. Whoever waits for what
-//! comes of it may name the generation that it expects to be live; two who do are never answered by one reload, because
+//! Control plane. A request carries no content, only "read again", so any number of them are one. Whoever waits for
+//! what comes of it may name the generation that it expects to be live; two who do are never answered by one reload, because
 //! only one of them can be right. Bounded: what does not wait takes no room, and of those who wait there are so many.
 
 use std::collections::VecDeque;

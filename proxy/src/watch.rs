@@ -1,8 +1,8 @@
 //! Watching the files that a configuration depends on.
 //!
-//! Control plane. What has changed is judged by what the paths lead to, not by what the kernel says of an event: folders
-//! are watched on the way to each file, so that one replaced by a rename, by a symbolic link or with its whole folder is
-//! seen like one written in place, and a slow look at everything finds what an event missed. A change is told when two
+//! Control plane. What has changed is judged by what the paths lead to, not by what the kernel says of an event:
+//! folders are watched on the way to each file, so that one replaced by a rename, by a symbolic link or with its whole folder
+//! is seen like one written in place, and a slow look at everything finds what an event missed. A change is told when two
 //! looks in a row see the same, slow ones where no event tells of the end of a write, and never while somebody who is
 //! writing a file has not closed it. It knows nothing of
 //! what is in the files. Bounded: events leave marks on what is known, and none of them is kept.

@@ -47,8 +47,8 @@ impl Pools {
         )
     }
 
-    /// Starts guests of filters that are to be used soon: as many as the filter of the same name has here, at least one,
-    /// and only as long as there is ample room. Returns how many.
+    /// Starts guests of filters that are to be used soon: as many as the filter of the same name has here, at least
+    /// one, and only as long as there is ample room. Returns how many.
     pub async fn warm(&self, filters: &[Arc<Filter>]) -> u32 {
         let mut made = 0;
         for filter in filters {
