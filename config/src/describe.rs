@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::model::{
     AccessLog, Action, Breaker, Candidate, CandidateKey, Cluster, Config, Endpoint, Filter, FilterKind, FilterLimits,
     FilterUse, Grant, HostPattern, Listener, ListenerLimits, LogFormat, LogPart, LogTarget, PathPattern, Redirect,
-    Respond, Route, RouteMatch, ValuePattern, Wasm, WeightedCluster,
+    Reload, Respond, Route, RouteMatch, ValuePattern, Wasm, WeightedCluster,
 };
 use crate::units::{show_duration, show_percent, show_size};
 use crate::word::Word as _;
@@ -18,22 +18,33 @@ impl Config {
     /// The configuration in force, in the words of the YAML and with every default filled in. In filters' `config`
     /// each string that came from `${NAME}` or `file:PATH` is shown as `[redacted]`.
     pub fn describe(&self) -> Json {
+        let mut described = self.describe_process();
+        described["listeners"] = named(self.listeners.iter().map(|item| (&item.name, listener(self, item))));
+        described["filters"] = named(self.filters.iter().map(|item| (&item.name, filter(self, item))));
+        described["clusters"] = named(self.clusters.iter().map(|item| (&item.name, cluster(item))));
+        described["routes"] = self.routes.iter().map(|item| route(self, item)).collect();
+        described
+    }
+
+    /// The part of it that is about the process as a whole.
+    pub fn describe_process(&self) -> Json {
         json!({
             "workers": self.workers,
             "drain_timeout": show_duration(self.drain_timeout),
+            "reload": reload(&self.reload),
             "wasm": wasm(&self.wasm),
             "admin": self.admin.as_ref().map_or(json!("off"), |address| json!({ "address": address.to_string() })),
             "access_log": access_log(&self.access_log),
-            "listeners": named(self.listeners.iter().map(|item| (&item.name, listener(self, item)))),
-            "filters": named(self.filters.iter().map(|item| (&item.name, filter(self, item)))),
-            "clusters": named(self.clusters.iter().map(|item| (&item.name, cluster(item)))),
-            "routes": self.routes.iter().map(|item| route(self, item)).collect::<Vec<_>>(),
         })
     }
 }
 
 fn named<'a>(items: impl Iterator<Item = (&'a String, Json)>) -> Json {
     Json::Object(items.map(|(name, item)| (name.clone(), item)).collect())
+}
+
+fn reload(reload: &Reload) -> Json {
+    json!({ "max_age": timeout(reload.max_age), "max_generations": reload.max_generations })
 }
 
 fn wasm(wasm: &Wasm) -> Json {

@@ -37,13 +37,23 @@ impl Environment for System {
         refuse_unless_regular(&metadata, max_bytes)?;
         let mut content = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
         // A file may grow while it is read: one byte more than allowed is enough to notice.
-        file.take(max_bytes.saturating_add(1)).read_to_end(&mut content)?;
+        (&file).take(max_bytes.saturating_add(1)).read_to_end(&mut content)?;
         if content.len() as u64 > max_bytes {
-            Err(too_large(max_bytes))
-        } else {
-            Ok(content)
+            return Err(too_large(max_bytes));
         }
+        // A part of what was before and a part of what comes after may be sound together.
+        if version(&file.metadata()?) != version(&metadata) {
+            return Err(io::Error::other(
+                "was written while it was read; try again when it is whole",
+            ));
+        }
+        Ok(content)
     }
+}
+
+/// Writing changes it; replacing the file under its name does not.
+fn version(metadata: &std::fs::Metadata) -> (u64, Option<std::time::SystemTime>) {
+    (metadata.len(), metadata.modified().ok())
 }
 
 fn refuse_unless_regular(metadata: &std::fs::Metadata, max_bytes: u64) -> io::Result<()> {

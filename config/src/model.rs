@@ -18,6 +18,7 @@ pub struct Config {
     pub workers: Option<usize>,
     /// How long a drain (SIGTERM, `POST /drain`, an upgrade) waits for exchanges in flight.
     pub drain_timeout: Duration,
+    pub reload: Reload,
     /// Shared by all wasm filters of the process.
     pub wasm: Wasm,
     /// `None` when the configuration says `off`.
@@ -40,7 +41,17 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-/// Bounds of the one wasm engine. A change needs a restart, because pools are reserved at start-up.
+/// What becomes of exchanges whose generation was replaced while they went on. Each default has its reason beside it in
+/// `parse`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// How long after it was replaced a generation is ended with all that is still on it; `None` is never. Default 1 h.
+    pub max_age: Option<Duration>,
+    /// Generations alive at once, the newest included; the oldest are ended for more. At least 2. Default 32.
+    pub max_generations: usize,
+}
+
+/// Bounds of the one wasm engine. A change of the first four needs a restart, because pools are reserved at start-up.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wasm {
     /// Instances alive at once in the whole process; default 1,000.

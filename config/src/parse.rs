@@ -8,6 +8,7 @@ mod cluster;
 mod filter;
 mod listener;
 mod pattern;
+mod reload;
 mod route;
 mod wasm;
 
@@ -70,6 +71,7 @@ fn config(document: Document, reader: &mut Reader) -> Option<Config> {
     Some(Config {
         workers: document.workers.map(|workers| workers.as_usize()),
         drain_timeout: or_default(document.drain_timeout, DRAIN_TIMEOUT),
+        reload: reload::reload(document.reload),
         wasm,
         admin: admin.map(|admin| admin.value),
         access_log: access_log?,

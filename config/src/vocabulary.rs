@@ -71,7 +71,10 @@ vocabulary! {
         workers: Option<Count<1, 1024>>,
         /// How long a drain waits for exchanges in flight. Default `30s`.
         drain_timeout: Option<Period>,
-        /// Bounds of the WebAssembly engine, shared by all filters. A change needs a restart.
+        /// What becomes of exchanges whose generation was replaced while they went on.
+        reload: Option<Reload>,
+        /// Bounds of the WebAssembly engine, shared by all filters. A change of `max_instances`, `max_memory`,
+        /// `max_table_elements` or `max_stack` needs a restart.
         wasm: Option<Wasm>,
         /// The endpoint for operators, or `off`. Default `{ address: 127.0.0.1:9901 }`.
         admin: Option<OffOr<Admin>>,
@@ -85,6 +88,15 @@ vocabulary! {
         clusters: Option<Named<Cluster>>,
         /// Which requests go where. The first route that matches wins.
         routes: Required<At<Routes>>,
+    }
+
+    /// What becomes of exchanges whose generation was replaced while they went on.
+    #[derive(Default)]
+    struct Reload {
+        /// How long after it was replaced a generation is ended with all that is still on it, or `off`. Default `1h`.
+        max_age: Option<OffOr<Period>>,
+        /// Generations alive at once; the oldest are ended for more. Default 32.
+        max_generations: Option<Count<2, 10_000>>,
     }
 
     /// Bounds of the WebAssembly engine, shared by all filters.

@@ -265,6 +265,11 @@ impl Proxy {
         panic!("the proxy did not end");
     }
 
+    /// Of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Resident memory in bytes.
     pub fn resident(&self) -> u64 {
         self.status_value("VmRSS:") * 1024

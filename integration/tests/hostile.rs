@@ -359,6 +359,74 @@ fn a_grant_opens_what_it_names() {
     assert_eq!(proxy.get("/clock").text(), "ok");
 }
 
+/// A component of many large functions, which takes a compiler minutes; nothing is wrong with it.
+fn compile_bomb() -> Vec<u8> {
+    fn number(mut value: usize, bytes: &mut Vec<u8>) {
+        while value >= 0x80 {
+            bytes.push((value & 0x7f) as u8 | 0x80);
+            value >>= 7;
+        }
+        bytes.push(value as u8);
+    }
+    fn section(id: u8, content: &[u8], bytes: &mut Vec<u8>) {
+        bytes.push(id);
+        number(content.len(), bytes);
+        bytes.extend(content);
+    }
+    const FUNCTIONS: usize = 5_000;
+    // One local of i32, then `local.get 0; i32.const 1; i32.add; local.tee 0; drop` again and again.
+    let mut body = vec![1, 1, 0x7f];
+    (0..800).for_each(|_| body.extend([0x20, 0, 0x41, 1, 0x6a, 0x22, 0, 0x1a]));
+    body.push(0x0b);
+    let (mut functions, mut code) = (Vec::new(), Vec::new());
+    number(FUNCTIONS, &mut functions);
+    number(FUNCTIONS, &mut code);
+    functions.extend([0; FUNCTIONS]);
+    for _ in 0..FUNCTIONS {
+        number(body.len(), &mut code);
+        code.extend(&body);
+    }
+    let mut module = b"\0asm\x01\0\0\0".to_vec();
+    section(1, &[1, 0x60, 0, 0], &mut module);
+    section(3, &functions, &mut module);
+    section(10, &code, &mut module);
+    let mut component = b"\0asm\x0d\0\x01\0".to_vec();
+    section(1, &module, &mut component);
+    component
+}
+
+/// Fault 64: a component that takes minutes to compile is refused in time, neighbours do not notice, and the next one
+/// does not wait for it.
+#[test]
+fn a_compile_bomb_is_refused_in_time() {
+    let folder = Folder::new();
+    folder.write("guest.wasm", Guest::new().on_request([]).build());
+    let upstream = Upstream::saying("ok");
+    let yaml = |component: &str| {
+        let top = format!("wasm: {{ compile_timeout: 5s }}\nfilters:\n  guest: {{ component: {component} }}");
+        Configuration {
+            top: &top,
+            route: "filters: [guest]",
+            ..Default::default()
+        }
+        .to(&upstream)
+    };
+    let proxy = Proxy::start_in(&folder, &yaml("guest.wasm"));
+    let bystander = Bystander::start(&proxy.address("web"), "/");
+    folder.write("bomb.wasm", compile_bomb());
+    let (status, report) = proxy.reload(&yaml("bomb.wasm"));
+    assert_eq!(status, 422, "{report}");
+    let error = report["errors"][0].to_string();
+    assert!(
+        error.contains("does not compile within wasm.compile_timeout of 5s"),
+        "{error}"
+    );
+    folder.write("next.wasm", Guest::new().on_request([Log("next")]).build());
+    let (status, report) = proxy.reload(&yaml("next.wasm"));
+    assert_eq!(status, 200, "it waited for the one before: {report}");
+    bystander.finish();
+}
+
 /// Components that must not be loaded, and what the refusal must say. Faults 61 and 62; more of them are in the pack.
 fn unloadable() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
     let good = Guest::new().on_request([]);

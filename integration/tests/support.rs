@@ -162,6 +162,22 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Has this configuration applied, and returns the report, whoever was first: the request for it, or the watch.
+pub fn apply(proxy: &Proxy, yaml: &str) -> Value {
+    let (status, report) = proxy.reload(yaml);
+    assert_eq!(status, 200, "{report}");
+    if report["outcome"] == "applied" {
+        return report;
+    }
+    let shown: Value = serde_json::from_slice(&proxy.admin("GET", "/config").body).expect("JSON");
+    let last = shown["last_reload"].clone();
+    assert_eq!(
+        (&last["outcome"], &last["generation"]),
+        (&"applied".into(), &report["generation"])
+    );
+    last
+}
+
 /// The filter in the admin endpoint's list.
 pub fn filter_state(proxy: &Proxy, name: &str) -> Value {
     let reply = proxy.admin("GET", "/filters");

@@ -8,17 +8,21 @@ use std::path::{Path, PathBuf};
 
 /// Modules of `proxy/src` that belong to the control plane; all others are the data plane, which never reads the
 /// configuration.
-const CONTROL_PLANE: [&str; 11] = [
+const CONTROL_PLANE: [&str; 15] = [
     "admin",
     "assemble",
     "demo",
+    "difference",
+    "generations",
     "lib",
     "main",
     "operations",
     "reload",
+    "report",
     "server",
     "state",
     "toolbox",
+    "trigger",
     "watch",
 ];
 

@@ -27,9 +27,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinError;
 use tokio::time::{sleep, timeout};
 
-pub use client::post;
+pub use client::{get, post, unreachable};
 use guard::{Door, Refusal};
 
+use crate::report::{Outcome, Report};
 use crate::telemetry::CONTENT_TYPE as METRICS;
 
 /// What the process can be asked for. Each call runs in a task of its own and is never broken off half way.
@@ -43,8 +44,8 @@ pub trait Operations: Send + Sync + 'static {
     async fn routes(&self) -> Value;
     async fn clusters(&self) -> Value;
     async fn filters(&self) -> Value;
-    /// The generation that is live afterwards, or every error with its place.
-    async fn reload(&self) -> Result<u64, Vec<String>>;
+    /// What came of reading the files again, if the generation that is `expected` is live, or whichever.
+    async fn reload(&self, expected: Option<u64>) -> Report;
     /// Begins a drain and returns.
     async fn drain(&self);
 }
@@ -197,13 +198,18 @@ impl Exchange {
                 .insert(ALLOW, HeaderValue::from_static(page.verb.allowed()));
             return reply;
         }
+        let query = request.uri().query().map(str::to_owned);
         if page.verb == Verb::Post
             && let Err(reply) = self.discard(request.into_body()).await
         {
             return reply;
         }
+        let question = match page.content.question(query.as_deref()) {
+            Ok(question) => question,
+            Err(fault) => return text(StatusCode::BAD_REQUEST, fault),
+        };
         // A task of its own: a client that goes away in the middle must not break off a reload.
-        let answered = tokio::spawn(answer(page.content, self.operations.clone())).await;
+        let answered = tokio::spawn(answer(question, self.operations.clone())).await;
         answered.unwrap_or_else(|error| failed(&error))
     }
 
@@ -241,7 +247,15 @@ enum Verb {
     Post,
 }
 
+/// What is asked of a page.
 #[derive(Clone, Copy, Debug)]
+struct Question {
+    content: Content,
+    /// Only of a reload.
+    expected: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
     Index,
     Live,
@@ -308,7 +322,7 @@ const PAGES: [Page; 10] = [
         path: "/reload",
         verb: Verb::Post,
         content: Content::Reload,
-        about: "read the configuration again",
+        about: "read the configuration again; ?expect=N only if generation N is live",
     },
     Page {
         path: "/drain",
@@ -317,6 +331,25 @@ const PAGES: [Page; 10] = [
         about: "take no new traffic, finish the rest",
     },
 ];
+
+impl Content {
+    /// Pages that only show something ignore a query. One that a reload does not know is refused: a condition that was
+    /// misspelt must not be taken for none.
+    fn question(self, query: Option<&str>) -> Result<Question, &'static str> {
+        const FAULT: &str = "the query of /reload is nothing, or expect=N with the number of a generation\n";
+        let expected = match query.filter(|_| self == Self::Reload) {
+            None | Some("") => None,
+            Some(query) => {
+                let number = query.strip_prefix("expect=").ok_or(FAULT)?;
+                Some(number.parse().map_err(|_| FAULT)?)
+            }
+        };
+        Ok(Question {
+            content: self,
+            expected,
+        })
+    }
+}
 
 impl Verb {
     /// HEAD goes wherever GET does (RFC 9110 9.1).
@@ -342,8 +375,8 @@ impl Verb {
     }
 }
 
-async fn answer(content: Content, operations: Arc<dyn Operations>) -> Reply {
-    match content {
+async fn answer(question: Question, operations: Arc<dyn Operations>) -> Reply {
+    match question.content {
         Content::Index => text(StatusCode::OK, index()),
         Content::Live => text(StatusCode::OK, "live\n"),
         Content::Ready => match operations.ready().await {
@@ -357,10 +390,7 @@ async fn answer(content: Content, operations: Arc<dyn Operations>) -> Reply {
         Content::Routes => json_reply(StatusCode::OK, &operations.routes().await),
         Content::Clusters => json_reply(StatusCode::OK, &operations.clusters().await),
         Content::Filters => json_reply(StatusCode::OK, &operations.filters().await),
-        Content::Reload => match operations.reload().await {
-            Ok(generation) => json_reply(StatusCode::OK, &json!({ "generation": generation })),
-            Err(errors) => json_reply(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "errors": errors })),
-        },
+        Content::Reload => reloaded(&operations.reload(question.expected).await),
         Content::Drain => {
             operations.drain().await;
             text(StatusCode::ACCEPTED, "draining\n")
@@ -370,6 +400,16 @@ async fn answer(content: Content, operations: Arc<dyn Operations>) -> Reply {
 
 const LAST_GOOD: &str = "ready, but with the last good generation: the current files do not load; \
                          GET /config says why\n";
+
+fn reloaded(report: &Report) -> Reply {
+    let status = match report.outcome {
+        Outcome::Applied | Outcome::Unchanged => StatusCode::OK,
+        Outcome::Refused => StatusCode::UNPROCESSABLE_ENTITY,
+        Outcome::Conflict => StatusCode::CONFLICT,
+        Outcome::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    json_reply(status, &json!(report))
+}
 
 fn index() -> String {
     let line = |page: &Page| format!("{:<4} {:<9} {}\n", page.verb.name(), page.path, page.about);

@@ -20,6 +20,7 @@ use crate::breaker;
 use crate::canary::Version;
 use crate::chain::{Chain, Step, StepKind};
 use crate::cluster::{self, Cluster};
+use crate::difference::{self, Component, Delta};
 use crate::filter::OnFailure;
 use crate::listener::Sockets;
 use crate::name::Name;
@@ -34,7 +35,7 @@ use crate::wasm::{self, Artifact, Compiler, Digest, Engine, Grant};
 
 /// Makes snapshots; keeps the parts of the last one that was accepted.
 pub struct Assembler {
-    compiler: Compiler,
+    compiler: Arc<Compiler>,
     workers: usize,
     /// What filters keep outlives the generations that they are in.
     tables: Tables,
@@ -81,13 +82,21 @@ impl fmt::Display for Faults {
 /// A snapshot that is not in use yet.
 pub struct Assembled {
     pub snapshot: Snapshot,
+    compiler: Arc<Compiler>,
     parts: Parts,
+}
+
+/// A configuration that would load.
+pub struct Checked {
+    pub warnings: Vec<String>,
+    /// By the filter's name.
+    pub components: BTreeMap<String, Component>,
 }
 
 impl Assembler {
     pub fn new(compiler: Compiler, workers: usize) -> Self {
         Self {
-            compiler,
+            compiler: Arc::new(compiler),
             workers,
             tables: Tables::default(),
             alarm: Arc::default(),
@@ -119,12 +128,23 @@ impl Assembler {
     pub fn compiler(config: &Config) -> Result<Compiler, String> {
         let engine = Engine::new(Self::reservation(config))?;
         let cache = config.wasm.cache.as_deref().map(wasm::Cache::open).transpose()?;
-        let settings = wasm::CompilerSettings {
-            threads: config.wasm.compile_threads,
-            timeout: config.wasm.compile_timeout,
-            max_component: config.wasm.max_component,
-        };
-        Compiler::new(engine, settings, cache)
+        Compiler::new(engine, compiler_settings(config), cache)
+    }
+
+    /// The compiler in use, or another one for the same engine when its settings have changed.
+    fn compiler_for(&self, config: &Config) -> Result<Arc<Compiler>, Faults> {
+        let (settings, folder) = (compiler_settings(config), config.wasm.cache.as_deref());
+        if self.compiler.is(&settings, folder) {
+            return Ok(Arc::clone(&self.compiler));
+        }
+        let cache = folder.map(wasm::Cache::open).transpose();
+        let compiler = cache.and_then(|cache| self.compiler.with(settings, cache));
+        compiler.map(Arc::new).map_err(|fault| Faults(vec![fault]))
+    }
+
+    /// What was made of components so far.
+    pub fn compiler_counts(&self) -> &Arc<wasm::CompilerCounts> {
+        self.compiler.counts()
     }
 
     /// Worker threads that the configuration asks for.
@@ -135,48 +155,42 @@ impl Assembler {
     }
 
     /// Everything but opening sockets and log files, which may be another process's.
-    pub async fn check(&self, config: &Config) -> Result<Vec<String>, Faults> {
-        let mut build = Build::new(self, config);
+    pub async fn check(&self, config: &Config) -> Result<Checked, Faults> {
+        let mut build = Build::new(self, config)?;
         build.make_clusters();
         build.load_filters().await;
         let table = build.table();
-        build.finish()?;
-        Ok(table.map(|table| shadowed(config, &table)).unwrap_or_default())
+        let (_, guests) = build.finish()?;
+        Ok(Checked {
+            warnings: table.map(|table| shadowed(config, &table)).unwrap_or_default(),
+            components: difference::components(&guests),
+        })
     }
 
     /// Builds generation `generation`, sockets bound; it is not in use until it is [accepted](Assembler::accept).
     pub async fn assemble(&self, config: &Config, generation: u64) -> Result<Assembled, Faults> {
-        let mut build = Build::new(self, config);
+        let mut build = Build::new(self, config)?;
         build.make_clusters();
         build.load_filters().await;
-        let table = build.table();
-        let clusters = build.clusters.clone();
-        let routes = build.routes();
-        let listeners = build.listeners();
-        let access_log = build.access_log();
-        let trials = build.trials.values().cloned().collect();
-        let filters = build.names();
-        let (parts, guests) = build.finish()?;
-        let table = table.ok_or_else(|| Faults(vec!["the routes do not compile".into()]))?;
-        let snapshot = Snapshot {
-            generation,
-            listeners,
-            table,
-            routes,
-            clusters,
-            guests,
-            filters,
-            trials,
-            access_log,
-            drain_timeout: config.drain_timeout,
-            description: config.describe(),
-        };
-        Ok(Assembled { snapshot, parts })
+        build.assembled(generation)
     }
 
-    /// Sockets that are there before the first generation is; see [`socket_key`].
-    pub fn adopt(&mut self, sockets: HashMap<(String, Address), Arc<Sockets>>) {
-        self.parts.sockets = sockets;
+    /// The same, or `None` when it would be what is in use: this configuration, and these guests of it.
+    pub async fn assemble_anew(
+        &self,
+        config: &Config,
+        in_use: (&Config, &[Arc<wasm::Filter>]),
+        generation: u64,
+    ) -> Result<Option<Assembled>, Faults> {
+        let mut build = Build::new(self, config)?;
+        build.make_clusters();
+        build.load_filters().await;
+        let (old, guests) = in_use;
+        let ids = |guests: &[Arc<wasm::Filter>]| -> Vec<u64> { guests.iter().map(|guest| guest.id()).collect() };
+        if build.faults.is_empty() && config == old && ids(&build.guests) == ids(guests) {
+            return Ok(None);
+        }
+        build.assembled(generation).map(Some)
     }
 
     /// From now on these are the parts to reuse; what only the generation before had is let go.
@@ -187,8 +201,14 @@ impl Assembler {
         }
         candidates::announce(&self.parts.trials, &assembled.snapshot.trials);
         self.alarm.notify_one();
+        self.compiler = assembled.compiler;
         self.parts = assembled.parts;
         assembled.snapshot
+    }
+
+    /// Sockets that are there before the first generation is; see [`socket_key`].
+    pub fn adopt(&mut self, sockets: HashMap<(String, Address), Arc<Sockets>>) {
+        self.parts.sockets = sockets;
     }
 
     /// SIGHUP: a log that was moved away is opened anew.
@@ -202,6 +222,7 @@ impl Assembler {
 /// One assembly under way.
 struct Build<'a> {
     assembler: &'a Assembler,
+    compiler: Arc<Compiler>,
     config: &'a Config,
     parts: Parts,
     clusters: Vec<Arc<Cluster>>,
@@ -222,9 +243,10 @@ enum StepSource {
 }
 
 impl<'a> Build<'a> {
-    fn new(assembler: &'a Assembler, config: &'a Config) -> Self {
-        Self {
+    fn new(assembler: &'a Assembler, config: &'a Config) -> Result<Self, Faults> {
+        Ok(Self {
             assembler,
+            compiler: assembler.compiler_for(config)?,
             config,
             parts: Parts::default(),
             clusters: Vec::new(),
@@ -233,7 +255,40 @@ impl<'a> Build<'a> {
             candidates: HashMap::new(),
             trials: BTreeMap::new(),
             faults: Vec::new(),
-        }
+        })
+    }
+
+    /// Everything else, of filters that are loaded.
+    fn assembled(mut self, generation: u64) -> Result<Assembled, Faults> {
+        let config = self.config;
+        let table = self.table();
+        let clusters = self.clusters.clone();
+        let routes = self.routes();
+        let listeners = self.listeners();
+        let access_log = self.access_log();
+        let trials = self.trials.values().cloned().collect();
+        let filters = self.names();
+        let compiler = Arc::clone(&self.compiler);
+        let (parts, guests) = self.finish()?;
+        let table = table.ok_or_else(|| Faults(vec!["the routes do not compile".into()]))?;
+        let snapshot = Snapshot {
+            generation,
+            listeners,
+            table,
+            routes,
+            clusters,
+            guests,
+            filters,
+            trials,
+            access_log,
+            drain_timeout: config.drain_timeout,
+            description: config.describe(),
+        };
+        Ok(Assembled {
+            snapshot,
+            compiler,
+            parts,
+        })
     }
 
     fn finish(self) -> Result<(Parts, Vec<Arc<wasm::Filter>>), Faults> {
@@ -295,7 +350,7 @@ impl<'a> Build<'a> {
         settings: &serde_json::Value,
     ) -> Result<usize, String> {
         let of_file = |message: String| format!("component {}: {message}", path.display());
-        let max = self.assembler.compiler.max_component();
+        let max = self.compiler.max_component();
         let bytes = Artifact::read(path, max).map_err(|message| format!("component: {message}"))?;
         let artifact = self.artifact(bytes).await.map_err(of_file)?;
         let key = GuestKey {
@@ -315,11 +370,14 @@ impl<'a> Build<'a> {
         let guest = match kept {
             Some(guest) => guest,
             None => {
-                let engine = self.assembler.compiler.engine().clone();
+                let engine = self.compiler.engine().clone();
+                let grants = self.grants(filter);
+                self.check_permissions(&filter.name, &artifact, &grants)
+                    .map_err(of_file)?;
                 let settings = wasm::Settings {
                     name: name.to_owned(),
                     config: key.config.clone(),
-                    grants: self.grants(filter),
+                    grants,
                     limits: limits(filter, self.assembler.workers),
                     on_failure: key.on_failure,
                     breaker: filter.breaker.as_ref().map(breaker_settings),
@@ -334,6 +392,34 @@ impl<'a> Build<'a> {
         Ok(self.guests.len() - 1)
     }
 
+    /// A new version of a component that asks for more than the one that runs is told so in words: whoever replaced the
+    /// file may not know it.
+    fn check_permissions(&self, name: &str, artifact: &Artifact, grants: &[Grant]) -> Result<(), String> {
+        let imports = artifact.imports();
+        let refused = wasm::ungranted(&imports, grants);
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let message = refused.join("; ");
+        let running = self.assembler.parts.guests.values();
+        let Some(running) = running
+            .map(|guest| guest.as_ref())
+            .find(|guest| &**guest.name() == name)
+        else {
+            return Err(message);
+        };
+        let more = Delta::between(&running.artifact().imports(), &imports).added;
+        if more.is_empty() {
+            return Err(message);
+        }
+        Err(format!(
+            "{message}; this version asks for more than the one that runs (sha256 {:.12}): `{}` {} new",
+            running.artifact().digest().to_string(),
+            more.join("`, `"),
+            if more.len() == 1 { "is" } else { "are" },
+        ))
+    }
+
     async fn artifact(&mut self, bytes: Vec<u8>) -> Result<Arc<Artifact>, String> {
         let digest = Digest::of(&bytes);
         let kept = self
@@ -345,7 +431,7 @@ impl<'a> Build<'a> {
             .cloned();
         let artifact = match kept {
             Some(artifact) => artifact,
-            None => Arc::new(self.assembler.compiler.compile(bytes).await?),
+            None => Arc::new(self.compiler.compile(bytes).await?),
         };
         self.parts.artifacts.insert(digest, Arc::clone(&artifact));
         Ok(artifact)
@@ -558,6 +644,14 @@ fn authority(bound: &Address) -> HeaderValue {
         Address::Unix(_) => "localhost".to_owned(),
     };
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("localhost"))
+}
+
+fn compiler_settings(config: &Config) -> wasm::CompilerSettings {
+    wasm::CompilerSettings {
+        threads: config.wasm.compile_threads,
+        timeout: config.wasm.compile_timeout,
+        max_component: config.wasm.max_component,
+    }
 }
 
 /// What one filter may take, in one of so many workers.

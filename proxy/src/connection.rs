@@ -164,6 +164,8 @@ impl Connection {
 
     pub fn end_exchange(&self, now: Instant) {
         self.wire.end_exchange(now);
+        // Nothing may wake an idle connection for long.
+        self.rest();
     }
 
     /// The number of the head that hyper has just parsed, from 1.
@@ -175,6 +177,11 @@ impl Connection {
     /// Whether the connection is to end with its current exchange.
     pub fn is_closing(&self) -> bool {
         self.worker.is_draining() || self.orphaned.get() || (!self.wire.is_busy() && self.wire.is_lost())
+    }
+
+    /// Whether its exchange has been on a generation that was replaced for as long as it may.
+    pub fn is_outlived(&self) -> bool {
+        self.wire.is_busy() && self.worker.is_outlived(&self.pinned.borrow())
     }
 
     /// Between exchanges a connection holds on to no old generation.

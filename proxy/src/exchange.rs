@@ -761,6 +761,7 @@ impl Drop for Exchange {
         if !self.complete && self.reason.is_empty() {
             self.reason = match self.connection.wire.expired() {
                 Some(Expired::Write) => "write_timeout",
+                Some(Expired::Generation) => "generation_max_age",
                 _ => "client_closed",
             };
         }

@@ -1,8 +1,8 @@
 //! One client connection: hyper on one side, exchanges on the other.
 //!
 //! Data plane; the only place that names hyper's server types. It parses and frames through hyper, hands each request
-//! to [`exchange::run`], and ends the connection: at a drain, at a deadline, or when what was received cannot be
-//! followed any further.
+//! to [`exchange::run`], and ends the connection: at a drain, at a deadline, when its generation has had its time, or
+//! when what was received cannot be followed any further.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -55,7 +55,7 @@ async fn serve(connection: Rc<Connection>) {
             exchange::record_refused(&connection, StatusCode::REQUEST_TIMEOUT, "head_timeout");
             REQUEST_TIMEOUT
         }
-        (Some(Expired::Idle | Expired::Write), _) => return,
+        (Some(Expired::Idle | Expired::Write | Expired::Generation), _) => return,
         (None, Err(error)) if error.is_parse() => {
             // hyper has answered it already.
             exchange::record_refused(&connection, status_of(error), "malformed");
@@ -84,6 +84,10 @@ async fn drive(connection: &Rc<Connection>) -> hyper::Result<()> {
     let mut patience = None;
     std::future::poll_fn(|context| {
         connection.watch_worker(context.waker());
+        if connection.is_outlived() {
+            connection.wire.expire(Expired::Generation);
+            return Poll::Ready(Ok(()));
+        }
         let mut polled = serving.as_mut().poll(context);
         if polled.is_pending() && !told && connection.is_closing() && is_at_its_end(connection, context, &mut patience)
         {

@@ -26,11 +26,12 @@
 //! # Two planes
 //!
 //! The *control plane* may block and may fail with a paragraph: `tamis_config` parses, [`assemble`] builds a snapshot,
-//! [`reload`] swaps the pointer, [`watch`] triggers it, [`court`] has candidates judged by the rules of [`canary`],
-//! [`admin`] answers operators, [`server`] owns the process, [`handover`] gives its place to a new one, [`state`] keeps
-//! what outlives it, [`supervisor`] tells the service manager; [`toolbox`] is for whoever writes a filter, and serves
-//! nobody. The *data plane* (everything above) never compiles, never locks to read configuration, never panics by input.
-//! They share one atomic pointer, and commands that are never sent per request.
+//! [`reload`] swaps the pointer, [`watch`] pulls its [`trigger`], [`difference`] and [`report`] say what came of it,
+//! [`generations`] keeps what was replaced until nobody is on it, [`court`] has candidates judged by the rules of
+//! [`canary`], [`admin`] answers operators, [`server`] owns the process, [`handover`] gives its place to a new one,
+//! [`state`] keeps what outlives it, [`supervisor`] tells the service manager; [`toolbox`] is for whoever writes a
+//! filter, and serves nobody. The *data plane* (everything above) never compiles, never locks to read configuration,
+//! never panics by input. They share one atomic pointer, and commands that are never sent per request.
 //!
 //! What is deliberately absent: the data plane does not know `tamis_config`; only [`wasm`] names wasmtime; only
 //! [`gateway`] names hyper's server types on the data plane, and nobody hyper's client; [`h1`] knows no socket, clock or
@@ -50,9 +51,11 @@ pub mod cluster;
 pub mod connection;
 pub mod court;
 pub mod demo;
+pub mod difference;
 pub mod exchange;
 pub mod filter;
 pub mod gateway;
+pub mod generations;
 pub mod guard;
 pub mod h1;
 pub mod handover;
@@ -69,6 +72,7 @@ pub mod permits;
 pub mod pool;
 pub mod reload;
 pub mod reply;
+pub mod report;
 pub mod route;
 pub mod scan;
 pub mod server;
@@ -83,6 +87,7 @@ pub mod tick;
 pub mod timer;
 pub mod toolbox;
 pub mod trial;
+pub mod trigger;
 pub mod upstream;
 pub mod wasm;
 pub mod watch;

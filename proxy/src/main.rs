@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tamis::address::Address;
 use tamis::admin;
+use tamis::report::Report;
 use tamis::state::{self, Fallback};
 use tamis::{demo, handover, server, toolbox};
 use tracing_subscriber::EnvFilter;
@@ -49,10 +50,18 @@ enum Command {
     },
     /// Check a configuration and load every filter that it names, without serving
     ///
-    /// Exit status 0 when it would be served, 1 otherwise, with every error and its place on standard error.
+    /// Exit status 0 when it would be served, 1 otherwise, with every error and its place on standard error. With
+    /// `--against` it also says what a reload would change in a running process, and changes nothing; exit status 1
+    /// when the reload would be refused.
     Check {
         #[command(flatten)]
         file: File,
+        /// Compare with the process behind this admin endpoint: ADDRESS:PORT, or unix:/PATH
+        #[arg(long, value_name = "ADMIN")]
+        against: Option<Address>,
+        /// Print the comparison as JSON
+        #[arg(long, requires = "against")]
+        json: bool,
     },
     /// Serve a built-in configuration with an origin of its own, to try Tamis without any set-up
     Demo {
@@ -68,10 +77,19 @@ enum Command {
     #[command(subcommand)]
     Filter(toolbox::Command),
     /// Have a running process read its configuration again, and say what came of it
+    ///
+    /// Prints what is different, how long it took and which generation is live, or every error with its place. All or
+    /// nothing: after an error the process serves as before. Exit status 0 when what the files say is live.
     Reload {
         /// The process's admin endpoint: ADDRESS:PORT, or unix:/PATH
         #[arg(long, default_value = "127.0.0.1:9901", value_name = "ADDRESS")]
         admin: Address,
+        /// Only if this generation is live, as `tamis check --against` and the last reload said it
+        #[arg(long, value_name = "GENERATION")]
+        expect: Option<u64>,
+        /// Print the report as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Have a new process take over from a running one, and no connection refused or cut
     ///
@@ -146,14 +164,23 @@ fn main() -> ExitCode {
             };
             logging.start().and_then(|_guard| server::run(&options))
         }
-        Command::Check { file } => check(&file.path),
+        Command::Check {
+            file,
+            against: None,
+            json: _,
+        } => check(&file.path),
+        Command::Check {
+            file,
+            against: Some(admin),
+            json,
+        } => check_against(&file.path, &admin, json),
         Command::Demo { listen, logging } => logging.start().and_then(|_guard| demo::run(listen)),
         Command::Schema => {
             println!("{:#}", tamis_config::schema());
             Ok(())
         }
         Command::Filter(command) => toolbox::run(command),
-        Command::Reload { admin } => reload(&admin),
+        Command::Reload { admin, expect, json } => reload(&admin, expect, json),
         Command::Upgrade { state, binary, timeout } => {
             let tell = |after: Duration, step: &str| println!("{:>8.3} s  {step}", after.as_secs_f64());
             handover::client::upgrade(&state, binary.as_deref(), timeout, tell)
@@ -176,28 +203,38 @@ fn check(path: &std::path::Path) -> Result<(), String> {
     Ok(())
 }
 
-fn reload(admin: &Address) -> Result<(), String> {
-    let unreachable = |error: std::io::Error| {
-        format!(
-            "the admin endpoint does not answer: {error}; is the process running, and is `--admin` its `admin.address`?"
-        )
-    };
-    let (status, body) = admin::post(admin, "/reload", RELOAD_TIMEOUT).map_err(unreachable)?;
-    if status == 200 {
-        println!("{}", body.trim_end());
-        return Ok(());
+fn check_against(path: &std::path::Path, admin: &Address, json: bool) -> Result<(), String> {
+    let comparison = server::check_against(path, admin)?;
+    for warning in &comparison.warnings {
+        eprintln!("warning: {warning}");
     }
-    let errors: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
-    let lines: Vec<_> = errors["errors"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|error| error.as_str())
-        .collect();
-    Err(format!(
-        "the reload was refused (status {status}); the running generation stays\n{}",
-        lines.join("\n")
-    ))
+    if json {
+        println!("{:#}", serde_json::json!(comparison));
+    } else {
+        print!("{}: ok; {comparison}", path.display());
+    }
+    match &*comparison.needs_restart {
+        [] => Ok(()),
+        _ => Err("a reload would be refused".to_owned()),
+    }
+}
+
+fn reload(admin: &Address, expect: Option<u64>, json: bool) -> Result<(), String> {
+    let path = expect.map_or("/reload".to_owned(), |generation| {
+        format!("/reload?expect={generation}")
+    });
+    let (status, body) = admin::post(admin, &path, RELOAD_TIMEOUT).map_err(admin::unreachable)?;
+    let report: Report = serde_json::from_str(&body)
+        .map_err(|error| format!("the admin endpoint's answer (status {status}) is no report: {error}"))?;
+    if json {
+        println!("{:#}", serde_json::json!(report));
+    } else {
+        print!("{report}");
+    }
+    match report.is_success() {
+        true => Ok(()),
+        false => Err("what the files say is not live".to_owned()),
+    }
 }
 
 impl State {

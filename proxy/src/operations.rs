@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -16,12 +16,16 @@ use crate::admin::{Operations, Readiness};
 use crate::breaker::{self, Breaker};
 use crate::canary::{Account, Evidence, Phase, Times, Version, WHOLE};
 use crate::chain::{Chain, StepKind};
+use crate::difference::State;
 use crate::filter::Hook;
-use crate::reload::{History, Trigger};
+use crate::generations::Generations;
+use crate::reload::{Handles, History};
+use crate::report::{Outcome, Report as ReloadReport};
 use crate::snapshot::{Action, Snapshot};
 use crate::telemetry::exposition::{self, BreakerFacts, FilterFacts, ProcessFacts, TableFacts, TrialFacts};
 use crate::telemetry::metrics::Report;
 use crate::trial::{Standing, Trial};
+use crate::trigger::Trigger;
 use crate::wasm;
 use crate::worker::{Command, Live, WorkerReport, Workers};
 
@@ -41,6 +45,7 @@ pub struct Operator {
     workers: Workers,
     trigger: Trigger,
     history: Arc<History>,
+    generations: Arc<Generations>,
     begin_drain: watch::Sender<bool>,
     draining: AtomicBool,
     started: SystemTime,
@@ -53,8 +58,7 @@ impl Operator {
     pub fn new(
         live: Arc<Live>,
         workers: Workers,
-        trigger: Trigger,
-        history: Arc<History>,
+        reloading: Handles,
         begin_drain: watch::Sender<bool>,
         started: SystemTime,
         origin: Origin,
@@ -63,8 +67,9 @@ impl Operator {
         Self {
             live,
             workers,
-            trigger,
-            history,
+            trigger: reloading.trigger,
+            history: reloading.history,
+            generations: reloading.generations,
             begin_drain,
             draining: AtomicBool::new(false),
             started,
@@ -132,11 +137,6 @@ impl Operations for Operator {
     async fn metrics(&self) -> String {
         let reports = self.ask().await;
         let missing = reports.iter().filter(|report| report.is_none()).count();
-        let generations: HashSet<u64> = reports
-            .iter()
-            .flatten()
-            .flat_map(|report| report.generations.iter().copied())
-            .collect();
         let mut last = self.last.lock().await;
         for (last, report) in last.iter_mut().zip(reports) {
             if let Some(report) = report {
@@ -149,7 +149,8 @@ impl Operations for Operator {
             version: env!("CARGO_PKG_VERSION"),
             started: self.started,
             generation: snapshot.generation,
-            generations: generations.len().max(1),
+            generations: self.generations.alive(),
+            oldest_generation: self.generations.oldest_age(Instant::now()),
             reloads: self.history.counts(),
             access_log_dropped: log.map_or(0, |log| log.dropped()),
             access_log_errors: log.map_or(0, |log| log.errors()),
@@ -164,13 +165,16 @@ impl Operations for Operator {
 
     async fn config(&self) -> Value {
         let snapshot = self.live.load();
+        let State {
+            generation,
+            config,
+            components,
+        } = State::of(&snapshot);
         json!({
-            "generation": snapshot.generation,
-            "last_reload": match self.history.refusal() {
-                Some(errors) => json!({ "refused": errors }),
-                None => json!("ok"),
-            },
-            "config": snapshot.description,
+            "generation": generation,
+            "last_reload": self.history.last(),
+            "components": components,
+            "config": config,
         })
     }
 
@@ -260,8 +264,12 @@ impl Operations for Operator {
         natives.chain(guests).collect()
     }
 
-    async fn reload(&self) -> Result<u64, Vec<String>> {
-        self.trigger.pull_and_wait("admin").await
+    async fn reload(&self, expected: Option<u64>) -> ReloadReport {
+        let asked = self.trigger.pull_and_wait("admin", expected).await;
+        asked.unwrap_or_else(|why| {
+            let live = self.live.load().generation;
+            ReloadReport::failed(Outcome::Unavailable, live, "admin", vec![why.to_owned()])
+        })
     }
 
     async fn drain(&self) {

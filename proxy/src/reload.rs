@@ -1,89 +1,92 @@
 //! Reloading: the only writer of the pointer to the generation in use.
 //!
-//! Control plane, in a thread of its own. A trigger carries no content, only "read again". Read, parse, assemble, swap:
-//! whatever fails, the running generation stays, and whoever asked is told why. Triggers that come while one is being
-//! worked on are answered together by the next.
+//! Control plane, in a thread of its own. A trigger carries no content, only "read again". Read, parse, assemble, warm,
+//! swap: whatever fails, the running generation stays, and whoever asked is told why. Triggers that come while one is
+//! being worked on are answered together by the next. What was replaced is let go here, never in a worker.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tamis_config::Config;
-use tokio::sync::{Mutex as Turn, mpsc, oneshot};
+use tokio::sync::{Mutex as Turn, oneshot};
 
-use crate::assemble::{self, Assembler, Faults};
-use crate::snapshot::Listener;
+use crate::assemble::{self, Assembled, Assembler, Faults};
+use crate::chain::StepKind;
+use crate::difference::{self, Difference, Hidden, State};
+use crate::generations::{Bounds, Generations, Overdue};
+use crate::report::{Outcome, Report, Took, milliseconds};
+use crate::snapshot::{Listener, Snapshot};
 use crate::telemetry::exposition::Reloads;
+use crate::trigger::{self, Batch, Requests, Trigger};
+use crate::wasm;
 use crate::watch::Watcher;
 use crate::worker::{Command, Live, Workers};
 
-/// What came of one reload.
-pub type Outcome = Result<u64, Vec<String>>;
+/// How often generations that were replaced are looked at, as long as there are some.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How long the swap waits for guests to be made ready: as long as one may take to start. It is not called off then,
+/// the rest starts with its first exchange.
+const WARM_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Asks for a reload; cheap to clone.
-#[derive(Clone)]
-pub struct Trigger {
-    requests: mpsc::UnboundedSender<Request>,
-    /// Held by whoever changes the running generation, or needs it to stay as it is.
-    turn: Arc<Turn<()>>,
-}
-
-enum Request {
-    /// With whom to tell.
-    Reload(&'static str, Option<oneshot::Sender<Outcome>>),
-    ReopenLog,
-}
-
-impl Trigger {
-    /// Reads again, some time soon; `cause` is for the log.
-    pub fn pull(&self, cause: &'static str) {
-        // Nobody to ask means that the process is ending.
-        let _ = self.requests.send(Request::Reload(cause, None));
-    }
-
-    /// Reads again and says what came of it.
-    pub async fn pull_and_wait(&self, cause: &'static str) -> Outcome {
-        let (tell, told) = oneshot::channel();
-        let _ = self.requests.send(Request::Reload(cause, Some(tell)));
-        told.await.unwrap_or_else(|_| Err(vec!["the process is ending".into()]))
-    }
-
-    /// While this is held, no reload takes place; those that are asked for wait.
-    pub fn turn(&self) -> Arc<Turn<()>> {
-        Arc::clone(&self.turn)
-    }
-
-    pub fn reopen_log(&self) {
-        let _ = self.requests.send(Request::ReopenLog);
-    }
-}
+/// How long a reload waits for whoever is writing one of its files: a write takes milliseconds.
+const WRITER_PATIENCE: Duration = Duration::from_secs(2);
+const WRITER_LOOK: Duration = Duration::from_millis(10);
 
 /// What the admin endpoint shows of reloads.
-#[derive(Default)]
 pub struct History {
     applied: AtomicU64,
     unchanged: AtomicU64,
     refused: AtomicU64,
-    /// Why the last one was refused; `None` once one succeeds.
-    refusal: Mutex<Option<Vec<String>>>,
+    ended: AtomicU64,
+    compilations: Arc<wasm::CompilerCounts>,
+    last: Mutex<Option<Report>>,
 }
 
 impl History {
+    fn new(compilations: Arc<wasm::CompilerCounts>) -> Self {
+        Self {
+            applied: AtomicU64::new(0),
+            unchanged: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            compilations,
+            last: Mutex::default(),
+        }
+    }
+
     pub fn counts(&self) -> Reloads {
         Reloads {
             applied: self.applied.load(Ordering::Relaxed),
             unchanged: self.unchanged.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
+            ended: self.ended.load(Ordering::Relaxed),
+            compiled: self.compilations.compiled(),
+            cached: self.compilations.cached(),
         }
     }
 
-    pub fn refusal(&self) -> Option<Vec<String>> {
-        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Of the last reload; `None` before the first. One that found nothing new takes the place of a refusal only: what
+    /// the live generation brought is still of interest.
+    pub fn last(&self) -> Option<Report> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn note(&self, count: &AtomicU64, refusal: Option<Vec<String>>) {
+    fn note(&self, report: &Report) {
+        let count = match report.outcome {
+            Outcome::Applied => &self.applied,
+            Outcome::Unchanged => &self.unchanged,
+            // The other two never come here: nothing was read for them.
+            Outcome::Refused | Outcome::Conflict | Outcome::Unavailable => &self.refused,
+        };
         count.fetch_add(1, Ordering::Relaxed);
-        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = refusal;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_applied = last.as_ref().is_some_and(|last| last.outcome == Outcome::Applied);
+        if report.outcome != Outcome::Unchanged || !was_applied {
+            *last = Some(report.clone());
+        }
     }
 }
 
@@ -94,10 +97,32 @@ pub struct Reloader {
     assembler: Assembler,
     live: Arc<Live>,
     history: Arc<History>,
+    generations: Arc<Generations>,
     workers: Workers,
     watcher: Option<Watcher>,
-    requests: mpsc::UnboundedReceiver<Request>,
+    requests: Requests,
     turn: Arc<Turn<()>>,
+}
+
+/// What others need of a [`Reloader`] that runs.
+pub struct Handles {
+    pub trigger: Trigger,
+    pub history: Arc<History>,
+    pub generations: Arc<Generations>,
+}
+
+/// What became of the files.
+enum Built {
+    /// They say what is live already.
+    Same(Took),
+    New(Box<Candidate>),
+}
+
+/// Read, checked and built, and not live yet.
+struct Candidate {
+    config: Config,
+    assembled: Assembled,
+    took: Took,
 }
 
 impl Reloader {
@@ -108,26 +133,29 @@ impl Reloader {
         assembler: Assembler,
         live: Arc<Live>,
         workers: Workers,
-    ) -> (Self, Trigger, Arc<History>) {
-        let (requests, received) = mpsc::unbounded_channel();
-        let turn = Arc::default();
-        let trigger = Trigger {
-            requests,
-            turn: Arc::clone(&turn),
-        };
-        let history = Arc::new(History::default());
+    ) -> (Self, Handles) {
+        let (trigger, requests) = trigger::queue();
+        let turn = trigger.turn();
+        let history = Arc::new(History::new(Arc::clone(assembler.compiler_counts())));
+        let generations = Arc::new(Generations::default());
         let reloader = Self {
             file: file.to_owned(),
             config,
             assembler,
             live,
             history: Arc::clone(&history),
+            generations: Arc::clone(&generations),
             workers,
             watcher: None,
-            requests: received,
+            requests,
             turn,
         };
-        (reloader, trigger, history)
+        let handles = Handles {
+            trigger,
+            history,
+            generations,
+        };
+        (reloader, handles)
     }
 
     /// Pulls `trigger` whenever a file changes that the configuration depends on.
@@ -135,127 +163,262 @@ impl Reloader {
         match Watcher::start(move || trigger.pull("file")) {
             Ok(watcher) => {
                 watcher.set(assemble::watched(&self.file, &self.config));
+                watcher.wait_armed();
                 self.watcher = Some(watcher);
             }
             Err(error) => tracing::warn!(%error, "files cannot be watched; reload by SIGHUP or POST /reload"),
         }
     }
 
-    /// Works off requests until nobody can ask any more.
+    /// Works off requests for as long as the process runs.
     pub async fn run(mut self) {
         // Whatever changed between the first look at the files and the watch over them.
-        let first = self.try_reload().await;
-        if !matches!(first, Ok(None)) {
-            // Nobody asked, so nobody is told but the log.
-            let _ = self.settle("start", first);
+        let first = self.reload("start").await;
+        if first.outcome != Outcome::Unchanged {
+            self.settle(&first);
         }
-        while let Some(request) = self.requests.recv().await {
-            let mut waiting = Vec::new();
-            let mut cause = None;
-            self.take(request, &mut cause, &mut waiting);
-            while let Ok(request) = self.requests.try_recv() {
-                self.take(request, &mut cause, &mut waiting);
-            }
-            if let Some(cause) = cause {
-                let outcome = self.reload(cause).await;
-                for tell in waiting {
-                    // Whoever asked may have gone.
-                    let _ = tell.send(outcome.clone());
-                }
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                batch = self.requests.next() => self.answer(batch).await,
+                _ = sweep.tick(), if !self.generations.is_empty() => self.sweep(),
             }
         }
     }
 
-    fn take(&self, request: Request, cause: &mut Option<&'static str>, waiting: &mut Vec<oneshot::Sender<Outcome>>) {
-        match request {
-            Request::ReopenLog => self.assembler.reopen_log(),
-            Request::Reload(why, tell) => {
-                cause.get_or_insert(why);
-                waiting.extend(tell);
-            }
+    async fn answer(&mut self, batch: Batch) {
+        if batch.reopens_log {
+            self.assembler.reopen_log();
         }
-    }
-
-    async fn reload(&mut self, cause: &'static str) -> Outcome {
-        let result = self.try_reload().await;
-        self.settle(cause, result)
+        let live = self.live.load().generation;
+        let (waiting, mistaken): (Vec<_>, Vec<_>) = batch
+            .waiting
+            .into_iter()
+            .partition(|waiting| waiting.expects.is_none_or(|expected| expected == live));
+        for waiting in mistaken {
+            let report = conflict(live, waiting.cause, waiting.expects.unwrap_or_default());
+            // Whoever asked may have gone.
+            let _ = waiting.tell.send(report);
+        }
+        // What only those wanted who were mistaken is not done.
+        let cause = batch.pulled.or_else(|| waiting.first().map(|waiting| waiting.cause));
+        let Some(cause) = cause else { return };
+        let report = self.reload(cause).await;
+        self.settle(&report);
+        for waiting in waiting {
+            let _ = waiting.tell.send(report.clone());
+        }
     }
 
     /// Counts and logs what came of a reload.
-    fn settle(&self, cause: &'static str, result: Result<Option<u64>, Faults>) -> Outcome {
-        match result {
-            Ok(Some(generation)) => {
-                self.history.note(&self.history.applied, None);
-                tracing::info!(generation, cause, "generation live");
-                Ok(generation)
+    fn settle(&self, report: &Report) {
+        self.history.note(report);
+        let Report { generation, cause, .. } = report;
+        match report.outcome {
+            Outcome::Applied => {
+                let (changes, took_ms) = (report.difference.summary(), report.took_ms.total());
+                tracing::info!(generation, cause, changes, took_ms, "generation live");
+                for permissions in &report.difference.permissions {
+                    let (imports, grants) = (&permissions.imports.added, &permissions.grants.added);
+                    if !imports.is_empty() || !grants.is_empty() {
+                        let filter = &*permissions.filter;
+                        tracing::info!(
+                            generation,
+                            filter,
+                            ?imports,
+                            ?grants,
+                            "a filter may do more than before"
+                        );
+                    }
+                }
             }
-            Ok(None) => {
-                self.history.note(&self.history.unchanged, None);
-                let generation = self.live.load().generation;
-                tracing::debug!(generation, cause, "nothing changed");
-                Ok(generation)
-            }
-            Err(Faults(faults)) => {
-                self.history.note(&self.history.refused, Some(faults.clone()));
-                tracing::error!(cause, errors = faults.join("; "), "reload refused");
-                Err(faults)
+            Outcome::Unchanged => tracing::debug!(generation, cause, "nothing changed"),
+            Outcome::Refused | Outcome::Conflict | Outcome::Unavailable => {
+                tracing::error!(cause, errors = report.errors.join("; "), "reload refused");
             }
         }
     }
 
-    /// `None` when the files say what runs already.
-    async fn try_reload(&mut self) -> Result<Option<u64>, Faults> {
+    async fn reload(&mut self, cause: &str) -> Report {
         let _turn = Arc::clone(&self.turn).lock_owned().await;
+        let old = self.live.load();
+        let compiled = self.assembler.compiler_counts().compiled();
+        let mut report = match self.build(&old).await {
+            Ok(Built::New(candidate)) => self.go_live(old, *candidate, cause).await,
+            Ok(Built::Same(took)) => Report {
+                took_ms: took,
+                ..Report::new(Outcome::Unchanged, old.generation, cause)
+            },
+            Err(Faults(errors)) => Report::failed(Outcome::Refused, old.generation, cause, errors),
+        };
+        report.compiled = self.assembler.compiler_counts().compiled() - compiled;
+        report
+    }
+
+    async fn build(&mut self, old: &Snapshot) -> Result<Built, Faults> {
+        let mut took = Took::default();
+        let begun = Instant::now();
+        self.wait_for_writers().await?;
         let config = tamis_config::load(&self.file)
             .map_err(|errors| Faults(errors.iter().map(ToString::to_string).collect()))?;
         if let Some(watcher) = &self.watcher {
             watcher.set(assemble::watched(&self.file, &config));
         }
         self.check_fixed(&config)?;
-        let old = self.live.load();
-        let assembled = self.assembler.assemble(&config, old.generation + 1).await?;
-        let same_guests = assembled
-            .snapshot
-            .guests
-            .iter()
-            .map(|guest| guest.id())
-            .eq(old.guests.iter().map(|guest| guest.id()));
-        if config == self.config && same_guests {
-            return Ok(None);
+        took.read = milliseconds(begun.elapsed());
+        let begun = Instant::now();
+        let in_use = (&self.config, &*old.guests);
+        let assembled = self
+            .assembler
+            .assemble_anew(&config, in_use, old.generation + 1)
+            .await?;
+        took.build = milliseconds(begun.elapsed());
+        Ok(match assembled {
+            Some(assembled) => Built::New(Box::new(Candidate {
+                config,
+                assembled,
+                took,
+            })),
+            None => Built::Same(took),
+        })
+    }
+
+    /// Half a file may be sound by accident, so nothing is read while somebody writes one.
+    async fn wait_for_writers(&self) -> Result<(), Faults> {
+        let Some(watcher) = &self.watcher else { return Ok(()) };
+        let deadline = Instant::now() + WRITER_PATIENCE;
+        while let Some(file) = watcher.unfinished() {
+            if Instant::now() >= deadline {
+                let file = file.display();
+                return Err(Faults(vec![format!(
+                    "{file}: is being written, and its writer has not closed it; nothing is read before that"
+                )]));
+            }
+            tokio::time::sleep(WRITER_LOOK).await;
         }
+        Ok(())
+    }
+
+    async fn go_live(&mut self, old: Arc<Snapshot>, candidate: Candidate, cause: &str) -> Report {
+        let Candidate {
+            config,
+            assembled,
+            mut took,
+        } = candidate;
         let snapshot = Arc::new(self.assembler.accept(assembled));
-        self.config = config;
-        let generation = snapshot.generation;
+        let begun = Instant::now();
+        let warmed = self.warm(&old, &snapshot).await;
+        took.warm = milliseconds(begun.elapsed());
+        let begun = Instant::now();
         announce(&old.listeners, &snapshot.listeners);
         self.live.store(Arc::clone(&snapshot));
         for listener in removed(&old.listeners, &snapshot.listeners) {
             listener.sockets.close();
         }
+        self.tell_workers(|| Command::Reconcile);
+        took.swap = milliseconds(begun.elapsed());
+        let hidden = Hidden::between(&self.config, &config);
+        let report = Report {
+            previous: old.generation,
+            took_ms: took,
+            warmed,
+            difference: Difference::between(&State::of(&old), &State::of(&snapshot), &hidden),
+            ..Report::new(Outcome::Applied, snapshot.generation, cause)
+        };
+        self.config = config;
+        self.generations.retire(old, Instant::now());
+        self.sweep();
+        report
+    }
+
+    /// Has every worker start guests of the filters that are new, so that their first exchange does not wait for one.
+    async fn warm(&self, old: &Snapshot, new: &Snapshot) -> u64 {
+        let known: HashSet<u64> = old.guests.iter().map(|guest| guest.id()).collect();
+        let mut fresh = used_guests(new);
+        fresh.retain(|guest| !known.contains(&guest.id()));
+        if fresh.is_empty() {
+            return 0;
+        }
+        let asked: Vec<_> = self
+            .workers
+            .iter()
+            .map(|worker| {
+                let (tell, told) = oneshot::channel();
+                // A worker that has ended takes no requests either.
+                let _ = worker.send(Command::Warm(fresh.clone(), tell));
+                told
+            })
+            .collect();
+        let mut warmed = 0;
+        let all = async {
+            for told in asked {
+                warmed += u64::from(told.await.unwrap_or(0));
+            }
+        };
+        if tokio::time::timeout(WARM_PATIENCE, all).await.is_err() {
+            tracing::warn!("guests are still starting; the new generation goes live without all of them");
+        }
+        warmed
+    }
+
+    /// Lets go of generations that nobody is on, and ends those that have had their time.
+    fn sweep(&mut self) {
+        let bounds = Bounds {
+            max_age: self.config.reload.max_age,
+            max_alive: self.config.reload.max_generations,
+        };
+        let Some(Overdue { newest, more }) = self.generations.sweep(&self.live.load(), bounds, Instant::now()) else {
+            return;
+        };
+        if more > 0 {
+            self.history.ended.fetch_add(more as u64, Ordering::Relaxed);
+            tracing::warn!(
+                generation = newest,
+                "what is still on this generation or an older one is ended (reload.max_age, reload.max_generations)"
+            );
+        }
+        self.tell_workers(|| Command::Outlive(newest));
+    }
+
+    fn tell_workers(&self, command: impl Fn() -> Command) {
         for worker in &self.workers {
             // A worker that has ended takes no requests either.
-            let _ = worker.send(Command::Reconcile);
+            let _ = worker.send(command());
         }
-        Ok(Some(generation))
     }
 
     /// What is laid out once, when the process starts.
     fn check_fixed(&self, config: &Config) -> Result<(), Faults> {
-        let fixed = [
-            ("workers", config.workers == self.config.workers),
-            ("wasm", config.wasm == self.config.wasm),
-            ("admin", config.admin == self.config.admin),
-        ];
-        let changed = fixed.iter().filter(|(_, same)| !same);
-        let faults: Vec<_> = changed
-            .map(|(key, _)| {
-                format!(
-                    "{}: {key}: cannot change while the process runs; restart or upgrade it, or take the change back",
-                    self.file.display()
-                )
-            })
-            .collect();
-        if faults.is_empty() { Ok(()) } else { Err(Faults(faults)) }
+        let faults = difference::needs_restart(&self.config.describe_process(), &config.describe_process());
+        if faults.is_empty() {
+            return Ok(());
+        }
+        let file = self.file.display();
+        Err(Faults(faults.iter().map(|fault| format!("{file}: {fault}")).collect()))
     }
+}
+
+fn conflict(live: u64, cause: &str, expected: u64) -> Report {
+    let error = format!(
+        "generation {expected} was expected, but generation {live} is live: somebody else has reloaded in between; \
+         look at what is live (GET /config), and ask again with its number"
+    );
+    Report::failed(Outcome::Conflict, live, cause, vec![error])
+}
+
+/// Components that stand in a chain, each once.
+fn used_guests(snapshot: &Snapshot) -> Vec<Arc<wasm::Filter>> {
+    let listeners = snapshot.listeners.iter().map(|listener| &listener.chain);
+    let chains = listeners.chain(snapshot.routes.iter().map(|route| &route.chain));
+    let mut seen = HashSet::new();
+    chains
+        .flat_map(|chain| &chain.steps)
+        .filter_map(|step| match &step.kind {
+            StepKind::Wasm(guest, _) => seen.insert(guest.id()).then(|| Arc::clone(guest)),
+            StepKind::Native(_) => None,
+        })
+        .collect()
 }
 
 /// Listeners whose sockets the new generation does not have.

@@ -25,24 +25,29 @@ use crate::address::Address;
 use crate::admin;
 use crate::assemble::{self, Assembler, Faults};
 use crate::court;
+use crate::difference::State;
 use crate::handover::control::Control;
 use crate::handover::predecessor::{Estate, Taken};
 use crate::handover::successor::End;
 use crate::handover::{self, Heritage, Predecessor, Upgrader};
 use crate::listener::Sockets;
 use crate::operations::{Operator, Origin};
-use crate::reload::{self, Reloader, Trigger};
+use crate::reload::{self, Reloader};
+use crate::report::Comparison;
 use crate::snapshot::Snapshot;
 use crate::state::good::Store;
 use crate::state::keeper::Keeper;
 use crate::state::{self, Fallback, Folder};
 use crate::supervisor;
+use crate::trigger::Trigger;
 use crate::worker::{self, Command, Live, Workers};
 
 /// How often a drain looks whether everything has ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// For the workers to drop what is still open when the process ends.
 const THREADS_END: Duration = Duration::from_secs(1);
+/// For a running process to say what it runs.
+const CONFIG_TIMEOUT: Duration = Duration::from_secs(10);
 /// For the last lines of the access log when the process ends.
 const LOG_CLOSE: Duration = Duration::from_secs(2);
 
@@ -99,11 +104,34 @@ fn first_address(snapshot: &Snapshot) -> Option<SocketAddr> {
 
 /// Loads `file` and everything that it names, and opens nothing. Warnings, or the errors as a text.
 pub fn check(file: &Path) -> Result<Vec<String>, String> {
+    let (_, checked) = load(file)?;
+    Ok(checked.warnings)
+}
+
+/// The same, and what is different from the process behind this admin endpoint, which goes on as it is.
+pub fn check_against(file: &Path, admin: &Address) -> Result<Comparison, String> {
+    let file = std::path::absolute(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let (config, checked) = load(&file)?;
+    let (status, body) = admin::get(admin, "/config", CONFIG_TIMEOUT).map_err(admin::unreachable)?;
+    let running: State = match status {
+        200 => serde_json::from_str(&body).map_err(|error| format!("GET /config of {admin}: {error}"))?,
+        _ => return Err(format!("GET /config of {admin}: status {status}: {}", body.trim_end())),
+    };
+    let candidate = State {
+        generation: running.generation,
+        config: config.describe(),
+        components: checked.components,
+    };
+    Ok(Comparison::between(&running, &candidate, checked.warnings))
+}
+
+fn load(file: &Path) -> Result<(Config, assemble::Checked), String> {
     let config = tamis_config::load(file).map_err(|errors| errors.to_string())?;
     let compiler = Assembler::compiler(&config)?;
     let assembler = Assembler::new(compiler, Assembler::workers(&config));
-    control_runtime()?
-        .block_on(assembler.check(&config))
+    let checked = control_runtime()?.block_on(assembler.check(&config));
+    checked
+        .map(|checked| (config, checked))
         .map_err(|faults| faults.to_string())
 }
 
@@ -173,14 +201,13 @@ impl Process {
             live: Arc::clone(&live),
             alarm: assembler.alarm(),
         };
-        let (reloader, trigger, history) =
-            Reloader::new(&options.file, config, assembler, Arc::clone(&live), senders.clone());
+        let (reloader, reloading) = Reloader::new(&options.file, config, assembler, Arc::clone(&live), senders.clone());
+        let trigger = reloading.trigger.clone();
         let (begin_drain, drain) = watch::channel(false);
         let operator = Arc::new(Operator::new(
             Arc::clone(&live),
             senders,
-            trigger.clone(),
-            history,
+            reloading,
             begin_drain,
             SystemTime::now(),
             origin,

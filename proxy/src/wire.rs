@@ -44,6 +44,8 @@ pub enum Expired {
     Idle,
     Head,
     Write,
+    /// The exchange's generation was replaced too long ago.
+    Generation,
 }
 
 /// Shared by hyper's end of the connection and ours.
@@ -130,6 +132,10 @@ impl Wire {
     /// Whether bytes came that nobody can follow: no further request of this connection will be served.
     pub fn is_lost(&self) -> bool {
         self.scanner.borrow().fault().is_some()
+    }
+
+    pub fn expire(&self, by: Expired) {
+        self.expired.set(Some(by));
     }
 
     pub fn expired(&self) -> Option<Expired> {

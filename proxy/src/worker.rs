@@ -86,6 +86,10 @@ pub type Workers = Vec<mpsc::UnboundedSender<Command>>;
 pub enum Command {
     /// There is a new generation: listen where it says, let go of what it dropped.
     Reconcile,
+    /// Starts guests of these filters, and says how many.
+    Warm(Vec<Arc<wasm::Filter>>, oneshot::Sender<u32>),
+    /// Ends what is still on this generation or an older one.
+    Outlive(u64),
     Report(oneshot::Sender<WorkerReport>),
     /// Accept nothing more, end what is under way.
     Drain,
@@ -102,8 +106,6 @@ pub struct WorkerReport {
     pub guests: Vec<(Arc<str>, wasm::Usage)>,
     /// Open ones, and exchanges that are over but not yet recorded.
     pub connections: usize,
-    /// Generations that exchanges or idle connections of this worker are still on.
-    pub generations: HashSet<u64>,
 }
 
 /// One thread's world. Lives as long as the process.
@@ -119,8 +121,8 @@ pub struct Worker {
     /// The background hooks that run here, by their filter.
     ticks: RefCell<HashMap<u64, JoinHandle<()>>>,
     pinned: RefCell<Rc<Pinned>>,
-    /// Generations that something still holds, the current one included.
-    past: RefCell<Vec<std::rc::Weak<Pinned>>>,
+    /// What is on this generation or an older one is over.
+    outlived: Cell<u64>,
     random: Cell<u64>,
     draining: Cell<bool>,
     connections: RefCell<slab::Slab<Entry>>,
@@ -189,8 +191,8 @@ impl Worker {
             guests: wasm::Pools::new(desk.clone()),
             ticks: RefCell::default(),
             desk,
-            past: RefCell::new(vec![Rc::downgrade(&pinned)]),
             pinned: RefCell::new(pinned),
+            outlived: Cell::new(0),
             random: Cell::new(seed(index)),
             draining: Cell::new(false),
             connections: RefCell::default(),
@@ -211,6 +213,8 @@ impl Worker {
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(Command::Reconcile) => self.reconcile(&mut listening),
+                    Some(Command::Warm(filters, to)) => self.warm(filters, to),
+                    Some(Command::Outlive(generation)) => self.outlive(generation),
                     Some(Command::Report(to)) => {
                         // Whoever asked may have given up.
                         let _ = to.send(self.report());
@@ -243,9 +247,6 @@ impl Worker {
 
     fn renew(&self) -> Rc<Pinned> {
         let pinned = Rc::new(Pinned::new(self.live.load()));
-        let mut past = self.past.borrow_mut();
-        past.retain(|past| past.strong_count() > 0);
-        past.push(Rc::downgrade(&pinned));
         *self.pinned.borrow_mut() = Rc::clone(&pinned);
         pinned
     }
@@ -264,6 +265,26 @@ impl Worker {
         self.tally.borrow_mut().retain(&names(snapshot));
         // Connections of a listener that is gone, and those that hold an old generation while they wait, look again.
         self.wake_connections();
+    }
+
+    /// In a task of its own: a guest may take long to start, and requests do not wait for it.
+    fn warm(self: &Rc<Self>, filters: Vec<Arc<wasm::Filter>>, to: oneshot::Sender<u32>) {
+        let worker = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let made = worker.guests.warm(&filters).await;
+            // Whoever asked may have gone on.
+            let _ = to.send(made);
+        });
+    }
+
+    fn outlive(&self, generation: u64) {
+        self.outlived.set(generation);
+        self.wake_connections();
+    }
+
+    /// Whether what is on this generation has had its time.
+    pub fn is_outlived(&self, pinned: &Pinned) -> bool {
+        pinned.snapshot.generation <= self.outlived.get()
     }
 
     /// Accepts on the sockets of the current generation, and on no others.
@@ -496,16 +517,11 @@ impl Worker {
         let (guests, endpoints) = (self.guests.usage(), self.upstreams.usage());
         self.weigh(&guests);
         self.count_connections(&endpoints);
-        let mut generations: HashSet<u64> = HashSet::new();
-        for past in self.past.borrow().iter().filter_map(std::rc::Weak::upgrade) {
-            generations.insert(past.snapshot.generation);
-        }
         WorkerReport {
             counts: self.tally.borrow().report(),
             endpoints,
             guests,
             connections: self.connections.borrow().len() + self.settling.get(),
-            generations,
         }
     }
 

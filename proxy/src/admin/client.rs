@@ -1,4 +1,4 @@
-//! The command line's side of the administration endpoint: one POST and its reply.
+//! The command line's side of the administration endpoint: one request and its reply.
 //!
 //! Control plane; blocks. As small as a client of one known server can be: one request on a connection of its own, in
 //! HTTP/1.0, so that the reply is never chunked and ends with the connection.
@@ -10,15 +10,36 @@ use std::time::{Duration, Instant};
 
 use crate::address::Address;
 
-/// The largest reply that is taken; a list of configuration errors is far below.
-const MAX_REPLY_BYTES: usize = 1 << 20;
+/// The largest reply that is taken: a configuration of the largest size, with every default filled in.
+const MAX_REPLY_BYTES: usize = 256 << 20;
 
 /// Posts nothing to `path` (a literal of ours) and returns status and body. `timeout` is for the whole exchange.
 pub fn post(address: &Address, path: &str, timeout: Duration) -> io::Result<(u16, String)> {
+    ask(
+        address,
+        &format!("POST {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"),
+        timeout,
+    )
+}
+
+/// Reads `path`, as [`post`] does.
+pub fn get(address: &Address, path: &str, timeout: Duration) -> io::Result<(u16, String)> {
+    ask(
+        address,
+        &format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n"),
+        timeout,
+    )
+}
+
+/// What to do about an endpoint that does not answer.
+pub fn unreachable(error: io::Error) -> String {
+    format!("the admin endpoint does not answer: {error}; is the process running, and is this its `admin.address`?")
+}
+
+fn ask(address: &Address, request: &str, timeout: Duration) -> io::Result<(u16, String)> {
     let deadline = Instant::now() + timeout;
     let mut stream = Stream::connect(address, timeout)?;
     stream.set_timeouts(left_until(deadline)?)?;
-    let request = format!("POST {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let reply = read_to_end(&mut stream, deadline)?;
     parse(&reply).ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "the reply is cut short or is not HTTP"))
@@ -26,7 +47,7 @@ pub fn post(address: &Address, path: &str, timeout: Duration) -> io::Result<(u16
 
 fn read_to_end(stream: &mut Stream, deadline: Instant) -> io::Result<Vec<u8>> {
     let mut reply = Vec::new();
-    let mut chunk = [0; 4096];
+    let mut chunk = [0; 64 << 10];
     loop {
         stream.set_timeouts(left_until(deadline)?)?;
         match stream.read(&mut chunk) {

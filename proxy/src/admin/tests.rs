@@ -17,7 +17,9 @@ const SOON: Duration = Duration::from_secs(20);
 /// What a test sets, and what the endpoint did.
 struct Process {
     readiness: Mutex<Readiness>,
-    reload: Result<u64, Vec<String>>,
+    reload: Report,
+    /// What the reloads expected.
+    expected: Mutex<Vec<Option<u64>>>,
     /// One for each reload that may end.
     may_reload: Notify,
     reloads: AtomicUsize,
@@ -50,8 +52,9 @@ impl Operations for Process {
         panic!("on purpose")
     }
 
-    async fn reload(&self) -> Result<u64, Vec<String>> {
+    async fn reload(&self, expected: Option<u64>) -> Report {
         self.may_reload.notified().await;
+        self.expected.lock().expect("no panic").push(expected);
         self.reloads.fetch_add(1, Ordering::SeqCst);
         self.reload.clone()
     }
@@ -73,10 +76,10 @@ struct Server {
 
 impl Server {
     fn tcp() -> Self {
-        Self::start(LIMITS, Ok(4), Door::Tcp)
+        Self::start(LIMITS, applied(), Door::Tcp)
     }
 
-    fn start(limits: Limits, reload: Result<u64, Vec<String>>, door: Door) -> Self {
+    fn start(limits: Limits, reload: Report, door: Door) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -99,6 +102,7 @@ impl Server {
         let process = Arc::new(Process {
             readiness: Mutex::new(Readiness::Starting),
             reload,
+            expected: Mutex::default(),
             may_reload: Notify::new(),
             reloads: AtomicUsize::new(0),
             drains: AtomicUsize::new(0),
@@ -135,6 +139,10 @@ impl Server {
     fn ask(&self, method: &str, path: &str) -> String {
         self.exchange(&format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
     }
+}
+
+fn applied() -> Report {
+    Report::new(Outcome::Applied, 4, "admin")
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
@@ -225,19 +233,48 @@ fn readiness_follows_the_process_and_the_endpoint_outlives_a_drain() {
 }
 
 #[test]
-fn a_reload_says_the_generation_or_every_error() {
-    let errors = vec!["tamis.yaml:3:5: no".to_owned(), "\"quoted\"\n".to_owned()];
-    for (door, reload, expected, value) in [
-        (Door::Tcp, Ok(4), 200, json!({ "generation": 4 })),
-        (Door::Unix, Ok(u64::MAX), 200, json!({ "generation": u64::MAX })),
-        (Door::Unix, Err(errors.clone()), 422, json!({ "errors": errors })),
+fn a_reload_says_what_came_of_it() {
+    let errors = || vec!["tamis.yaml:3:5: no".to_owned(), "\"quoted\"\n".to_owned()];
+    for (door, outcome, expected) in [
+        (Door::Tcp, Outcome::Applied, 200),
+        (Door::Unix, Outcome::Unchanged, 200),
+        (Door::Unix, Outcome::Refused, 422),
+        (Door::Tcp, Outcome::Conflict, 409),
+        (Door::Unix, Outcome::Unavailable, 503),
     ] {
-        let server = Server::start(LIMITS, reload, door);
+        let report = Report::failed(outcome, u64::MAX, "admin", errors());
+        let server = Server::start(LIMITS, report.clone(), door);
         server.process.may_reload.notify_one();
         let (status, body) = post(&server.address, "/reload", SOON).expect("a reply");
-        let body: Value = serde_json::from_str(&body).expect("JSON");
-        assert_eq!((status, body), (expected, value));
+        let said: Report = serde_json::from_str(&body).expect("a report");
+        assert_eq!((status, said), (expected, report));
     }
+}
+
+/// A condition that is misspelt is not taken for none.
+#[test]
+fn a_reload_may_expect_a_generation() {
+    let server = Server::tcp();
+    for query in [
+        "?expected=4",
+        "?expect=",
+        "?expect=-1",
+        "?expect=4&expect=5",
+        "?force",
+        "?expect=4x",
+    ] {
+        let (status, body) = post(&server.address, &format!("/reload{query}"), SOON).expect("a reply");
+        assert_eq!(status, 400, "{query}: {body}");
+    }
+    for query in ["", "?", "?expect=7"] {
+        server.process.may_reload.notify_one();
+        let (status, _) = post(&server.address, &format!("/reload{query}"), SOON).expect("a reply");
+        assert_eq!(status, 200, "{query}");
+    }
+    assert_eq!(
+        *server.process.expected.lock().expect("no panic"),
+        [None, None, Some(7)]
+    );
 }
 
 #[test]
@@ -315,7 +352,7 @@ fn slow_clients_are_let_go() {
         read: Duration::from_millis(250),
         ..LIMITS
     };
-    let server = Server::start(limits, Ok(4), Door::Tcp);
+    let server = Server::start(limits, applied(), Door::Tcp);
     for (request, answered) in [
         ("", ""),
         ("GET /live HTT", ""),
@@ -337,7 +374,7 @@ fn an_exchange_has_an_end_even_when_its_operation_has_none() {
         exchange: Duration::from_millis(250),
         ..LIMITS
     };
-    let server = Server::start(limits, Ok(4), Door::Tcp);
+    let server = Server::start(limits, applied(), Door::Tcp);
     assert_eq!(server.ask("POST", "/reload"), "");
     assert_eq!(status(&server.ask("GET", "/live")), 200);
 }
@@ -349,7 +386,7 @@ fn connections_beyond_the_bound_wait_for_their_turn() {
             connections: 2,
             ..LIMITS
         },
-        Ok(4),
+        applied(),
         Door::Tcp,
     );
     let (one, two, mut third) = (server.socket(), server.socket(), server.socket());
@@ -382,7 +419,7 @@ fn it_stops_when_told_or_when_nobody_can_tell_it() {
             served,
             address,
             ..
-        } = Server::start(limits, Ok(4), Door::Tcp);
+        } = Server::start(limits, applied(), Door::Tcp);
         let Address::Tcp(address) = address else {
             panic!("not on TCP")
         };
@@ -402,7 +439,7 @@ fn it_stops_when_told_or_when_nobody_can_tell_it() {
 
 #[test]
 fn what_is_under_way_is_answered_before_it_stops() {
-    let server = Server::start(Limits { stop: SOON, ..LIMITS }, Ok(4), Door::Tcp);
+    let server = Server::start(Limits { stop: SOON, ..LIMITS }, applied(), Door::Tcp);
     let mut socket = server.socket();
     socket
         .write_all(b"POST /reload HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -18,8 +18,8 @@ use super::channel::{Channel, MAX_DESCRIPTORS};
 use super::{Answer, Offer, PROTOCOL, Place, VARIABLE};
 use crate::assemble;
 use crate::listener::Sockets;
-use crate::reload::Trigger;
 use crate::supervisor;
+use crate::trigger::Trigger;
 use crate::worker::Live;
 
 /// For a program to say that it is a Tamis: it does so before anything else.

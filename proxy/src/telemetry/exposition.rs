@@ -4,7 +4,7 @@
 //! labels, names and values went in, because one invalid line costs the operator the whole scrape.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::TextEncoder;
 use prometheus::proto::{self, Bucket, LabelPair, Metric, MetricFamily, MetricType};
@@ -32,6 +32,8 @@ pub struct ProcessFacts<'a> {
     pub generation: u64,
     /// Generations that are alive, because exchanges are still on them.
     pub generations: usize,
+    /// How long ago the oldest of them was replaced.
+    pub oldest_generation: Duration,
     pub reloads: Reloads,
     pub access_log_dropped: u64,
     pub access_log_errors: u64,
@@ -90,6 +92,11 @@ pub struct Reloads {
     pub applied: u64,
     pub unchanged: u64,
     pub refused: u64,
+    /// Generations that were ended with what was still on them.
+    pub ended: u64,
+    /// Components that were compiled, and those whose code came from the cache.
+    pub compiled: u64,
+    pub cached: u64,
 }
 
 /// The text exposition format, version 0.0.4, in a stable order.
@@ -257,6 +264,25 @@ impl Exposition {
             "tamis_generations",
             "Generations alive, the newest included.",
             [gauge(&[], process.generations as f64)],
+        );
+        self.gauges(
+            "tamis_generation_oldest_seconds",
+            "How long ago the oldest generation that is alive was replaced; 0 when only the newest is.",
+            [gauge(&[], process.oldest_generation.as_secs_f64())],
+        );
+        self.counters(
+            "tamis_generations_ended_total",
+            "Generations whose last exchanges were cut, by reload.max_age or reload.max_generations.",
+            [counter(&[], process.reloads.ended)],
+        );
+        let compilations = [
+            ("compiled", process.reloads.compiled),
+            ("cached", process.reloads.cached),
+        ];
+        self.counters(
+            "tamis_components_total",
+            "Components made ready, by where their code came from; one that is kept is not made again.",
+            compilations.map(|(from, count)| counter(&[("from", from)], count)),
         );
         self.counters(
             "tamis_reloads_total",
@@ -673,6 +699,7 @@ mod tests {
             started: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
             generation: 7,
             generations: 2,
+            oldest_generation: Duration::from_millis(1500),
             reloads: Reloads::default(),
             access_log_dropped: 3,
             access_log_errors: 0,
@@ -800,6 +827,10 @@ mod tests {
             ("tamis_workers_missing", 1.0),
             ("tamis_generation", 7.0),
             ("tamis_generations", 2.0),
+            ("tamis_generation_oldest_seconds", 1.5),
+            ("tamis_generations_ended_total", 0.0),
+            ("tamis_components_total{from=\"compiled\"}", 0.0),
+            ("tamis_components_total{from=\"cached\"}", 0.0),
             ("tamis_reloads_total{outcome=\"applied\"}", 0.0),
             ("tamis_reloads_total{outcome=\"unchanged\"}", 0.0),
             ("tamis_reloads_total{outcome=\"refused\"}", 0.0),
@@ -809,7 +840,7 @@ mod tests {
         ] {
             assert_eq!(samples.get(name), Some(&value), "{name}");
         }
-        assert_eq!(samples.len(), 14);
+        assert_eq!(samples.len(), 18);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! the bytes that are compiled. Two filters with the same component share one artifact.
 
 use std::fmt;
+use std::fs::{File, Metadata};
+use std::io::Read;
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
@@ -22,6 +24,19 @@ impl Digest {
 
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+fn check_file(path: &Path, metadata: &Metadata, max_bytes: u64) -> Result<(), String> {
+    let path = path.display();
+    if !metadata.is_file() {
+        return Err(format!("{path}: not a regular file"));
+    }
+    match metadata.len() {
+        bytes if bytes > max_bytes => Err(format!(
+            "{path}: {bytes} bytes, more than wasm.max_component, which is {max_bytes}"
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -46,20 +61,32 @@ pub struct Artifact {
 }
 
 impl Artifact {
-    /// Reads a component's bytes; refuses what is not a regular file or is longer than `max_bytes` without reading it.
+    /// Reads a component's bytes; refuses what is not a regular file or is longer than `max_bytes` without reading it,
+    /// and what is written meanwhile.
     pub fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, String> {
-        let metadata = std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        if !metadata.is_file() {
-            return Err(format!("{}: not a regular file", path.display()));
+        let of_file = |error: std::io::Error| format!("{}: {error}", path.display());
+        // Before opening, because opening a FIFO waits for a writer; and again on the open handle, because the path may
+        // have been replaced in between.
+        check_file(path, &std::fs::metadata(path).map_err(of_file)?, max_bytes)?;
+        let file = File::open(path).map_err(of_file)?;
+        let before = file.metadata().map_err(of_file)?;
+        check_file(path, &before, max_bytes)?;
+        let mut bytes = Vec::with_capacity(usize::try_from(before.len()).unwrap_or(0));
+        // A file may grow while it is read: one byte more than it had is enough to notice.
+        (&file)
+            .take(before.len().saturating_add(1))
+            .read_to_end(&mut bytes)
+            .map_err(of_file)?;
+        let after = file.metadata().map_err(of_file)?;
+        let same = (after.len(), after.modified().ok()) == (before.len(), before.modified().ok());
+        if same && bytes.len() as u64 == before.len() {
+            Ok(bytes)
+        } else {
+            Err(format!(
+                "{}: was written while it was read; try again when it is whole",
+                path.display()
+            ))
         }
-        if metadata.len() > max_bytes {
-            return Err(format!(
-                "{}: {} bytes, more than wasm.max_component, which is {max_bytes}",
-                path.display(),
-                metadata.len()
-            ));
-        }
-        std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
     }
 
     /// Binary components only: no text format, no core module.

@@ -54,6 +54,10 @@ impl Cache {
         })
     }
 
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The component's code, if it is here and sound.
     pub fn load(&self, engine: &Engine, digest: Digest) -> Option<Component> {
         let entry = fs::read(self.path(engine, digest)).ok()?;

@@ -4,7 +4,9 @@
 //! its own, at low priority once there are exchanges, so that a reload does not take the processor from them. What is
 //! in the cache is not compiled at all.
 
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -15,6 +17,9 @@ use super::engine::Engine;
 
 /// Added to the niceness of compiling threads: with the workers busy, they get about a tenth of a core.
 const NICENESS: i32 = 10;
+/// Components that took too long and are still being compiled, beyond which the next one waits for them: a compilation
+/// cannot be broken off, and each keeps threads of its own.
+const MAX_OVERDUE: usize = 2;
 /// Deeply nested code takes stack while it is compiled; as much as rustc gives its own threads.
 const STACK_BYTES: usize = 8 << 20;
 
@@ -27,28 +32,68 @@ pub struct Settings {
     pub max_component: u64,
 }
 
-/// Lives as long as the process.
+/// What was made of components since the process started.
+#[derive(Debug, Default)]
+pub struct Counts {
+    compiled: AtomicU64,
+    cached: AtomicU64,
+    /// There are exchanges to be served.
+    serving: AtomicBool,
+}
+
+impl Counts {
+    /// Components that were compiled.
+    pub fn compiled(&self) -> u64 {
+        self.compiled.load(Ordering::Relaxed)
+    }
+
+    /// Components whose code came from the cache.
+    pub fn cached(&self) -> u64 {
+        self.cached.load(Ordering::Relaxed)
+    }
+}
+
+/// Lives until its settings change.
 pub struct Compiler {
     engine: Engine,
     settings: Settings,
-    threads: rayon::ThreadPool,
+    /// Replaced when a component holds them up.
+    threads: Mutex<Arc<rayon::ThreadPool>>,
+    /// Compilations that nobody waits for any more.
+    overdue: Arc<AtomicUsize>,
     cache: Option<Arc<Cache>>,
+    counts: Arc<Counts>,
 }
 
 impl Compiler {
     pub fn new(engine: Engine, settings: Settings, cache: Option<Cache>) -> Result<Self, String> {
-        let threads = rayon::ThreadPoolBuilder::new()
-            .num_threads(settings.threads)
-            .stack_size(STACK_BYTES)
-            .thread_name(|index| format!("tamis-compile-{index}"))
-            .build()
-            .map_err(|error| format!("wasm: cannot start the compiling threads: {error}"))?;
+        Self::counting(engine, settings, cache, Arc::default())
+    }
+
+    /// Another one for the same engine, which goes on counting.
+    pub fn with(&self, settings: Settings, cache: Option<Cache>) -> Result<Self, String> {
+        Self::counting(self.engine.clone(), settings, cache, Arc::clone(&self.counts))
+    }
+
+    /// Whether it is what these settings would make.
+    pub fn is(&self, settings: &Settings, cache: Option<&Path>) -> bool {
+        self.settings == *settings && self.cache.as_deref().map(Cache::folder) == cache
+    }
+
+    fn counting(engine: Engine, settings: Settings, cache: Option<Cache>, counts: Arc<Counts>) -> Result<Self, String> {
+        let threads = Mutex::new(start_threads(settings.threads, &counts)?);
         Ok(Self {
             engine,
             settings,
             threads,
+            overdue: Arc::default(),
             cache: cache.map(Arc::new),
+            counts,
         })
+    }
+
+    pub fn counts(&self) -> &Arc<Counts> {
+        &self.counts
     }
 
     pub fn engine(&self) -> &Engine {
@@ -61,36 +106,97 @@ impl Compiler {
 
     /// From now on there are exchanges to be served, which go first.
     pub fn yield_to_exchanges(&self) {
-        self.threads.broadcast(|_| {
-            // Best effort: without the right to, the threads compete as equals.
-            let _ = rustix::process::nice(NICENESS);
-        });
+        self.counts.serving.store(true, Ordering::Relaxed);
+        let threads = Arc::clone(&self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        threads.broadcast(|_| yield_to_others());
     }
 
     /// The artifact of these bytes, from the cache or anew.
     pub async fn compile(&self, bytes: Vec<u8>) -> Result<Artifact, String> {
         let (done, compiled) = oneshot::channel();
-        let (engine, cache) = (self.engine.clone(), self.cache.clone());
-        self.threads.spawn(move || {
+        let (engine, cache, counts) = (self.engine.clone(), self.cache.clone(), Arc::clone(&self.counts));
+        let watched = Arc::new(Watched::default());
+        let (job, overdue) = (Arc::clone(&watched), Arc::clone(&self.overdue));
+        let threads = Arc::clone(&self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        threads.spawn(move || {
             // Whoever waited may have given up.
-            let _ = done.send(obtain(&engine, cache.as_deref(), &bytes));
+            let _ = done.send(obtain(&engine, cache.as_deref(), &counts, &bytes));
+            if job.end() {
+                overdue.fetch_sub(1, Ordering::Relaxed);
+            }
         });
         match tokio::time::timeout(self.settings.timeout, compiled).await {
             Ok(Ok(compiled)) => compiled,
             Ok(Err(_)) => Err("the compiler panicked on it".into()),
-            Err(_) => Err(format!(
-                "does not compile within wasm.compile_timeout of {:?}",
-                self.settings.timeout
-            )),
+            Err(_) => {
+                self.give_up(&watched);
+                Err(format!(
+                    "does not compile within wasm.compile_timeout of {:?}",
+                    self.settings.timeout
+                ))
+            }
+        }
+    }
+
+    /// The next component is not to wait for one that takes too long.
+    fn give_up(&self, watched: &Watched) {
+        if !watched.give_up() || self.overdue.fetch_add(1, Ordering::Relaxed) >= MAX_OVERDUE {
+            return;
+        }
+        match start_threads(self.settings.threads, &self.counts) {
+            Ok(threads) => *self.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads,
+            Err(error) => tracing::warn!("{error}; the next component waits for the one before"),
         }
     }
 }
 
-fn obtain(engine: &Engine, cache: Option<&Cache>, bytes: &[u8]) -> Result<Artifact, String> {
+/// Whether a compilation has ended, and whether somebody has given it up, whichever came first.
+#[derive(Default)]
+struct Watched(AtomicU8);
+
+impl Watched {
+    const ENDED: u8 = 1;
+    const GIVEN_UP: u8 = 2;
+
+    /// Whether it was given up before.
+    fn end(&self) -> bool {
+        self.0.swap(Self::ENDED, Ordering::Relaxed) == Self::GIVEN_UP
+    }
+
+    /// Whether it goes on.
+    fn give_up(&self) -> bool {
+        self.0.swap(Self::GIVEN_UP, Ordering::Relaxed) != Self::ENDED
+    }
+}
+
+fn start_threads(count: usize, counts: &Counts) -> Result<Arc<rayon::ThreadPool>, String> {
+    let is_serving = counts.serving.load(Ordering::Relaxed);
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(count)
+        .stack_size(STACK_BYTES)
+        .thread_name(|index| format!("tamis-compile-{index}"))
+        .start_handler(move |_| {
+            if is_serving {
+                yield_to_others();
+            }
+        })
+        .build()
+        .map(Arc::new)
+        .map_err(|error| format!("wasm: cannot start the compiling threads: {error}"))
+}
+
+fn yield_to_others() {
+    // Best effort: without the right to, the threads compete as equals.
+    let _ = rustix::process::nice(NICENESS);
+}
+
+fn obtain(engine: &Engine, cache: Option<&Cache>, counts: &Counts, bytes: &[u8]) -> Result<Artifact, String> {
     let digest = Digest::of(bytes);
     if let Some(component) = cache.and_then(|cache| cache.load(engine, digest)) {
+        counts.cached.fetch_add(1, Ordering::Relaxed);
         return Ok(Artifact::ready(digest, component, bytes.len()));
     }
+    counts.compiled.fetch_add(1, Ordering::Relaxed);
     let artifact = Artifact::compile(engine, bytes)?;
     if let Some(cache) = cache {
         cache.store(engine, &artifact);

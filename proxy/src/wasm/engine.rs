@@ -55,6 +55,7 @@ pub struct Engine {
     inner: wasmtime::Engine,
     ticker: Arc<Ticker>,
     seats: Arc<AtomicU32>,
+    all_seats: u32,
 }
 
 /// Room for one of the process's instances on the data plane; free again when it is dropped.
@@ -81,6 +82,7 @@ impl Engine {
             inner,
             ticker: Arc::new(ticker),
             seats: Arc::new(AtomicU32::new(reservation.instances)),
+            all_seats: reservation.instances,
         })
     }
 
@@ -89,6 +91,11 @@ impl Engine {
         let take = |free: u32| free.checked_sub(1);
         let taken = self.seats.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
         taken.ok().map(|_| Seat(Arc::clone(&self.seats)))
+    }
+
+    /// Whether instances can be made that no exchange waits for: a quarter of all is left to those that do.
+    pub(super) fn has_ample_room(&self) -> bool {
+        self.seats.load(Ordering::Relaxed) > self.all_seats / 4
     }
 
     /// A guest is about to run.

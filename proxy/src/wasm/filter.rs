@@ -335,7 +335,17 @@ fn function(component: &Component, interface: &str, name: &str) -> Option<Compon
 }
 
 fn check_imports(imports: &[String], grants: &[Grant]) -> Result<(), String> {
-    let refusals: Vec<String> = imports
+    let refusals = ungranted(imports, grants);
+    if refusals.is_empty() {
+        Ok(())
+    } else {
+        Err(refusals.join("; "))
+    }
+}
+
+/// A sentence for each import that the grants do not open.
+pub fn ungranted(imports: &[String], grants: &[Grant]) -> Vec<String> {
+    imports
         .iter()
         .filter(|import| !grants.iter().any(|grant| grant.opens(import)))
         .filter_map(|import| match Access::to(import) {
@@ -348,12 +358,7 @@ fn check_imports(imports: &[String], grants: &[Grant]) -> Result<(), String> {
             )),
             Access::NotOffered => Some(format!("imports `{import}`, which Tamis does not offer to filters")),
         })
-        .collect();
-    if refusals.is_empty() {
-        Ok(())
-    } else {
-        Err(refusals.join("; "))
-    }
+        .collect()
 }
 
 fn link(engine: &Engine, component: &Component, grants: &[Grant]) -> wasmtime::Result<InstancePre<State>> {

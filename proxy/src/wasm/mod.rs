@@ -21,9 +21,9 @@ mod wasi;
 
 pub use artifact::{Artifact, Digest};
 pub use cache::Cache;
-pub use compiler::{Compiler, Settings as CompilerSettings};
+pub use compiler::{Compiler, Counts as CompilerCounts, Settings as CompilerSettings};
 pub use engine::{Engine, Reservation};
-pub use filter::{Access, Filter, Grant, Limits, Settings};
+pub use filter::{Access, Filter, Grant, Limits, Settings, ungranted};
 pub use instance::{Change, GuestMetric, Instance, Loan, Outcome, StartError, ticks};
 pub use pool::{Lease, Pool, Pools, Usage, start_apart};
 pub use question::{

@@ -47,6 +47,24 @@ impl Pools {
         )
     }
 
+    /// Starts guests of filters that are to be used soon: as many as the filter of the same name has here, at least
+    /// one, and only as long as there is ample room. Returns how many.
+    pub async fn warm(&self, filters: &[Arc<Filter>]) -> u32 {
+        let mut made = 0;
+        for filter in filters {
+            let before = self.live_of(filter.name());
+            let pool = self.of(filter);
+            made += pool.warm(before.max(1)).await;
+        }
+        made
+    }
+
+    fn live_of(&self, name: &str) -> u32 {
+        let pools = self.pools.borrow();
+        let named = pools.values().filter(|pool| &**pool.filter.name() == name);
+        named.map(|pool| pool.live.get()).max().unwrap_or(0)
+    }
+
     /// Drops the guests at rest of filters that are no longer wanted; those at work are dropped when they are done.
     pub fn retain(&self, wanted: impl Fn(u64) -> bool) {
         self.pools.borrow_mut().retain(|id, pool| {
@@ -191,6 +209,19 @@ impl Pool {
         Ok(lease)
     }
 
+    /// A guest that does not start will say so to the exchange that needs it.
+    async fn warm(self: &Rc<Self>, wanted: u32) -> u32 {
+        let mut made = 0;
+        while self.live.get() < wanted.min(self.filter.limits.instances_per_worker)
+            && self.filter.engine.has_ample_room()
+        {
+            let Ok(lease) = self.start().await else { break };
+            lease.rest();
+            made += 1;
+        }
+        made
+    }
+
     /// One guest fewer.
     fn forget(&self) {
         self.live.set(self.live.get() - 1);
@@ -262,13 +293,23 @@ impl Lease {
     pub fn put_back(mut self) {
         self.weigh();
         let reuse = self.pool.filter.limits.reuse;
-        let Some(mut instance) = self.instance.take() else {
-            return;
-        };
-        if !instance.served_one(reuse) || self.pool.retired.get() {
-            self.instance = Some(instance);
+        let again = self
+            .instance
+            .as_mut()
+            .is_some_and(|instance| instance.served_one(reuse));
+        if again {
+            self.rest();
+        }
+    }
+
+    /// Files the guest for the next exchange.
+    fn rest(mut self) {
+        if self.pool.retired.get() {
             return;
         }
+        let Some(instance) = self.instance.take() else {
+            return;
+        };
         self.is_counted = false;
         self.pool.idle.borrow_mut().push(Rested {
             instance,
