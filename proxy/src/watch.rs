@@ -83,6 +83,7 @@ impl Watcher {
             folders: HashMap::new(),
             marks: Marks::new(),
             seen: None,
+            awaited: None,
             is_told_by_events: false,
             wait: POLL,
             changed,
@@ -196,6 +197,8 @@ struct Watch<F> {
     marks: Marks,
     /// What the last look saw, and since when there is something to tell.
     seen: Option<(Marks, Instant)>,
+    /// The file whose writer is waited for, as far as the log was told.
+    awaited: Option<PathBuf>,
     /// Events tell of this change.
     is_told_by_events: bool,
     /// Until the next look, if nothing happens.
@@ -278,6 +281,7 @@ impl<F: Fn()> Watch<F> {
         self.wait = POLL;
         if marks == self.marks {
             self.seen = None;
+            self.awaited = None;
             self.is_told_by_events = false;
             return;
         }
@@ -289,10 +293,13 @@ impl<F: Fn()> Watch<F> {
             }
             None => (false, now),
         };
-        if let Some(file) = unfinished {
-            if since == now {
+        if unfinished != self.awaited {
+            if let Some(file) = &unfinished {
                 tracing::info!(file = %file.display(), "being written; it is read when its writer closes it");
             }
+            self.awaited.clone_from(&unfinished);
+        }
+        if unfinished.is_some() {
             self.seen = Some((marks, since));
         } else if rests {
             self.marks = marks;
