@@ -1,8 +1,8 @@
 //! Hop-by-hop fields, and the fields with which a proxy speaks for itself: X-Forwarded-*, Via. Data plane; pure.
 //!
 //! Invariant: after [`strip_request`] or [`strip_response`] no field of the connection behind is left, and nothing that
-//! Connection nominated took away a field that the next hop, the origin or this proxy relies on. Both are idempotent:
-//! they run before the filters and again after the last one.
+//! Connection nominated took away a field that the next hop, the origin or this proxy relies on. Both are idempotent.
+//! They run before the filters, who cannot write the fields that frame or bind to a connection ([`is_host_owned`]).
 //!
 //! Must not know: hyper, sockets, configuration. Framing fields are hyper's and `h1`'s to write; here they are only kept from
 //! contradicting each other. Who makes a tunnel reads Upgrade before the strip and sets its own after the last one.
