@@ -178,7 +178,7 @@ mod tests {
     fn all_others_are_refused() {
         let get = || testing::Exchange::get("/");
         assert_eq!(refused(get()), "{\"error\":\"API key missing\"}\n");
-        for unknown in ["", "Test", "test ", TEST] {
+        for unknown in ["", "Test", "test test", TEST] {
             assert_eq!(
                 refused(get().with_header("x-api-key", unknown)),
                 "{\"error\":\"API key unknown\"}\n"
