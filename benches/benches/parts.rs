@@ -10,6 +10,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use tamis::assemble::Assembler;
+use tamis::cluster::Asker;
 use tamis::head::{Attributes, Clusters, Facts, Message, RequestHead, Stage};
 use tamis::name::Name;
 use tamis::outbound::Desk;
@@ -226,6 +227,39 @@ fn routes(criterion: &mut Criterion) {
     }
 }
 
+/// The choice of an endpoint, of one and of many, as an exchange makes it.
+fn picks(criterion: &mut Criterion) {
+    let runtime = runtime();
+    let headers = HeaderMap::new();
+    for policy in ["round_robin", "least_request", "random", "ring_hash", "maglev"] {
+        for count in [1, 3, 1000] {
+            let endpoint = |number: usize| format!("10.0.{}.{}:80", number >> 8, number & 255);
+            let listed: Vec<String> = (0..count).map(endpoint).collect();
+            let hash = match policy {
+                "ring_hash" | "maglev" => ", hash_key: path",
+                _ => "",
+            };
+            let text = format!(
+                "listeners: {{ web: {{ address: 127.0.0.1:0 }} }}\nroutes: [{{ cluster: app }}]\nclusters: {{ app: {{ \
+                 endpoints: [{}], load_balancing: {policy}{hash} }} }}\n",
+                listed.join(", ")
+            );
+            let worker = worker(&runtime, &text);
+            let pool = worker.pin().upstreams(&worker, 0);
+            let asker = Asker {
+                client: None,
+                path: "/v1/things/7",
+                headers: &headers,
+                is_secure: false,
+            };
+            let asker = pool.cluster.asks().then_some(&asker);
+            criterion.bench_function(&format!("pick/{policy}/{count}"), |bencher| {
+                bencher.iter(|| pool.pick(black_box(asker), &[], || worker.random()).is_some())
+            });
+        }
+    }
+}
+
 /// A file of many routes and one component, as text, as a configuration, as a generation.
 fn configuration(criterion: &mut Criterion) {
     let mut text = format!(
@@ -254,5 +288,5 @@ fn configuration(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(parts, routes, chains, call, configuration);
+criterion_group!(parts, routes, picks, chains, call, configuration);
 criterion_main!(parts);

@@ -7,10 +7,12 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json, json};
 
 use crate::model::{
-    AccessLog, Action, Breaker, Candidate, CandidateKey, Cluster, Config, Endpoint, Filter, FilterKind, FilterLimits,
-    FilterUse, Grant, HostPattern, Listener, ListenerLimits, LogFormat, LogPart, LogTarget, PathPattern, Redirect,
-    Reload, Respond, Route, RouteMatch, ValuePattern, Wasm, WeightedCluster,
+    AccessLog, Action, Breaker, Candidate, CandidateKey, Cluster, ClusterLimits, Config, Dns, Endpoint, Endpoints,
+    Filter, FilterKind, FilterLimits, FilterUse, Grant, HashKey, HealthCheck, HostPattern, Listener, ListenerLimits,
+    LoadBalancing, LogFormat, LogPart, LogTarget, OutlierEjection, PathPattern, Probe, Redirect, Reload, Respond,
+    Route, RouteMatch, Sticky, Target, ValuePattern, Wasm, WeightedCluster,
 };
+use crate::settings::REDACTED;
 use crate::units::{show_duration, show_percent, show_size};
 use crate::word::Word as _;
 
@@ -19,6 +21,7 @@ impl Config {
     /// each string that came from `${NAME}` or `file:PATH` is shown as `[redacted]`.
     pub fn describe(&self) -> Json {
         let mut described = self.describe_process();
+        described["dns"] = dns(&self.dns);
         described["listeners"] = named(self.listeners.iter().map(|item| (&item.name, listener(self, item))));
         described["filters"] = named(self.filters.iter().map(|item| (&item.name, filter(self, item))));
         described["clusters"] = named(self.clusters.iter().map(|item| (&item.name, cluster(item))));
@@ -212,19 +215,107 @@ fn filter_limits(limits: &FilterLimits) -> Json {
     })
 }
 
-fn cluster(cluster: &Cluster) -> Json {
+fn dns(dns: &Dns) -> Json {
     json!({
-        "endpoints": cluster.endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+        "servers": dns.servers.as_ref().map(|servers| servers.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        "timeout": show_duration(dns.timeout),
+        "min_ttl": show_duration(dns.min_ttl),
+        "max_ttl": show_duration(dns.max_ttl),
+    })
+}
+
+fn cluster(cluster: &Cluster) -> Json {
+    let mut described = json!({
         "load_balancing": cluster.load_balancing.word(),
+        "slow_start": timeout(cluster.slow_start),
+        "panic_threshold": show_percent(cluster.panic_threshold),
+        "sticky": cluster.sticky.as_ref().map_or(json!("off"), sticky),
+        "health_check": cluster.health_check.as_ref().map_or(json!("off"), health_check),
+        "outlier_ejection": cluster.outlier_ejection.as_ref().map_or(json!("off"), outlier_ejection),
+        "limits": cluster_limits(&cluster.limits),
         "connect_timeout": show_duration(cluster.connect_timeout),
         "idle_timeout": show_duration(cluster.idle_timeout),
         "max_idle": cluster.max_idle,
         "read_timeout": show_duration(cluster.read_timeout),
-    })
+    });
+    match &cluster.endpoints {
+        Endpoints::Listed(listed) => described["endpoints"] = listed.iter().map(endpoint).collect(),
+        Endpoints::File(path) => described["endpoints_file"] = json!(path.display().to_string()),
+    }
+    if matches!(cluster.load_balancing, LoadBalancing::RingHash | LoadBalancing::Maglev) {
+        described["hash_key"] = hash_key(&cluster.hash_key);
+    }
+    described
 }
 
 fn endpoint(endpoint: &Endpoint) -> Json {
-    json!({ "address": endpoint.address.to_string(), "weight": endpoint.weight })
+    match &endpoint.target {
+        Target::Service(name) => json!({ "srv": name }),
+        target => {
+            json!({ "address": target.to_string(), "weight": endpoint.weight, "priority": endpoint.priority })
+        }
+    }
+}
+
+fn hash_key(key: &HashKey) -> Json {
+    match key {
+        HashKey::ClientAddress => json!("client_address"),
+        HashKey::Path => json!("path"),
+        HashKey::Header(name) => json!({ "header": name }),
+        HashKey::Cookie(name) => json!({ "cookie": name }),
+    }
+}
+
+fn sticky(sticky: &Sticky) -> Json {
+    json!({
+        "cookie": sticky.cookie,
+        "path": sticky.path,
+        "max_age": sticky.max_age.map(show_duration),
+        "secret": sticky.secret.as_ref().map(|_| REDACTED),
+    })
+}
+
+fn health_check(check: &HealthCheck) -> Json {
+    let mut described = json!({
+        "interval": show_duration(check.interval),
+        "jitter": show_percent(check.jitter),
+        "timeout": show_duration(check.timeout),
+        "healthy_threshold": check.healthy_threshold,
+        "unhealthy_threshold": check.unhealthy_threshold,
+    });
+    match &check.probe {
+        Probe::Tcp => described["tcp"] = json!(true),
+        Probe::Http { path, host, statuses } => {
+            described["http"] = json!({ "path": path, "host": host, "statuses": statuses });
+        }
+    }
+    described
+}
+
+fn outlier_ejection(outlier: &OutlierEjection) -> Json {
+    let success_rate = outlier.success_rate.as_ref().map_or(json!("off"), |rate| {
+        json!({
+            "deviations": show_percent(rate.deviations),
+            "min_requests": rate.min_requests,
+            "min_endpoints": rate.min_endpoints,
+        })
+    });
+    json!({
+        "consecutive_failures": outlier.consecutive_failures.map_or(json!("off"), |count| json!(count)),
+        "success_rate": success_rate,
+        "interval": show_duration(outlier.interval),
+        "ejection_time": show_duration(outlier.ejection_time),
+        "max_ejection_time": show_duration(outlier.max_ejection_time),
+        "max_ejected": show_percent(outlier.max_ejected),
+    })
+}
+
+fn cluster_limits(limits: &ClusterLimits) -> Json {
+    json!({
+        "max_connections": limits.max_connections,
+        "max_pending": limits.max_pending,
+        "max_requests": limits.max_requests,
+    })
 }
 
 fn route(config: &Config, route: &Route) -> Json {

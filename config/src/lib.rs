@@ -58,6 +58,23 @@ pub fn parse(text: &str, file: &Path, environment: &dyn Environment) -> Result<C
     parse::parse(text, file, environment)
 }
 
+/// Reads, parses and checks a file of endpoints of at most 16 MiB: a list in the form of `endpoints` of a cluster, without
+/// variables.
+///
+/// Blocks on the file system.
+pub fn endpoints(path: &Path) -> Result<Vec<Endpoint>, Errors> {
+    let text = read(path).map_err(|message| Error {
+        place: Place::file(path),
+        message,
+    })?;
+    parse_endpoints(&text, path)
+}
+
+/// The same of a text. `file` is its name in errors, and its folder is what relative paths count from.
+pub fn parse_endpoints(text: &str, file: &Path) -> Result<Vec<Endpoint>, Errors> {
+    parse::cluster::endpoints_file(text, file)
+}
+
 /// The JSON Schema (draft 2020-12) of a configuration file, for editors and other tools.
 pub fn schema() -> serde_json::Value {
     schemars::schema_for!(vocabulary::Document).to_value()

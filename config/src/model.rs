@@ -24,6 +24,7 @@ pub struct Config {
     /// `None` when the configuration says `off`.
     pub admin: Option<Address>,
     pub access_log: AccessLog,
+    pub dns: Dns,
     pub listeners: Vec<Listener>,
     pub filters: Vec<Filter>,
     pub clusters: Vec<Cluster>,
@@ -330,12 +331,37 @@ pub struct FilterUse {
     pub place: Place,
 }
 
+/// How names of endpoints are looked up. Each default has its reason beside it in `parse`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// `None`: those of `/etc/resolv.conf`. Never empty.
+    pub servers: Option<Vec<SocketAddr>>,
+    /// For one name and one kind of record, in total. Default 5 s.
+    pub timeout: Duration,
+    /// Names are not looked up again sooner, whatever their time to live says; at most `max_ttl`. Default 1 s.
+    pub min_ttl: Duration,
+    /// Default 5 min.
+    pub max_ttl: Duration,
+}
+
+/// Each default has its reason beside it in `parse`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cluster {
     pub name: String,
     pub place: Place,
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Endpoints,
     pub load_balancing: LoadBalancing,
+    /// What requests have in common that go to the same endpoint; for `ring_hash` and `maglev`. Default the client's
+    /// address.
+    pub hash_key: HashKey,
+    /// `None`, the default, gives an endpoint that comes its whole share at once.
+    pub slow_start: Option<Duration>,
+    /// In hundredths of a percent; 0 is off. Default 5,000.
+    pub panic_threshold: u32,
+    pub sticky: Option<Sticky>,
+    pub health_check: Option<HealthCheck>,
+    pub outlier_ejection: Option<OutlierEjection>,
+    pub limits: ClusterLimits,
     /// Default 5 s.
     pub connect_timeout: Duration,
     /// A pooled connection unused for so long is closed. Default 60 s.
@@ -346,17 +372,149 @@ pub struct Cluster {
     pub read_timeout: Duration,
 }
 
+/// Where the endpoints of a cluster stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoints {
+    /// In the configuration. Never empty.
+    Listed(Vec<Endpoint>),
+    /// In a file of their own, which is read again when it changes; see [`endpoints`](crate::endpoints).
+    File(PathBuf),
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
-    pub address: Address,
-    /// 1 to 1,000. Default 1.
+    pub target: Target,
+    /// 0 to 1,000. Default 1.
     pub weight: u32,
+    /// 0 to 100; the lowest is preferred. Default 0.
+    pub priority: u32,
+}
+
+/// What an endpoint is called.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    Address(Address),
+    /// Every address of the name is an endpoint.
+    Host {
+        name: String,
+        port: u16,
+    },
+    /// Every server of the SRV records is an endpoint, with the weight and the priority of its record.
+    Service(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LoadBalancing {
     RoundRobin,
     LeastRequest,
+    Random,
+    RingHash,
+    Maglev,
+}
+
+/// What requests have in common that go to the same endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashKey {
+    /// The IP address.
+    ClientAddress,
+    /// Without the query.
+    Path,
+    /// The first value of a request's header; in lower case.
+    Header(String),
+    Cookie(String),
+}
+
+/// A cookie by which a client comes back to the same endpoint.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sticky {
+    /// Default `tamis-endpoint`.
+    pub cookie: String,
+    /// Default `/`.
+    pub path: String,
+    /// How long the client keeps it; `None`, the default, is until its session ends.
+    pub max_age: Option<Duration>,
+    /// Nobody who does not know it can tell an endpoint's cookie. Never shown.
+    pub secret: Option<String>,
+}
+
+/// How the proxy finds out by itself whether an endpoint can answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    pub probe: Probe,
+    /// Default 5 s.
+    pub interval: Duration,
+    /// How far a wait may be off the interval, in hundredths of a percent; at most 5,000. Default 1,000.
+    pub jitter: u32,
+    /// Default 2 s; at most `interval`.
+    pub timeout: Duration,
+    /// Checks in a row that make an unhealthy endpoint healthy. Default 2.
+    pub healthy_threshold: u32,
+    /// Checks in a row that make a healthy endpoint unhealthy. Default 3.
+    pub unhealthy_threshold: u32,
+}
+
+/// What is asked of the endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// A connection.
+    Tcp,
+    /// An answer to GET.
+    Http {
+        /// Path and query. Default `/`.
+        path: String,
+        /// `None` is the endpoint's address.
+        host: Option<String>,
+        /// Empty is any from 200 to 299.
+        statuses: Vec<u16>,
+    },
+}
+
+/// When an endpoint that fails requests is left alone for a while.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutlierEjection {
+    /// Requests in a row that broke off, timed out, or were answered with 502, 503 or 504. Default 5.
+    pub consecutive_failures: Option<u32>,
+    /// Default off.
+    pub success_rate: Option<SuccessRate>,
+    /// How often success rates are compared. Default 10 s.
+    pub interval: Duration,
+    /// How long the first time; each further one is longer by as much. Default 30 s; at most `max_ejection_time`.
+    pub ejection_time: Duration,
+    /// Default 5 min.
+    pub max_ejection_time: Duration,
+    /// The part of the endpoints that may be ejected at once, in hundredths of a percent. Default 5,000.
+    pub max_ejected: u32,
+}
+
+/// An endpoint is an outlier whose share of answers below 500 is under the mean by so many standard deviations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SuccessRate {
+    /// In hundredths. Default 190.
+    pub deviations: u32,
+    /// Requests to an endpoint within the interval without which it is not compared. Default 100.
+    pub min_requests: u32,
+    /// Endpoints with so many requests without which none is compared. Default 5.
+    pub min_endpoints: usize,
+}
+
+/// What may be under way to a cluster at once, over all workers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterLimits {
+    /// Default 10,000.
+    pub max_connections: usize,
+    /// Requests that wait for a connection. Default 1,000.
+    pub max_pending: usize,
+    /// Default 10,000.
+    pub max_requests: usize,
+}
+
+/// The secret is not shown.
+impl std::fmt::Debug for Sticky {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sticky")
+            .field("cookie", &self.cookie)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -4,7 +4,8 @@
 
 mod access_log;
 mod ceiling;
-mod cluster;
+pub(crate) mod cluster;
+mod dns;
 mod filter;
 mod listener;
 mod pattern;
@@ -58,6 +59,7 @@ fn config(document: Document, reader: &mut Reader) -> Option<Config> {
     };
     let admin = admin(document.admin, reader);
     let access_log = access_log::access_log(document.access_log, reader);
+    let dns = dns::dns(document.dns, reader);
     let filters = filter::filters(document.filters, &names, &wasm, reader);
     let clusters: Option<Vec<Cluster>> = all(document.clusters, |name, value| cluster::cluster(name, value, reader));
     let listeners = listeners(document.listeners.0, &names, reader);
@@ -75,6 +77,7 @@ fn config(document: Document, reader: &mut Reader) -> Option<Config> {
         wasm,
         admin: admin.map(|admin| admin.value),
         access_log: access_log?,
+        dns: dns?,
         listeners,
         filters,
         clusters: clusters?,

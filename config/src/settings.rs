@@ -16,7 +16,7 @@ use crate::reader::{FromNode, Reader, quote};
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
 /// Stands for a secret wherever a configuration is shown.
-const REDACTED: &str = "[redacted]";
+pub(crate) const REDACTED: &str = "[redacted]";
 
 /// A filter's `config` block as JSON, `null` when there is none.
 #[derive(Clone, Default, PartialEq)]

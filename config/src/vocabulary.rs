@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use crate::address::EndpointAddress;
 use crate::choice::Choice;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
@@ -14,7 +15,7 @@ use crate::reader::{Block, FromNode, Reader, quote};
 use crate::settings::Settings;
 use crate::shape::{At, Field, Named, Noun, OffOr, Pairs, Required, ShortOr, True};
 use crate::units::{Count, Percent, Period, Size};
-use crate::word::{GrantWord, KeyWord};
+use crate::word::{GrantWord, HashWord, KeyWord};
 
 /// Declares blocks: for each a struct that is readable from a node and has a schema.
 ///
@@ -80,6 +81,8 @@ vocabulary! {
         admin: Option<OffOr<Admin>>,
         /// One record for each exchange, or `off`. Default `off`.
         access_log: Option<OffOr<AccessLog>>,
+        /// How names of endpoints are looked up.
+        dns: Option<Dns>,
         /// Where clients connect, by name.
         listeners: Required<At<Named<Listener>>>,
         /// Filters that chains can use, by name.
@@ -302,12 +305,42 @@ vocabulary! {
         config: Option<Settings>,
     }
 
+    /// How names of endpoints are looked up.
+    #[derive(Default)]
+    struct Dns {
+        /// Addresses of DNS servers, with port. Default: those of `/etc/resolv.conf`.
+        servers: Option<At<Vec<At<Address>>>>,
+        /// For one name and one kind of record, in total. Default `5s`.
+        timeout: Option<Period>,
+        /// Names are not looked up again sooner, whatever their time to live says. Default `1s`, or `max_ttl` if that is
+        /// less.
+        min_ttl: Option<At<Period>>,
+        /// Names are looked up again at least so often. Default `5m`, or `min_ttl` if that is more.
+        max_ttl: Option<Period>,
+    }
+
     /// A group of equal upstream servers.
-    struct Cluster {
-        /// The servers' addresses.
-        endpoints: Required<At<Vec<At<Endpoint>>>>,
+    struct Cluster ExactlyOneOf(endpoints, endpoints_file) {
+        /// The servers.
+        endpoints: Option<At<Vec<At<Endpoint>>>>,
+        /// A file with a list of servers, in the form of `endpoints`; read again when it changes, without a reload.
+        endpoints_file: Option<At<String>>,
         /// Default `round_robin`.
-        load_balancing: Option<LoadBalancing>,
+        load_balancing: Option<At<LoadBalancing>>,
+        /// With `ring_hash` and `maglev`, requests with the same key go to the same server. Default `client_address`.
+        hash_key: Option<At<HashKey>>,
+        /// A server that comes, or comes back, gets its whole share only after so long; or `off`. Default `off`.
+        slow_start: Option<At<OffOr<Period>>>,
+        /// When a smaller part of the servers is healthy, all are used; `0%` never does. Default `50%`.
+        panic_threshold: Option<Percent<0, 10_000>>,
+        /// A cookie by which a client comes back to the same server, or `off`. Default `off`.
+        sticky: Option<OffOr<Sticky>>,
+        /// How the proxy finds out by itself whether a server can answer, or `off`. Default `off`.
+        health_check: Option<OffOr<HealthCheck>>,
+        /// When a server that fails requests is left alone for a while, or `off`. Default `off`.
+        outlier_ejection: Option<OffOr<OutlierEjection>>,
+        /// What may be under way at once; what is over is answered with 503.
+        limits: Option<ClusterLimits>,
         /// Default `5s`.
         connect_timeout: Option<Period>,
         /// A pooled connection unused for so long is closed. Default `60s`.
@@ -318,12 +351,105 @@ vocabulary! {
         read_timeout: Option<Period>,
     }
 
-    /// An upstream server with a weight.
-    struct EndpointBlock {
-        /// The server's address.
-        address: Required<Address>,
-        /// Its share among the endpoints of the cluster. Default 1.
-        weight: Option<Count<1, 1000>>,
+    /// An upstream server with a weight or a priority.
+    struct EndpointBlock ExactlyOneOf(address, srv) {
+        /// The server's address, or its name and port: then each address of the name is a server.
+        address: Option<EndpointAddress>,
+        /// Name of SRV records: each names a server, its port, its weight and its priority.
+        srv: Option<At<String>>,
+        /// Its share among the endpoints of its priority; 0 takes only clients that a sticky cookie sends there. Default
+        /// 1.
+        weight: Option<At<Count<0, 1000>>>,
+        /// Servers of a higher number take over when too few of the lower ones are healthy. Default 0.
+        priority: Option<At<Count<0, 100>>>,
+    }
+
+    /// A hash key with its name.
+    struct HashKeyBlock ExactlyOneOf(header, cookie) {
+        /// Name of a request header; its first value is the key.
+        header: Option<At<String>>,
+        /// Name of a cookie.
+        cookie: Option<At<String>>,
+    }
+
+    /// A cookie by which a client comes back to the same server. It is `HttpOnly` and `SameSite=Lax`, and `Secure` over
+    /// TLS.
+    struct Sticky {
+        /// Its name. Default `tamis-endpoint`.
+        cookie: Option<At<String>>,
+        /// Its path. Default `/`.
+        path: Option<At<String>>,
+        /// How long the client keeps it. Default: until its session ends.
+        max_age: Option<Period>,
+        /// Text, `${NAME}` or `file:PATH`: nobody who does not know it can tell a server's cookie. At least 16 bytes.
+        /// Default: none.
+        secret: Option<At<Settings>>,
+    }
+
+    /// How the proxy finds out by itself whether a server can answer.
+    struct HealthCheck ExactlyOneOf(http, tcp) {
+        /// By an answer to GET.
+        http: Option<HttpProbe>,
+        /// By a connection.
+        tcp: Option<At<True>>,
+        /// Default `5s`.
+        interval: Option<Period>,
+        /// How far each wait may be off the interval, so that not all servers are asked at once. Default `10%`.
+        jitter: Option<Percent<0, 5_000>>,
+        /// Default `2s`, or `interval` if that is less.
+        timeout: Option<At<Period>>,
+        /// Good checks in a row that make an unhealthy server healthy. Default 2.
+        healthy_threshold: Option<Count<1, 100>>,
+        /// Bad checks in a row that make a healthy server unhealthy. Default 3.
+        unhealthy_threshold: Option<Count<1, 100>>,
+    }
+
+    /// A health check by an answer to GET.
+    struct HttpProbe {
+        /// Path and query. Default `/`.
+        path: Option<At<String>>,
+        /// The host that is asked for. Default: the server's address.
+        host: Option<At<String>>,
+        /// The statuses of a healthy server. Default: any from 200 to 299.
+        statuses: Option<Vec<Count<200, 599>>>,
+    }
+
+    /// When a server that fails requests is left alone for a while.
+    struct OutlierEjection {
+        /// So many requests in a row that broke off, timed out, or were answered with 502, 503 or 504; or `off`. Default
+        /// 5.
+        consecutive_failures: Option<OffOr<Count<1, 1000>>>,
+        /// A share of answers below 500 that is far under that of the others, or `off`. Default `off`.
+        success_rate: Option<OffOr<SuccessRate>>,
+        /// How often success rates are compared. Default `10s`.
+        interval: Option<Period>,
+        /// How long the first time; each further time is longer by as much. Default `30s`, or `max_ejection_time` if that
+        /// is less.
+        ejection_time: Option<At<Period>>,
+        /// Default `5m`, or `ejection_time` if that is more.
+        max_ejection_time: Option<Period>,
+        /// The part of the servers that may be left alone at once. Default `50%`.
+        max_ejected: Option<Percent<0, 10_000>>,
+    }
+
+    /// When a server's share of answers below 500 is far under that of the others.
+    struct SuccessRate {
+        /// Under the mean by this part of a standard deviation. Default `190%`.
+        deviations: Option<Percent<1, 100_000>>,
+        /// Requests to a server within the interval without which it is not compared. Default 100.
+        min_requests: Option<Count<1, 1_000_000>>,
+        /// Servers with so many requests without which none is compared. Default 5.
+        min_endpoints: Option<Count<2, 10_000>>,
+    }
+
+    /// What may be under way to a cluster at once, shared by the workers in equal parts.
+    struct ClusterLimits {
+        /// Connections. Default 10000.
+        max_connections: Option<Count<1, 1_000_000>>,
+        /// Requests that wait for a connection. Default 1000.
+        max_pending: Option<Count<1, 1_000_000>>,
+        /// Requests. Default 10000.
+        max_requests: Option<Count<1, 1_000_000>>,
     }
 
     /// Which requests go where.
@@ -423,7 +549,10 @@ pub(crate) type Grant = At<ShortOr<GrantWord, GrantBlock>>;
 pub(crate) type CandidateKey = ShortOr<KeyWord, CandidateKeyBlock>;
 
 /// An address, or a block.
-pub(crate) type Endpoint = ShortOr<Address, EndpointBlock>;
+pub(crate) type Endpoint = ShortOr<EndpointAddress, EndpointBlock>;
+
+/// What needs no name, or a block.
+pub(crate) type HashKey = ShortOr<HashWord, HashKeyBlock>;
 
 /// The exact value, or a block.
 pub(crate) type Comparison = ShortOr<At<String>, ComparisonBlock>;

@@ -40,9 +40,28 @@ fn find<W: Word>(text: &str) -> Result<W, String> {
 
 impl Word for LoadBalancing {
     const NAME: &'static str = "LoadBalancing";
-    const DESCRIPTION: &'static str = "`round_robin` takes endpoints in turn, by weight; `least_request` takes the one with fewest exchanges in flight.";
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("round_robin", Self::RoundRobin), ("least_request", Self::LeastRequest)];
+    const DESCRIPTION: &'static str = "`round_robin` takes endpoints in turn, by weight; `least_request` takes the one with fewest exchanges in flight, of two at random; `random` draws by weight; `ring_hash` and `maglev` send requests with the same key to the same endpoint.";
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("round_robin", Self::RoundRobin),
+        ("least_request", Self::LeastRequest),
+        ("random", Self::Random),
+        ("ring_hash", Self::RingHash),
+        ("maglev", Self::Maglev),
+    ];
+}
+
+/// A hash key that needs no name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HashWord {
+    ClientAddress,
+    Path,
+}
+
+impl Word for HashWord {
+    const NAME: &'static str = "HashKey";
+    const DESCRIPTION: &'static str =
+        "`client_address` is the client's IP address, `path` that of the request, without its query.";
+    const WORDS: &'static [(&'static str, Self)] = &[("client_address", Self::ClientAddress), ("path", Self::Path)];
 }
 
 impl Word for OnFailure {
@@ -177,7 +196,7 @@ macro_rules! readable {
     )*};
 }
 
-readable!(LoadBalancing, OnFailure, GrantWord, KeyWord, WhenGood);
+readable!(LoadBalancing, HashWord, OnFailure, GrantWord, KeyWord, WhenGood);
 
 #[cfg(test)]
 mod tests {
@@ -221,7 +240,18 @@ mod tests {
         assert_eq!([WhenGood::Promote.word(), WhenGood::Hold.word()], ["promote", "hold"]);
         let keys = [KeyWord::RequestId.word(), KeyWord::ClientAddress.word()];
         assert_eq!(keys, ["request_id", "client_address"]);
-        let balancing = [LoadBalancing::RoundRobin.word(), LoadBalancing::LeastRequest.word()];
-        assert_eq!(balancing, ["round_robin", "least_request"]);
+        for (word, balancing) in LoadBalancing::WORDS {
+            let expected = match balancing {
+                LoadBalancing::RoundRobin => "round_robin",
+                LoadBalancing::LeastRequest => "least_request",
+                LoadBalancing::Random => "random",
+                LoadBalancing::RingHash => "ring_hash",
+                LoadBalancing::Maglev => "maglev",
+            };
+            assert_eq!((*word, balancing.word()), (expected, expected));
+        }
+        assert_eq!(LoadBalancing::WORDS.len(), 5);
+        let keys = [HashWord::ClientAddress.word(), HashWord::Path.word()];
+        assert_eq!(keys, ["client_address", "path"]);
     }
 }

@@ -567,15 +567,66 @@ fn breakers_are_checked() {
 #[test]
 fn clusters_are_checked() {
     for (cluster, part) in [
-        ("{}", "cluster `c`: missing field `endpoints`"),
         (
-            "{ endpoints: [example.com:80] }",
-            "endpoints[0]: `example.com:80` is not an address",
+            "{}",
+            "cluster `c`: exactly one of `endpoints`, `endpoints_file` is needed",
+        ),
+        (
+            "{ endpoints: [exämple.com:80] }",
+            "endpoints[0]: `exämple.com:80` is not an address",
+        ),
+        ("{ endpoints: [127.0.0.1.5:80] }", "`127.0.0.1.5:80` is not an address"),
+        ("{ endpoints: ['app..example:80'] }", "is not an address"),
+        ("{ endpoints: ['app.example:0'] }", "no server listens on port 0"),
+        ("{ endpoints: [{ srv: 'a b' }] }", "srv: `a b` is not a host name"),
+        (
+            "{ endpoints: [{ srv: a.example, weight: 2 }] }",
+            "endpoints[0].weight: SRV records have their own",
+        ),
+        (
+            "{ endpoints: [127.0.0.1:1], hash_key: path }",
+            "hash_key: `round_robin` has no key",
+        ),
+        (
+            "{ endpoints: [127.0.0.1:1], load_balancing: maglev, hash_key: { header: 'a b' } }",
+            "hash_key.header: ",
+        ),
+        (
+            "{ endpoints: [127.0.0.1:1], load_balancing: ring_hash, slow_start: 5s }",
+            "slow_start: with `ring_hash` keys would move",
+        ),
+        (
+            "{ endpoints: [127.0.0.1:1], sticky: { cookie: 'a;b' } }",
+            "sticky.cookie: ",
+        ),
+        (
+            "{ endpoints: [127.0.0.1:1], sticky: { path: 'a' } }",
+            "sticky.path: is not a path",
+        ),
+        (
+            "{ endpoints: [127.0.0.1:1], sticky: { secret: short } }",
+            "sticky.secret: shorter than 16 bytes",
+        ),
+        (
+            "{ endpoints: [127.0.0.1:1], health_check: { tcp: true, interval: 1s, timeout: 2s } }",
+            "health_check.timeout: more than health_check.interval, 1s",
+        ),
+        (
+            "{ endpoints: [127.0.0.1:1], health_check: { http: { path: healthz } } }",
+            "health_check.http.path: `healthz` is not a path",
+        ),
+        (
+            "{ endpoints: [127.0.0.1:1], health_check: { http: { host: 'http://a' } } }",
+            "health_check.http.host: ",
+        ),
+        (
+            "{ endpoints: [127.0.0.1:1], outlier_ejection: { ejection_time: 1m, max_ejection_time: 30s } }",
+            "outlier_ejection.ejection_time: more than outlier_ejection.max_ejection_time, 30s",
         ),
         ("{ endpoints: [9000] }", "endpoints[0]: expected an address"),
         (
             "{ endpoints: ['127.0.0.1'] }",
-            "write an IP address and port as in `127.0.0.1:8080`",
+            "write an IP address or a host name, and a port, as in `127.0.0.1:8080`",
         ),
         ("{ endpoints: ['127.0.0.1:0'] }", "no server listens on port 0"),
         ("{ endpoints: ['unix:'] }", "`unix:` without a path"),
@@ -584,8 +635,8 @@ fn clusters_are_checked() {
             "127.0.0.1:1 stands here twice",
         ),
         (
-            "{ endpoints: [{ address: 127.0.0.1:1, weight: 0 }] }",
-            "endpoints[0].weight: 0 is out of bounds",
+            "{ endpoints: [{ address: 127.0.0.1:1, weight: 1001 }] }",
+            "endpoints[0].weight: 1001 is out of bounds",
         ),
         (
             "{ endpoints: [127.0.0.1:1], read_timeout: 25h }",
@@ -596,6 +647,24 @@ fn clusters_are_checked() {
             &format!("{LISTENERS}{ROUTES}clusters:\n  app: {{ endpoints: [127.0.0.1:9000] }}\n  c: {cluster}\n"),
             part,
         );
+    }
+}
+
+#[test]
+fn dns_is_checked() {
+    for (dns, part) in [
+        ("{ servers: [] }", "dns.servers: empty"),
+        (
+            "{ servers: ['unix:/dns'] }",
+            "`unix:/dns` is not the address of a DNS server",
+        ),
+        ("{ servers: [127.0.0.1:0] }", "is not the address of a DNS server"),
+        (
+            "{ min_ttl: 10s, max_ttl: 5s }",
+            "dns.min_ttl: more than dns.max_ttl, 5s",
+        ),
+    ] {
+        one_error(&format!("{LISTENERS}{CLUSTERS}{ROUTES}dns: {dns}\n"), part);
     }
 }
 

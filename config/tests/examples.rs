@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tamis_config::{
-    AccessLog, Action, Breaker, Candidate, FilterLimits, ListenerLimits, LogFormat, LogTarget, OnFailure, Tolerance,
+    AccessLog, Action, Breaker, Candidate, Dns, Endpoints, FilterLimits, HealthCheck, ListenerLimits, LogFormat,
+    LogTarget, OnFailure, Tolerance,
 };
 
 fn examples() -> Vec<PathBuf> {
@@ -73,7 +74,23 @@ fn everything_shows_the_defaults() {
         (nginx.connect_timeout, nginx.idle_timeout)
     );
     assert_eq!((app.max_idle, app.read_timeout), (nginx.max_idle, nginx.read_timeout));
-    assert_eq!(app.endpoints[1].weight, nginx.endpoints[0].weight);
+    assert_eq!(
+        (app.slow_start, app.panic_threshold),
+        (nginx.slow_start, nginx.panic_threshold)
+    );
+    assert_eq!((&app.limits, &app.hash_key), (&nginx.limits, &nginx.hash_key));
+    let (Endpoints::Listed(listed), Endpoints::Listed(plain)) = (&app.endpoints, &nginx.endpoints) else {
+        panic!("{:?} {:?}", app.endpoints, nginx.endpoints)
+    };
+    assert_eq!(
+        (listed[1].weight, listed[1].priority),
+        (plain[0].weight, plain[0].priority)
+    );
+    let dns = Dns {
+        servers: None,
+        ..config.dns.clone()
+    };
+    assert_eq!((&dns, &dns), (&defaults.dns, &Dns::default()));
     assert_eq!(config.routes[0].timeout, defaults.routes[0].timeout);
     let Action::Redirect(redirect) = &config.routes[2].action else {
         panic!("{:?}", config.routes[2])
@@ -97,6 +114,29 @@ fn everything_shows_the_defaults_of_filters() {
         (tenant.on_failure, plain.on_failure),
         (OnFailure::Closed, OnFailure::Closed)
     );
+}
+
+/// The smallest of each there is has them all.
+#[test]
+fn everything_shows_the_defaults_of_what_is_off() {
+    let config = tamis_config::load(&example("everything.yaml")).unwrap();
+    let text = "listeners: { a: { address: 127.0.0.1:0 } }\nroutes: [{ cluster: c }]\n\
+                clusters: { c: { endpoints: [127.0.0.1:1], sticky: {}, health_check: { http: {} }, \
+                outlier_ejection: { success_rate: {} } } }";
+    let plain = tamis_config::parse(text, Path::new("test.yaml"), &tamis_config::System).unwrap();
+    let (shown, plain) = (&config.clusters[0], &plain.clusters[0]);
+    let (sticky, default) = (shown.sticky.clone().unwrap(), plain.sticky.clone().unwrap());
+    assert_eq!(
+        (sticky.cookie, sticky.path, default.max_age, default.secret),
+        (default.cookie, default.path, None, None)
+    );
+    let (check, default) = (shown.health_check.clone().unwrap(), plain.health_check.clone().unwrap());
+    let check = HealthCheck {
+        probe: default.probe.clone(),
+        ..check
+    };
+    assert_eq!(check, default);
+    assert_eq!(shown.outlier_ejection, plain.outlier_ejection);
 }
 
 /// The smallest candidate there is has them all.
@@ -158,7 +198,7 @@ fn every_key_of_the_schema_has_a_description() {
 #[test]
 fn schema_and_parser_agree() {
     let validator = jsonschema::validator_for(&tamis_config::schema()).unwrap();
-    let base = "listeners: { a: { address: 127.0.0.1:0 } }\nclusters: { c: { endpoints: [127.0.0.1:1] } }\n";
+    let base = "listeners: { a: { address: 127.0.0.1:0 } }\n";
     let cases = [
         ("routes: [{ cluster: c }]", true),
         ("routes: [{ cluster: c, timeout: off }]", true),
@@ -240,11 +280,78 @@ fn schema_and_parser_agree() {
             false,
         ),
         (
+            "dns: { servers: [127.0.0.1:53], min_ttl: 1s }\nroutes: [{ cluster: c }]",
+            true,
+        ),
+        ("dns: { servers: [dns.example:53] }\nroutes: [{ cluster: c }]", false),
+        (
             "filters: { 'bad name': { native: a } }\nroutes: [{ cluster: c }]",
             false,
         ),
     ];
-    for (rest, sound) in cases {
+    let clusters = [
+        (
+            "{ endpoints: [app.example:80, { address: app:80, weight: 0, priority: 1 }] }",
+            true,
+        ),
+        ("{ endpoints: [{ srv: _http._tcp.app.example }] }", true),
+        ("{ endpoints_file: endpoints.yaml, load_balancing: random }", true),
+        ("{ endpoints: [app.example] }", false),
+        ("{ endpoints: [127.0.0.1:1], endpoints_file: endpoints.yaml }", false),
+        ("{ endpoints: [{ address: app:80, srv: app }] }", false),
+        (
+            "{ endpoints: [127.0.0.1:1], load_balancing: maglev, hash_key: path }",
+            true,
+        ),
+        (
+            "{ endpoints: [127.0.0.1:1], load_balancing: maglev, hash_key: { header: a } }",
+            true,
+        ),
+        (
+            "{ endpoints: [127.0.0.1:1], load_balancing: maglev, hash_key: { header: a, cookie: b } }",
+            false,
+        ),
+        ("{ endpoints: [127.0.0.1:1], load_balancing: best }", false),
+        (
+            "{ endpoints: [127.0.0.1:1], sticky: off, health_check: off, outlier_ejection: off, slow_start: off }",
+            true,
+        ),
+        ("{ endpoints: [127.0.0.1:1], sticky: { max_age: 1h } }", true),
+        ("{ endpoints: [127.0.0.1:1], sticky: true }", false),
+        (
+            "{ endpoints: [127.0.0.1:1], health_check: { tcp: true, interval: 1s, timeout: 1s } }",
+            true,
+        ),
+        (
+            "{ endpoints: [127.0.0.1:1], health_check: { http: { statuses: [200, 204] } } }",
+            true,
+        ),
+        (
+            "{ endpoints: [127.0.0.1:1], health_check: { http: {}, tcp: true } }",
+            false,
+        ),
+        ("{ endpoints: [127.0.0.1:1], health_check: {} }", false),
+        (
+            "{ endpoints: [127.0.0.1:1], outlier_ejection: { consecutive_failures: off, max_ejected: 100% } }",
+            true,
+        ),
+        ("{ endpoints: [127.0.0.1:1], panic_threshold: 0% }", true),
+        ("{ endpoints: [127.0.0.1:1], panic_threshold: 101% }", false),
+        ("{ endpoints: [127.0.0.1:1], limits: { max_pending: 0 } }", false),
+    ];
+    let others = clusters.map(|(cluster, sound)| {
+        (
+            format!("clusters: {{ c: {cluster} }}\nroutes: [{{ cluster: c }}]"),
+            sound,
+        )
+    });
+    let cases = cases.map(|(rest, sound)| {
+        (
+            format!("clusters: {{ c: {{ endpoints: [127.0.0.1:1] }} }}\n{rest}"),
+            sound,
+        )
+    });
+    for (rest, sound) in cases.into_iter().chain(others) {
         let text = format!("{base}{rest}");
         let parsed = tamis_config::parse(&text, Path::new("test.yaml"), &tamis_config::System);
         assert_eq!(parsed.is_ok(), sound, "{rest}: {parsed:?}");

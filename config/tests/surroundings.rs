@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tamis_config::{Action, Address, Config, Environment, Errors, FilterKind, LogTarget};
+use tamis_config::{Action, Address, Config, Endpoints, Environment, Errors, FilterKind, LogTarget, Target};
 
 #[derive(Default)]
 struct Fake {
@@ -101,9 +101,12 @@ fn variables_and_files_are_filled_in() {
             "list": ["t0ken", "public", 1, true, null],
         })
     );
+    let Endpoints::Listed(listed) = &config.clusters[0].endpoints else {
+        panic!("{:?}", config.clusters[0])
+    };
     assert_eq!(
-        config.clusters[0].endpoints[1].address,
-        Address::Unix("/etc/tamis/app.sock".into())
+        listed[1].target,
+        Target::Address(Address::Unix("/etc/tamis/app.sock".into()))
     );
     assert_eq!(config.routes[0].name, "auth");
 }

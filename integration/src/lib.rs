@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 pub mod client;
+pub mod dns;
 pub mod folder;
 pub mod gate;
 pub mod log;

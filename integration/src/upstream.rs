@@ -104,7 +104,12 @@ struct Connection {
 
 impl Upstream {
     pub fn start(script: Script) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), script)
+    }
+
+    /// The same at an address that the test chooses: another one of the loopback, with a port that is taken elsewhere.
+    pub fn start_at(address: SocketAddr, script: Script) -> Self {
+        let listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
         let address = Address::Tcp(listener.local_addr().expect("the listener has an address"));
         let accept = move || {
             let (stream, _) = listener.accept().ok()?;

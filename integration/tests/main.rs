@@ -1,5 +1,6 @@
 //! The whole proxy, tested from outside: one module a subject, tables of exact bytes where there are cases.
 
+mod balancing;
 mod battery;
 mod bodies;
 mod bundled;
@@ -7,6 +8,7 @@ mod canary;
 mod check;
 mod contract;
 mod deadlines;
+mod discovery;
 mod drain;
 mod endurance;
 mod faults;

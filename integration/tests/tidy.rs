@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 
 /// Modules of `proxy/src` that belong to the control plane; all others are the data plane, which never reads the
 /// configuration.
-const CONTROL_PLANE: [&str; 15] = [
+const CONTROL_PLANE: [&str; 16] = [
     "admin",
     "assemble",
     "demo",
     "difference",
+    "discovery",
     "generations",
     "lib",
     "main",

@@ -4,6 +4,7 @@
 //! is reported with its place. Reading, compiling and starting filters happens here and nowhere else.
 
 mod candidates;
+mod clusters;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use std::collections::{BTreeMap, HashMap};
@@ -14,13 +15,16 @@ use std::sync::Arc;
 use tamis_config as config;
 use tamis_config::Config;
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 use crate::address::Address;
+use crate::assemble::clusters::Planned;
 use crate::breaker;
 use crate::canary::Version;
 use crate::chain::{Chain, Step, StepKind};
-use crate::cluster::{self, Cluster};
+use crate::cluster::{Cluster, Seat};
 use crate::difference::{self, Component, Delta};
+use crate::discovery;
 use crate::filter::OnFailure;
 use crate::listener::Sockets;
 use crate::name::Name;
@@ -157,7 +161,7 @@ impl Assembler {
     /// Everything but opening sockets and log files, which may be another process's.
     pub async fn check(&self, config: &Config) -> Result<Checked, Faults> {
         let mut build = Build::new(self, config)?;
-        build.make_clusters();
+        build.make_clusters(Names::AsKnown).await;
         build.load_filters().await;
         let table = build.table();
         let (_, guests) = build.finish()?;
@@ -170,7 +174,7 @@ impl Assembler {
     /// Builds generation `generation`, sockets bound; it is not in use until it is [accepted](Assembler::accept).
     pub async fn assemble(&self, config: &Config, generation: u64) -> Result<Assembled, Faults> {
         let mut build = Build::new(self, config)?;
-        build.make_clusters();
+        build.make_clusters(Names::LookUp).await;
         build.load_filters().await;
         build.assembled(generation)
     }
@@ -183,7 +187,7 @@ impl Assembler {
         generation: u64,
     ) -> Result<Option<Assembled>, Faults> {
         let mut build = Build::new(self, config)?;
-        build.make_clusters();
+        build.make_clusters(Names::LookUp).await;
         build.load_filters().await;
         let (old, guests) = in_use;
         let ids = |guests: &[Arc<wasm::Filter>]| -> Vec<u64> { guests.iter().map(|guest| guest.id()).collect() };
@@ -234,6 +238,13 @@ struct Build<'a> {
     /// By filter, in the order of the configuration.
     trials: BTreeMap<usize, Arc<Trial>>,
     faults: Vec<String>,
+}
+
+/// What becomes of names that nobody has looked up yet.
+#[derive(Clone, Copy)]
+enum Names {
+    LookUp,
+    AsKnown,
 }
 
 #[derive(Clone)]
@@ -517,20 +528,50 @@ impl<'a> Build<'a> {
         }
     }
 
-    fn make_clusters(&mut self) {
-        let old = &self.assembler.parts.clusters;
-        let clusters = self.config.clusters.iter().map(|cluster| {
-            let kept = old
-                .get(&cluster.name)
-                .filter(|(was, _)| was == cluster)
-                .map(|(_, kept)| Arc::clone(kept));
-            let built = kept.unwrap_or_else(|| Arc::new(Cluster::new(settings(cluster))));
+    /// A cluster that is as it was stays the same object, with the endpoints that it has found meanwhile. One that has
+    /// changed goes on with what is known of its endpoints.
+    async fn make_clusters(&mut self, names: Names) {
+        let config = self.config;
+        let dns = clusters::dns(&config.dns);
+        let mut planned = Vec::with_capacity(config.clusters.len());
+        for cluster in &config.clusters {
+            let old = self.assembler.parts.clusters.get(&cluster.name);
+            planned.push(Planned::new(cluster, &dns, old, self.assembler.workers));
+        }
+        let mut looking = JoinSet::new();
+        for (index, plan) in planned.iter().enumerate() {
+            if let Planned::New { standing, origin, .. } = plan {
+                let (standing, origin) = (Arc::clone(standing), origin.clone());
+                match names {
+                    Names::LookUp if !origin.is_fixed() => {
+                        looking.spawn(async move { (index, discovery::first(origin, standing).await) });
+                    }
+                    _ => drop(looking.spawn(async move { (index, origin.known(&standing)) })),
+                }
+            }
+        }
+        let mut seats: HashMap<usize, Result<Vec<Seat>, String>> = HashMap::new();
+        while let Some(found) = looking.join_next().await {
+            // Nothing in there panics; if it does, its cluster has no endpoints and says so.
+            seats.extend(found);
+        }
+        for (index, (plan, cluster)) in planned.into_iter().zip(&config.clusters).enumerate() {
+            let found = seats.remove(&index).unwrap_or_else(|| Ok(Vec::new()));
+            let found = found.unwrap_or_else(|message| {
+                self.fault(
+                    &cluster.place,
+                    "cluster",
+                    &cluster.name,
+                    format!("endpoints_file: {message}"),
+                );
+                Vec::new()
+            });
+            let built = plan.build(cluster, found, self.assembler.workers);
             self.parts
                 .clusters
                 .insert(cluster.name.clone(), (cluster.clone(), Arc::clone(&built)));
-            built
-        });
-        self.clusters = clusters.collect();
+            self.clusters.push(built);
+        }
     }
 
     fn routes(&mut self) -> Vec<snapshot::Route> {
@@ -715,25 +756,6 @@ pub fn address(address: &config::Address) -> Address {
     match address {
         config::Address::Tcp(address) => Address::Tcp(*address),
         config::Address::Unix(path) => Address::Unix(path.clone()),
-    }
-}
-
-fn settings(cluster: &config::Cluster) -> cluster::Settings {
-    cluster::Settings {
-        name: cluster.name.clone(),
-        endpoints: cluster
-            .endpoints
-            .iter()
-            .map(|endpoint| (address(&endpoint.address), endpoint.weight))
-            .collect(),
-        balancing: match cluster.load_balancing {
-            config::LoadBalancing::RoundRobin => cluster::Balancing::RoundRobin,
-            config::LoadBalancing::LeastRequest => cluster::Balancing::LeastRequest,
-        },
-        connect_timeout: cluster.connect_timeout,
-        idle_timeout: cluster.idle_timeout,
-        read_timeout: cluster.read_timeout,
-        max_idle: cluster.max_idle,
     }
 }
 

@@ -1,267 +1,383 @@
-//! A cluster: the endpoints that can answer for a route, and the choice among them.
+//! A cluster: the endpoints that can answer for a route, and how they are used.
 //!
-//! Data plane; built by the control plane, shared by all workers, never written. What changes (turns, requests in
-//! flight) is each worker's own, so that choosing an endpoint touches no shared cache line. Pure: no sockets, no
-//! clock.
+//! Data plane; built by the control plane, shared by all workers. Its settings never change. Its members do, when names
+//! lead elsewhere or a file says so: they are one pointer, swapped whole by [`discovery`](crate::discovery), and the
+//! [`Epoch`] tells workers of it. What is written for requests (turns, requests in flight) is each worker's own, so that
+//! choosing an endpoint touches no shared cache line.
 
-use std::cell::Cell;
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use http::{HeaderMap, HeaderName, header};
+use tokio::sync::Notify;
+use twox_hash::XxHash3_64;
+
 use crate::address::Address;
+pub use crate::balance::Balancing;
+use crate::balance::{Member, Members, Rules};
+use crate::discovery::{Known, Origin};
+use crate::endpoint::{Endpoint, Epoch};
+use crate::health::Check;
+use crate::outlier;
+use crate::sticky::{Sticky, Tokens};
 
 /// Lives as long as a generation names it unchanged, or an exchange uses it.
 #[derive(Debug)]
 pub struct Cluster {
+    /// Unique in the process.
+    id: u64,
+    pub terms: Arc<Terms>,
+    pub rules: Rules,
+    pub hash_key: HashKey,
+    pub sticky: Option<Sticky>,
+    pub origin: Origin,
+    roll: ArcSwap<Roll>,
+}
+
+/// What does not depend on the endpoints. Clusters that have the same terms share connections.
+#[derive(Debug)]
+pub struct Terms {
     /// Unique in the process; what workers file their connections under.
     id: u64,
-    pub name: String,
-    pub endpoints: Vec<Endpoint>,
-    pub balancing: Balancing,
+    pub standing: Arc<Standing>,
     pub connect_timeout: Duration,
     pub idle_timeout: Duration,
     pub read_timeout: Duration,
     /// Idle connections for each endpoint and worker.
     pub max_idle: usize,
+    pub limits: Limits,
+    pub check: Option<Check>,
+    pub outlier: Option<outlier::Rules>,
 }
 
-#[derive(Clone, Debug)]
-pub struct Endpoint {
-    pub address: Address,
-    /// [`Address`] as text, for logs and metrics.
-    pub label: String,
-    pub weight: u32,
-}
-
+/// What may be under way to the cluster at once, for each worker: a worker's own counts cost a request nothing, and one
+/// worker's idle connections never keep another from opening one. Those of the configuration, divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Balancing {
-    RoundRobin,
-    /// The better of two at random, by requests in flight per weight.
-    LeastRequest,
+pub struct Limits {
+    pub connections: usize,
+    /// Requests that wait for a connection.
+    pub pending: usize,
+    pub requests: usize,
 }
 
-/// Everything of a cluster that the control plane decides.
-pub struct Settings {
+/// A bound of a cluster that was met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    Connections,
+    Pending,
+    Requests,
+}
+
+impl Limit {
+    pub const ALL: [Self; 3] = [Self::Connections, Self::Pending, Self::Requests];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Pending => "pending",
+            Self::Requests => "requests",
+        }
+    }
+}
+
+/// What is known of a cluster by its name: it outlives generations, as long as each has a cluster of that name.
+#[derive(Debug)]
+pub struct Standing {
     pub name: String,
-    pub endpoints: Vec<(Address, u32)>,
-    pub balancing: Balancing,
+    workers: usize,
+    epoch: Arc<Epoch>,
+    endpoints: Mutex<HashMap<(Address, Option<Arc<str>>), Weak<Endpoint>>>,
+    /// What names led to.
+    pub known: Known,
+    /// Rung by workers when an endpoint fails too often in a row.
+    pub alarm: Notify,
+    overflows: [AtomicU64; Limit::ALL.len()],
+    pub resolutions: Resolutions,
+}
+
+/// Looks at where endpoints are (names, files), by what came of them.
+#[derive(Debug, Default)]
+pub struct Resolutions {
+    pub changed: AtomicU64,
+    pub unchanged: AtomicU64,
+    pub failed: AtomicU64,
+}
+
+/// The members, and what their cookies say.
+#[derive(Debug)]
+pub struct Roll {
+    pub members: Arc<Members>,
+    pub tokens: Tokens,
+}
+
+/// An endpoint as a configuration, a name or a file has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seat {
+    pub address: Address,
+    /// The name that led to it.
+    pub host: Option<Arc<str>>,
+    pub weight: u32,
+    pub priority: u32,
+}
+
+/// What requests have in common that go to the same endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashKey {
+    ClientAddress,
+    Path,
+    /// Its first value.
+    Header(HeaderName),
+    Cookie(String),
+}
+
+/// What of a request decides its endpoint.
+pub struct Asker<'a> {
+    pub client: Option<IpAddr>,
+    pub path: &'a str,
+    pub headers: &'a HeaderMap,
+    /// Whether the client speaks TLS.
+    pub is_secure: bool,
+}
+
+/// Everything of a cluster that the control plane decides, but for what belongs to its terms.
+pub struct Settings {
+    pub rules: Rules,
+    pub hash_key: HashKey,
+    pub sticky: Option<Sticky>,
+    pub origin: Origin,
+    pub seats: Vec<Seat>,
+}
+
+/// Everything of its [`Terms`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct TermSettings {
     pub connect_timeout: Duration,
     pub idle_timeout: Duration,
     pub read_timeout: Duration,
     pub max_idle: usize,
+    pub limits: Limits,
+    pub check: Option<Check>,
+    pub outlier: Option<outlier::Rules>,
+}
+
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Cluster {
-    pub fn new(settings: Settings) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let endpoint = |(address, weight): (Address, u32)| Endpoint {
-            label: address.to_string(),
-            address,
-            weight,
-        };
+    pub fn new(terms: Arc<Terms>, settings: Settings) -> Self {
+        let roll = Roll::new(
+            &terms.standing,
+            &settings.seats,
+            settings.rules,
+            settings.sticky.as_ref(),
+        );
         Self {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
-            name: settings.name,
-            endpoints: settings.endpoints.into_iter().map(endpoint).collect(),
-            balancing: settings.balancing,
+            id: next_id(),
+            terms,
+            rules: settings.rules,
+            hash_key: settings.hash_key,
+            sticky: settings.sticky,
+            origin: settings.origin,
+            roll: ArcSwap::from_pointee(roll),
+        }
+    }
+
+    /// For whoever answers in its place.
+    pub fn without_endpoints(name: &str) -> Self {
+        let rules = Rules {
+            balancing: Balancing::RoundRobin,
+            slow_start: None,
+            panic_threshold: 0.0,
+        };
+        let terms = TermSettings {
+            connect_timeout: Duration::ZERO,
+            idle_timeout: Duration::ZERO,
+            read_timeout: Duration::ZERO,
+            max_idle: 0,
+            limits: Limits {
+                connections: 0,
+                pending: 0,
+                requests: 0,
+            },
+            check: None,
+            outlier: None,
+        };
+        let settings = Settings {
+            rules,
+            hash_key: HashKey::ClientAddress,
+            sticky: None,
+            origin: Origin::nowhere(),
+            seats: Vec::new(),
+        };
+        Self::new(Arc::new(Terms::new(Arc::new(Standing::new(name, 1)), terms)), settings)
+    }
+
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub fn name(&self) -> &str {
+        &self.terms.standing.name
+    }
+
+    pub fn epoch(&self) -> &Epoch {
+        &self.terms.standing.epoch
+    }
+
+    /// For whoever was told by the [`Epoch`].
+    pub fn roll(&self) -> Arc<Roll> {
+        self.roll.load_full()
+    }
+
+    pub fn members(&self) -> Arc<Members> {
+        Arc::clone(&self.roll.load().members)
+    }
+
+    /// From now on these are its endpoints; those that it has already stay the same.
+    pub fn enrol(&self, seats: &[Seat]) {
+        let roll = Roll::new(&self.terms.standing, seats, self.rules, self.sticky.as_ref());
+        self.roll.store(Arc::new(roll));
+        self.epoch().advance();
+    }
+
+    /// Whether the choice of an endpoint depends on the request.
+    pub fn asks(&self) -> bool {
+        self.sticky.is_some() || self.rules.balancing.is_hash()
+    }
+
+    /// `None` when the request has nothing of it.
+    pub fn hash(&self, asker: &Asker<'_>) -> Option<u64> {
+        if !self.rules.balancing.is_hash() {
+            return None;
+        }
+        match &self.hash_key {
+            HashKey::ClientAddress => asker.client.map(|client| match client {
+                IpAddr::V4(address) => XxHash3_64::oneshot(&address.octets()),
+                IpAddr::V6(address) => XxHash3_64::oneshot(&address.octets()),
+            }),
+            HashKey::Path => Some(XxHash3_64::oneshot(asker.path.as_bytes())),
+            HashKey::Header(name) => asker
+                .headers
+                .get(name)
+                .map(|value| XxHash3_64::oneshot(value.as_bytes())),
+            HashKey::Cookie(name) => cookie(asker.headers, name.as_bytes()).map(XxHash3_64::oneshot),
+        }
+    }
+}
+
+impl Terms {
+    pub fn new(standing: Arc<Standing>, settings: TermSettings) -> Self {
+        Self {
+            id: next_id(),
+            standing,
             connect_timeout: settings.connect_timeout,
             idle_timeout: settings.idle_timeout,
             read_timeout: settings.read_timeout,
             max_idle: settings.max_idle,
+            limits: settings.limits,
+            check: settings.check,
+            outlier: settings.outlier,
         }
     }
 
     pub fn id(&self) -> u64 {
         self.id
     }
-}
 
-/// One worker's view of a cluster's endpoints.
-#[derive(Debug)]
-pub struct Turns {
-    loads: Vec<Load>,
-    next: Cell<usize>,
-    equal_weights: bool,
-}
+    pub fn name(&self) -> &str {
+        &self.standing.name
+    }
 
-#[derive(Debug)]
-struct Load {
-    weight: u32,
-    /// Requests that this worker has under way.
-    in_flight: Cell<u32>,
-    /// Smooth weighted round robin: grows by the weight at each pick, falls by the total when picked.
-    credit: Cell<i64>,
-}
-
-impl Turns {
-    pub fn new(cluster: &Cluster) -> Self {
-        let load = |endpoint: &Endpoint| Load {
-            weight: endpoint.weight,
-            in_flight: Cell::new(0),
-            credit: Cell::new(0),
+    /// Whether a cluster with these settings may go on with the same terms.
+    pub fn are(&self, settings: &TermSettings) -> bool {
+        let own = TermSettings {
+            connect_timeout: self.connect_timeout,
+            idle_timeout: self.idle_timeout,
+            read_timeout: self.read_timeout,
+            max_idle: self.max_idle,
+            limits: self.limits,
+            check: self.check.clone(),
+            outlier: self.outlier.clone(),
         };
-        let equal_weights = cluster
-            .endpoints
-            .windows(2)
-            .all(|pair| pair[0].weight == pair[1].weight);
+        own == *settings
+    }
+}
+
+impl Standing {
+    pub fn new(name: &str, workers: usize) -> Self {
         Self {
-            loads: cluster.endpoints.iter().map(load).collect(),
-            next: Cell::new(0),
-            equal_weights,
+            name: name.to_owned(),
+            workers,
+            epoch: Arc::default(),
+            endpoints: Mutex::default(),
+            known: Known::default(),
+            alarm: Notify::new(),
+            overflows: Default::default(),
+            resolutions: Resolutions::default(),
         }
     }
 
-    /// An endpoint's index, another than `except` if there is one; `random` gives uniform numbers. `None` when there
-    /// is no endpoint.
-    pub fn pick(&self, balancing: Balancing, except: Option<usize>, random: impl FnMut() -> u64) -> Option<usize> {
-        let only = self.loads.len() == 1;
-        match balancing {
-            _ if self.loads.is_empty() || (only && except.is_some()) => None,
-            _ if only => Some(0),
-            Balancing::RoundRobin if self.equal_weights => Some(self.rotate(except)),
-            Balancing::RoundRobin => self.smooth(except),
-            Balancing::LeastRequest => Some(self.better_of_two(except, random)),
+    /// What is known of the endpoint already, or a fresh one.
+    fn endpoint(&self, seat: &Seat) -> Arc<Endpoint> {
+        let key = (seat.address.clone(), seat.host.clone());
+        let mut endpoints = self.endpoints();
+        if let Some(known) = endpoints.get(&key).and_then(Weak::upgrade) {
+            return known;
         }
+        let (address, host) = key.clone();
+        let fresh = Arc::new(Endpoint::new(address, host, Arc::clone(&self.epoch), self.workers));
+        endpoints.insert(key, Arc::downgrade(&fresh));
+        fresh
     }
 
-    pub fn in_flight(&self, endpoint: usize) -> u32 {
-        self.loads[endpoint].in_flight.get()
+    fn endpoints(&self) -> MutexGuard<'_, HashMap<(Address, Option<Arc<str>>), Weak<Endpoint>>> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn begin(&self, endpoint: usize) {
-        let load = &self.loads[endpoint];
-        load.in_flight.set(load.in_flight.get() + 1);
+    /// A request met a limit.
+    pub fn overflowed(&self, limit: Limit) {
+        self.overflows[limit as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub fn end(&self, endpoint: usize) {
-        let load = &self.loads[endpoint];
-        load.in_flight.set(load.in_flight.get() - 1);
-    }
-
-    fn rotate(&self, except: Option<usize>) -> usize {
-        let mut at = self.next.get() % self.loads.len();
-        if Some(at) == except {
-            at = (at + 1) % self.loads.len();
-        }
-        self.next.set(at + 1);
-        at
-    }
-
-    fn smooth(&self, except: Option<usize>) -> Option<usize> {
-        let others = || {
-            self.loads
-                .iter()
-                .enumerate()
-                .filter(|(index, _)| Some(*index) != except)
-        };
-        let total: i64 = others().map(|(_, load)| i64::from(load.weight)).sum();
-        for (_, load) in others() {
-            load.credit.set(load.credit.get() + i64::from(load.weight));
-        }
-        // The first of the richest, so that equal endpoints take turns in order.
-        let (index, load) = others().max_by_key(|(index, load)| (load.credit.get(), std::cmp::Reverse(*index)))?;
-        load.credit.set(load.credit.get() - total);
-        Some(index)
-    }
-
-    fn better_of_two(&self, except: Option<usize>, mut random: impl FnMut() -> u64) -> usize {
-        let mut draw = |not: Option<usize>| {
-            let count = self.loads.len() - usize::from(not.is_some());
-            let drawn = (random() % count as u64) as usize;
-            drawn + usize::from(not.is_some_and(|not| drawn >= not))
-        };
-        let first = draw(except);
-        let second = draw(except);
-        if self.burden(second) < self.burden(first) {
-            second
-        } else {
-            first
-        }
-    }
-
-    /// Requests under way per weight, counting the one that is about to be added.
-    fn burden(&self, endpoint: usize) -> f64 {
-        let load = &self.loads[endpoint];
-        f64::from(load.in_flight.get() + 1) / f64::from(load.weight.max(1))
+    pub fn overflows(&self, limit: Limit) -> u64 {
+        self.overflows[limit as usize].load(Ordering::Relaxed)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn turns(weights: &[u32]) -> Turns {
-        let endpoints = weights
-            .iter()
-            .map(|weight| (Address::Unix("/tmp/app".into()), *weight))
-            .collect();
-        Turns::new(&Cluster::new(Settings {
-            name: "app".into(),
-            endpoints,
-            balancing: Balancing::RoundRobin,
-            connect_timeout: Duration::from_secs(1),
-            idle_timeout: Duration::from_secs(1),
-            read_timeout: Duration::from_secs(1),
-            max_idle: 1,
-        }))
-    }
-
-    fn picks(turns: &Turns, balancing: Balancing, count: usize) -> Vec<usize> {
-        let mut state = 1u64;
-        let mut random = move || {
-            state = state
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
-            state >> 33
+impl Roll {
+    /// Of seats with the same address the first counts.
+    fn new(standing: &Standing, seats: &[Seat], rules: Rules, sticky: Option<&Sticky>) -> Self {
+        let mut seen = std::collections::HashSet::new();
+        let member = |seat: &Seat| Member {
+            endpoint: standing.endpoint(seat),
+            weight: seat.weight,
+            priority: seat.priority,
         };
-        (0..count)
-            .filter_map(|_| turns.pick(balancing, None, &mut random))
-            .collect()
-    }
-
-    #[test]
-    fn round_robin_takes_turns() {
-        assert_eq!(
-            picks(&turns(&[1, 1, 1]), Balancing::RoundRobin, 7),
-            [0, 1, 2, 0, 1, 2, 0]
-        );
-        assert!(picks(&turns(&[]), Balancing::RoundRobin, 1).is_empty());
-    }
-
-    #[test]
-    fn weights_are_kept_and_spread() {
-        let picked = picks(&turns(&[5, 1, 1]), Balancing::RoundRobin, 7);
-        assert_eq!(picked, [0, 0, 1, 0, 2, 0, 0]);
-    }
-
-    #[test]
-    fn another_endpoint_is_another_one() {
-        let turns = turns(&[1, 1]);
-        for balancing in [Balancing::RoundRobin, Balancing::LeastRequest] {
-            for except in [0, 1] {
-                assert_eq!(turns.pick(balancing, Some(except), || 7), Some(1 - except));
-            }
+        let list: Vec<Member> = seats
+            .iter()
+            .filter(|seat| seen.insert(seat.address.clone()))
+            .map(member)
+            .collect();
+        standing.endpoints().retain(|_, endpoint| endpoint.strong_count() > 0);
+        let labels = list.iter().map(|member| &*member.endpoint.label);
+        Self {
+            tokens: sticky
+                .map(|sticky| sticky.tokens(&standing.name, labels))
+                .unwrap_or_default(),
+            members: Arc::new(Members::new(list, rules.balancing)),
         }
-        assert_eq!(self::turns(&[1]).pick(Balancing::RoundRobin, Some(0), || 0), None);
     }
+}
 
-    #[test]
-    fn least_request_prefers_the_idle_one() {
-        let turns = turns(&[1, 1, 1]);
-        turns.begin(0);
-        turns.begin(0);
-        turns.begin(1);
-        let picked = picks(&turns, Balancing::LeastRequest, 3000);
-        let share = |endpoint| picked.iter().filter(|index| **index == endpoint).count();
-        // Of nine pairs: the busiest is taken only when drawn twice, the idle one whenever it is drawn.
-        assert!(
-            share(0) < 500 && share(2) > 1400,
-            "{} {} {}",
-            share(0),
-            share(1),
-            share(2)
-        );
-        turns.end(0);
-        assert_eq!(turns.in_flight(0), 1);
-    }
+/// The value of the first cookie of that name (RFC 6265 4.2.1).
+pub fn cookie<'a>(headers: &'a HeaderMap, name: &[u8]) -> Option<&'a [u8]> {
+    let pairs = headers.get_all(header::COOKIE).iter();
+    let mut pairs = pairs.flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
+    pairs.find_map(|pair| pair.trim_ascii().strip_prefix(name)?.strip_prefix(b"="))
 }

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::body::{Body, BodyFault, RequestBody, Upload, UploadCut, UploadFault};
 use crate::chain::Broken;
+use crate::cluster::Asker;
 use crate::connection::Connection;
 use crate::filter::{HeldVerdict, Hook, Outcome, OverMax, ReadBody, Reply, Verdict};
 use crate::guard::{self, Admitted};
@@ -27,7 +28,7 @@ use crate::head::{Clusters, Facts, Message, RequestHead, ResponseHead, Stage};
 use crate::hop;
 use crate::native::REQUEST_ID;
 use crate::passage::{Forward, Passage};
-use crate::pool::{self, ClusterPool};
+use crate::pool::{self, ClusterPool, EndpointPool, Picked, Turn, Unconnected};
 use crate::reply::{self, Error, Kind};
 use crate::route::Target;
 use crate::snapshot::{Action, Choice, Listener, Redirect};
@@ -112,8 +113,9 @@ pub struct Exchange {
 
 /// Where the request went; counted as under way there until this is dropped.
 struct Upstream {
-    pool: Rc<ClusterPool>,
-    endpoint: usize,
+    turn: Turn,
+    /// `Set-Cookie`, by which the client will come back to it.
+    cookie: Option<HeaderValue>,
     time_to_head: Option<Duration>,
 }
 
@@ -355,23 +357,25 @@ impl Exchange {
     /// Sends the request to an endpoint of the cluster and waits for the head of its response.
     async fn forward(&mut self, pool: Rc<ClusterPool>, mut body: RequestBody) -> Result<Body, Error> {
         self.passage.set_stage(Stage::Sent);
-        let mut tried = None;
+        let mut upstream = self.pick(&pool, &[])?;
+        let mut is_first = true;
         loop {
-            let mut upstream = self.pick(&pool, tried)?;
-            let connection = match self.connected(&upstream).await {
+            let connection = match self.connected(&upstream, &pool).await {
                 Ok(connection) => connection,
                 // Nothing was sent: another endpoint may have it, once.
-                Err(error)
-                    if tried.is_none() && error.kind != Kind::RouteTimeout && pool.cluster.endpoints.len() > 1 =>
-                {
-                    tried = Some(upstream.endpoint);
+                Err(error) if is_first && !matches!(error.kind, Kind::RouteTimeout | Kind::Overload) => {
+                    is_first = false;
+                    let tried = [upstream.endpoint().endpoint.id()];
+                    // Its place among the requests is free for the other one.
+                    drop(upstream);
+                    upstream = self.pick(&pool, &tried).map_err(|_| error)?;
                     continue;
                 }
                 Err(error) => return Err(error),
             };
             let reused = connection.reused;
             let worker = &self.connection.worker;
-            worker.upstream_taken(&upstream.pool, upstream.endpoint, &connection);
+            worker.upstream_taken(upstream.endpoint(), &connection);
             let mut call = self.call(connection, body)?;
             let sent = Instant::now();
             let head = match self.send(&upstream, &mut call, sent).await {
@@ -393,11 +397,12 @@ impl Exchange {
             let now = Instant::now();
             let waited = now.duration_since(sent);
             let worker = &self.connection.worker;
-            worker.upstream_answered(&upstream.pool, upstream.endpoint, head.status, waited);
+            worker.upstream_answered(upstream.endpoint(), head.status, waited);
             upstream.time_to_head = Some(waited);
+            let cookie = upstream.cookie.take();
             self.upstream = Some(upstream);
             let download = call.into_download(&head, now);
-            self.accept(head);
+            self.accept(head, cookie);
             return Ok(Body::Download(download));
         }
     }
@@ -425,46 +430,71 @@ impl Exchange {
         Ok(Call::new(connection, &lines, body))
     }
 
-    fn pick(&mut self, pool: &Rc<ClusterPool>, tried: Option<usize>) -> Result<Upstream, Error> {
+    /// An endpoint, none of `tried`.
+    fn pick(&self, pool: &ClusterPool, tried: &[u64]) -> Result<Upstream, Error> {
         let worker = &self.connection.worker;
-        let endpoint = pool
-            .turns
-            .pick(pool.cluster.balancing, tried, || worker.random())
-            .ok_or(Kind::NoEndpoint)?;
-        pool.turns.begin(endpoint);
+        let picked = match pool.cluster.asks() {
+            true => self.pick_for_this(pool, tried),
+            false => pool.pick(None, tried, || worker.random()),
+        };
+        let Picked { endpoint, cookie } = picked.ok_or(Kind::NoEndpoint)?;
         Ok(Upstream {
-            pool: Rc::clone(pool),
-            endpoint,
+            turn: endpoint.begin().ok_or(Kind::Overload)?,
+            cookie,
             time_to_head: None,
         })
     }
 
-    async fn connected(&self, upstream: &Upstream) -> Result<pool::Connection, Error> {
-        if let Some(idle) = upstream.pool.idle(upstream.endpoint) {
+    /// Where the choice depends on the request.
+    #[cold]
+    fn pick_for_this(&self, pool: &ClusterPool, tried: &[u64]) -> Option<Picked> {
+        let message = self.passage.message();
+        let request = &message.as_ref()?.request;
+        let asker = Asker {
+            client: self.connection.client.map(|client| client.ip()),
+            path: request.target.path(),
+            headers: &request.headers,
+            is_secure: request.scheme == "https",
+        };
+        pool.pick(Some(&asker), tried, || self.connection.worker.random())
+    }
+
+    async fn connected(&self, upstream: &Upstream, pool: &ClusterPool) -> Result<pool::Connection, Error> {
+        let endpoint = upstream.endpoint();
+        if let Some(idle) = endpoint.idle() {
             return Ok(idle);
         }
-        let connecting = Box::pin(upstream.pool.connect(upstream.endpoint));
+        let connecting = Box::pin(endpoint.connect(pool));
         let connected = self
             .connection
             .watchdog
             .watch(self.deadline, connecting)
             .await
             .ok_or(Kind::RouteTimeout)?;
-        connected.map_err(|error| {
+        connected.map_err(|unconnected| {
+            let error = match unconnected {
+                Unconnected::Overload(limit) => {
+                    let detail = format!("{}: max_{}", endpoint.terms.name(), limit.as_str());
+                    return Error::new(Kind::Overload, detail);
+                }
+                Unconnected::Failed(error) => error,
+            };
             let kind = match error.kind() {
                 std::io::ErrorKind::TimedOut => Kind::ConnectTimeout,
+                // No port or no descriptor is left: the endpoint has nothing to do with it.
+                _ if pool::is_ours(&error) => {
+                    return Error::new(Kind::Overload, format!("{}: {error}", upstream.label()));
+                }
                 _ => Kind::ConnectFailed,
             };
-            self.connection
-                .worker
-                .upstream_failed(&upstream.pool, upstream.endpoint, kind.reason());
+            self.connection.worker.upstream_failed(endpoint, kind.reason());
             Error::new(kind, format!("{}: {error}", upstream.label()))
         })
     }
 
     /// Waits for the response's head. While a body is being sent, the wait begins anew with each piece of it.
     async fn send(&self, upstream: &Upstream, call: &mut Call, sent: Instant) -> Result<Sent, Error> {
-        let patience = upstream.pool.cluster.read_timeout;
+        let patience = upstream.endpoint().terms.read_timeout;
         let mut progress = (0, sent);
         let mut answer = std::future::poll_fn(|context| call.poll_head(context));
         let answered = loop {
@@ -503,13 +533,16 @@ impl Exchange {
     fn upstream_failed(&self, upstream: &Upstream, kind: Kind, detail: impl std::fmt::Display) -> Error {
         self.connection
             .worker
-            .upstream_failed(&upstream.pool, upstream.endpoint, kind.reason());
+            .upstream_failed(upstream.endpoint(), kind.reason());
         Error::new(kind, format!("{}: {detail}", upstream.label()))
     }
 
     /// Takes over the head of an upstream's response.
-    fn accept(&mut self, mut head: h1::Head) {
+    fn accept(&mut self, mut head: h1::Head, cookie: Option<HeaderValue>) {
         hop::strip_response(&mut head.headers);
+        if let Some(cookie) = cookie {
+            head.headers.append(header::SET_COOKIE, cookie);
+        }
         let needs_heads = self.passage.needs_heads();
         if let Some(message) = &mut *self.passage.message() {
             if !needs_heads {
@@ -679,7 +712,7 @@ impl Exchange {
                 response_bytes: self.response_bytes,
                 duration,
                 upstream: upstream.and_then(|upstream| upstream.time_to_head),
-                cluster: upstream.map(|upstream| upstream.pool.cluster.name.clone()),
+                cluster: upstream.map(|upstream| upstream.endpoint().terms.name().to_owned()),
                 endpoint: upstream.map(|upstream| upstream.label().to_owned()),
             },
             passage: Rc::clone(&self.passage),
@@ -784,14 +817,12 @@ impl Drop for Exchange {
 }
 
 impl Upstream {
-    fn label(&self) -> &str {
-        &self.pool.cluster.endpoints[self.endpoint].label
+    fn endpoint(&self) -> &Rc<EndpointPool> {
+        self.turn.endpoint()
     }
-}
 
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        self.pool.turns.end(self.endpoint);
+    fn label(&self) -> &str {
+        &self.endpoint().endpoint.label
     }
 }
 
@@ -935,7 +966,7 @@ impl ResponseBody {
         let patience = exchange
             .upstream
             .as_ref()
-            .map(|upstream| since + upstream.pool.cluster.read_timeout);
+            .map(|upstream| since + upstream.endpoint().terms.read_timeout);
         let Some(earliest) = patience.into_iter().chain(exchange.deadline).min() else {
             return Poll::Pending;
         };
@@ -972,7 +1003,7 @@ impl ResponseBody {
                 exchange
                     .connection
                     .worker
-                    .upstream_failed(&upstream.pool, upstream.endpoint, kind.reason());
+                    .upstream_failed(upstream.endpoint(), kind.reason());
             }
         }
         Error::new(kind, chain_of(error))

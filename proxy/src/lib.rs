@@ -14,8 +14,8 @@
 //!    [`stage`] in the way. The first reply ends the way forward. Guests call others through [`outbound`], keep things in
 //!    the [`store`], and are spared while their [`breaker`] is open. Of a filter with a candidate, the [`trial`] says
 //!    which version an exchange meets.
-//! 8. [`cluster`] picks an endpoint, [`pool`] gives a connection to it, [`upstream`] sends the request and reads the
-//!    response, both of which are bytes in [`h1`]; the [`body`] streams through. Small writes to a [`stream`] wait in
+//! 8. The [`cluster`] has [`endpoint`]s, of which [`balance`] picks one, or a [`sticky`] cookie; [`pool`] gives a
+//!    connection to it, within the cluster's limits; [`upstream`] sends the request and reads the response, both of which are bytes in [`h1`]; the [`body`] streams through. Small writes to a [`stream`] wait in
 //!    the [`outbox`] for the end of the round.
 //! 9. The response head goes back through the [`passage`] in reverse: only filters whose request half ran, for every
 //!    answer.
@@ -28,7 +28,7 @@
 //! The *control plane* may block and may fail with a paragraph: `tamis_config` parses, [`assemble`] builds a snapshot,
 //! [`reload`] swaps the pointer, [`watch`] pulls its [`trigger`], [`difference`] and [`report`] say what came of it,
 //! [`generations`] keeps what was replaced until nobody is on it, [`court`] has candidates judged by the rules of
-//! [`canary`], [`admin`] answers operators, [`server`] owns the process, [`handover`] gives its place to a new one,
+//! [`canary`], [`upkeep`] has endpoints found ([`discovery`]), asked ([`health`]) and left alone ([`outlier`]), [`admin`] answers operators, [`server`] owns the process, [`handover`] gives its place to a new one,
 //! [`state`] keeps what outlives it, [`supervisor`] tells the service manager; [`toolbox`] is for whoever writes a
 //! filter, and serves nobody. The *data plane* (everything above) never compiles, never locks to read configuration,
 //! never panics by input. They share one atomic pointer, and commands that are never sent per request.
@@ -43,6 +43,7 @@
 pub mod address;
 pub mod admin;
 pub mod assemble;
+pub mod balance;
 pub mod body;
 pub mod breaker;
 pub mod canary;
@@ -52,6 +53,8 @@ pub mod connection;
 pub mod court;
 pub mod demo;
 pub mod difference;
+pub mod discovery;
+pub mod endpoint;
 pub mod exchange;
 pub mod filter;
 pub mod gateway;
@@ -60,6 +63,7 @@ pub mod guard;
 pub mod h1;
 pub mod handover;
 pub mod head;
+pub mod health;
 pub mod hop;
 pub mod listener;
 pub mod name;
@@ -67,6 +71,7 @@ pub mod native;
 pub mod operations;
 pub mod outbound;
 pub mod outbox;
+pub mod outlier;
 pub mod passage;
 pub mod permits;
 pub mod pool;
@@ -79,6 +84,7 @@ pub mod server;
 pub mod snapshot;
 pub mod stage;
 pub mod state;
+pub mod sticky;
 pub mod store;
 pub mod stream;
 pub mod supervisor;
@@ -88,6 +94,7 @@ pub mod timer;
 pub mod toolbox;
 pub mod trial;
 pub mod trigger;
+pub mod upkeep;
 pub mod upstream;
 pub mod wasm;
 pub mod watch;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
@@ -13,16 +13,21 @@ use serde_json::{Value, json};
 use tokio::sync::{Mutex, oneshot, watch};
 
 use crate::admin::{Operations, Readiness};
+use crate::balance::Member;
 use crate::breaker::{self, Breaker};
 use crate::canary::{Account, Evidence, Phase, Times, Version, WHOLE};
 use crate::chain::{Chain, StepKind};
+use crate::cluster::{Cluster, Limit};
 use crate::difference::State;
+use crate::endpoint::millis;
 use crate::filter::Hook;
 use crate::generations::Generations;
 use crate::reload::{Handles, History};
 use crate::report::{Outcome, Report as ReloadReport};
 use crate::snapshot::{Action, Snapshot};
-use crate::telemetry::exposition::{self, BreakerFacts, FilterFacts, ProcessFacts, TableFacts, TrialFacts};
+use crate::telemetry::exposition::{
+    self, BreakerFacts, ClusterFacts, EndpointFacts, FilterFacts, ProcessFacts, TableFacts, TrialFacts,
+};
 use crate::telemetry::metrics::Report;
 use crate::trial::{Standing, Trial};
 use crate::trigger::Trigger;
@@ -159,6 +164,7 @@ impl Operations for Operator {
             workers: self.workers.len(),
             workers_missing: missing,
             filters: filter_facts(&snapshot),
+            clusters: cluster_facts(&snapshot),
         };
         exposition::encode(&last, &facts)
     }
@@ -195,17 +201,20 @@ impl Operations for Operator {
             *idle += endpoint.idle;
             *in_flight += endpoint.in_flight;
         }
-        let cluster = |cluster: &Arc<crate::cluster::Cluster>| {
-            let endpoints: Vec<_> = cluster
-                .endpoints
-                .iter()
-                .map(|endpoint| {
-                    let key = (cluster.name.clone(), endpoint.label.clone());
-                    let (idle, in_flight) = usage.get(&key).copied().unwrap_or_default();
-                    json!({ "address": endpoint.label, "weight": endpoint.weight, "idle_connections": idle, "requests_in_flight": in_flight })
-                })
-                .collect();
-            json!({ "name": cluster.name, "endpoints": endpoints })
+        let now = Instant::now();
+        let cluster = |cluster: &Arc<Cluster>| {
+            let members = cluster.members();
+            let endpoint = |member: &Member| {
+                let key = (cluster.name().to_owned(), member.endpoint.label.clone());
+                shown_endpoint(member, usage.get(&key).copied().unwrap_or_default(), now)
+            };
+            let endpoints: Vec<_> = members.list.iter().map(endpoint).collect();
+            let overflows = Limit::ALL.map(|limit| (limit.as_str(), cluster.terms.standing.overflows(limit)));
+            json!({
+                "name": cluster.name(),
+                "endpoints": endpoints,
+                "overflows": BTreeMap::from(overflows),
+            })
         };
         snapshot.clusters.iter().map(cluster).collect()
     }
@@ -274,6 +283,69 @@ impl Operations for Operator {
 
     async fn drain(&self) {
         self.begin_drain.send_replace(true);
+    }
+}
+
+/// `usage` is idle connections and requests in flight.
+fn shown_endpoint(member: &Member, usage: (usize, u32), now: Instant) -> Value {
+    let endpoint = &member.endpoint;
+    let ejected_for = endpoint.is_ejected().then(|| {
+        let until = endpoint.ejection.until.load(Ordering::Relaxed);
+        until.saturating_sub(millis(now)) as f64 / 1e3
+    });
+    let since = SystemTime::now() - endpoint.unchanged_for(now);
+    json!({
+        "address": endpoint.label,
+        "host": endpoint.host.as_deref(),
+        "weight": member.weight,
+        "priority": member.priority,
+        "health": endpoint.health().as_str(),
+        "ejected": endpoint.is_ejected(),
+        "ejected_for_seconds": ejected_for,
+        "since": humantime::format_rfc3339_millis(since).to_string(),
+        "idle_connections": usage.0,
+        "requests_in_flight": usage.1,
+    })
+}
+
+fn cluster_facts(snapshot: &Snapshot) -> Vec<ClusterFacts> {
+    let facts = |cluster: &Arc<Cluster>| {
+        let members = cluster.members();
+        let standing = &cluster.terms.standing;
+        ClusterFacts {
+            cluster: cluster.name().to_owned(),
+            overflows: Limit::ALL.map(|limit| (limit.as_str(), standing.overflows(limit))),
+            resolutions: (!cluster.origin.is_fixed()).then(|| {
+                [
+                    ("changed", standing.resolutions.changed.load(Ordering::Relaxed)),
+                    ("unchanged", standing.resolutions.unchanged.load(Ordering::Relaxed)),
+                    ("failed", standing.resolutions.failed.load(Ordering::Relaxed)),
+                ]
+            }),
+            is_checked: cluster.terms.check.is_some(),
+            can_eject: cluster.terms.outlier.is_some(),
+            endpoints: members.list.iter().map(endpoint_facts).collect(),
+        }
+    };
+    snapshot.clusters.iter().map(facts).collect()
+}
+
+fn endpoint_facts(member: &Member) -> EndpointFacts {
+    let endpoint = &member.endpoint;
+    let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    EndpointFacts {
+        endpoint: endpoint.label.clone(),
+        usable: endpoint.is_usable(),
+        ejected: endpoint.is_ejected(),
+        health_changes: count(&endpoint.counts.health_changes),
+        checks: [
+            ("good", count(&endpoint.counts.checks_good)),
+            ("bad", count(&endpoint.counts.checks_bad)),
+        ],
+        ejections: [
+            ("consecutive_failures", count(&endpoint.counts.ejections_in_a_row)),
+            ("success_rate", count(&endpoint.counts.ejections_success_rate)),
+        ],
     }
 }
 
@@ -383,7 +455,7 @@ fn route_value(snapshot: &Snapshot, route: &crate::snapshot::Route) -> Value {
         Action::Clusters { choices, .. } => {
             let clusters: Vec<_> = choices
                 .iter()
-                .map(|choice| json!({ "name": snapshot.clusters[choice.cluster].name, "weight": choice.weight }))
+                .map(|choice| json!({ "name": snapshot.clusters[choice.cluster].name(), "weight": choice.weight }))
                 .collect();
             json!({ "clusters": clusters })
         }

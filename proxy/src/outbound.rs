@@ -17,10 +17,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::body::RequestBody;
-use crate::cluster::Cluster;
+use crate::cluster::{Asker, Cluster};
 use crate::h1::{Head, RequestLines};
 use crate::permits::Permit;
-use crate::pool::ClusterPool;
+use crate::pool::{ClusterPool, Turn, Unconnected};
 use crate::upstream::{Call, Download, Failure};
 use crate::worker::Worker;
 
@@ -186,73 +186,64 @@ struct Answer {
     _turn: Turn,
 }
 
-struct Turn {
-    pool: Rc<ClusterPool>,
-    endpoint: usize,
-}
-
-impl Turn {
-    fn begin(pool: &Rc<ClusterPool>, endpoint: usize) -> Self {
-        pool.turns.begin(endpoint);
-        Self {
-            pool: Rc::clone(pool),
-            endpoint,
-        }
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.pool.turns.end(self.endpoint);
-    }
-}
-
 async fn send(worker: &Worker, order: &Order, body: Bytes) -> Result<(Head, Answer), Failed> {
     let pool = worker.upstreams(&order.cluster);
     let mut body = match body.is_empty() {
         true => RequestBody::Empty,
         false => RequestBody::Full(body),
     };
-    let mut tried = None;
+    let mut tried = Vec::new();
     loop {
-        let endpoint = pool.turns.pick(pool.cluster.balancing, tried, || worker.random());
-        let endpoint = endpoint.ok_or(Failed::Unreachable)?;
-        let turn = Turn::begin(&pool, endpoint);
-        let connected = match pool.idle(endpoint) {
+        let turn = pick(worker, &pool, order, &tried).ok_or(Failed::Unreachable)?;
+        let endpoint = turn.endpoint();
+        let connected = match endpoint.idle() {
             Some(idle) => Ok(idle),
-            None => pool.connect(endpoint).await,
+            None => endpoint.connect(&pool).await,
         };
         let connection = match connected {
             Ok(connection) => connection,
-            Err(error) => {
-                worker.upstream_failed(&pool, endpoint, "connect_failed");
-                tracing::debug!(cluster = pool.cluster.name, %error, "an outbound call found no way");
+            Err(Unconnected::Overload(_)) => return Err(Failed::Unreachable),
+            Err(Unconnected::Failed(error)) => {
+                worker.upstream_failed(endpoint, "connect_failed");
+                tracing::debug!(cluster = pool.cluster.name(), %error, "an outbound call found no way");
                 // Nothing was sent: another endpoint may have it, once.
-                if tried.is_some() || pool.cluster.endpoints.len() == 1 {
+                if !tried.is_empty() {
                     return Err(Failed::Unreachable);
                 }
-                tried = Some(endpoint);
+                tried.push(endpoint.endpoint.id());
                 continue;
             }
         };
-        worker.upstream_taken(&pool, endpoint, &connection);
+        worker.upstream_taken(endpoint, &connection);
         let (reused, since) = (connection.reused, Instant::now());
         let mut call = Call::new(connection, &lines(worker, order), body);
         match std::future::poll_fn(|context| call.poll_head(context)).await {
             Ok(head) => {
-                worker.upstream_answered(&pool, endpoint, head.status, since.elapsed());
+                worker.upstream_answered(endpoint, head.status, since.elapsed());
                 let body = call.into_download(&head, Instant::now());
                 return Ok((head, Answer { body, _turn: turn }));
             }
             // The peer closed an idle connection before it took anything of this request.
             Err(Failure::Unsent) if reused => body = call.into_body(),
             Err(failure) => {
-                worker.upstream_failed(&pool, endpoint, "upstream_reset");
-                tracing::debug!(cluster = pool.cluster.name, %failure, "an outbound call broke off");
+                worker.upstream_failed(endpoint, "upstream_reset");
+                tracing::debug!(cluster = pool.cluster.name(), %failure, "an outbound call broke off");
                 return Err(Failed::Broken);
             }
         }
     }
+}
+
+/// An endpoint for the call; a guest keeps no cookies but its own.
+fn pick(worker: &Worker, pool: &ClusterPool, order: &Order, tried: &[u64]) -> Option<Turn> {
+    let asker = Asker {
+        client: None,
+        path: order.target.path(),
+        headers: &order.headers,
+        is_secure: false,
+    };
+    let asker = pool.cluster.asks().then_some(&asker);
+    pool.pick(asker, tried, || worker.random())?.endpoint.begin()
 }
 
 /// A call that comes back to this process is a loop, found out by its Via field like any other.

@@ -2,17 +2,23 @@
 //!
 //! Data plane; one thread only. An idle connection has no task and no buffer: before it is handed out, and once in every
 //! sweep, it is asked whether the peer has closed it or spoken out of turn; such a connection is never used again. The
-//! one that was used last is used next. Nothing here chooses an endpoint or reads HTTP.
+//! one that was used last is used next. An endpoint's connections are kept as long as any cluster with the same terms has
+//! the endpoint, whatever else changes about it. How an endpoint is chosen is [`balance`](crate::balance)'s; nothing here
+//! reads HTTP.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::HeaderValue;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::cluster::{Cluster, Turns};
+use crate::balance::Lineup;
+use crate::cluster::{Asker, Cluster, Limit, Roll, Terms};
+use crate::endpoint::Endpoint;
 use crate::stream::Stream;
 use crate::telemetry::metrics::EndpointSeries;
 
@@ -20,38 +26,68 @@ use crate::telemetry::metrics::EndpointSeries;
 #[derive(Default)]
 pub struct Pools {
     clusters: RefCell<HashMap<u64, Rc<ClusterPool>>>,
+    /// By the id of their terms.
+    shares: RefCell<HashMap<u64, Rc<Share>>>,
 }
 
 impl Pools {
     /// The cluster's pool, made at its first use.
     pub fn of(&self, cluster: &Arc<Cluster>) -> Rc<ClusterPool> {
         let mut clusters = self.clusters.borrow_mut();
-        Rc::clone(
-            clusters
-                .entry(cluster.id())
-                .or_insert_with(|| Rc::new(ClusterPool::new(Arc::clone(cluster)))),
-        )
+        let pool = clusters.entry(cluster.id()).or_insert_with(|| {
+            let mut shares = self.shares.borrow_mut();
+            let share = shares
+                .entry(cluster.terms.id())
+                .or_insert_with(|| Rc::new(Share::new(Arc::clone(&cluster.terms))));
+            Rc::new(ClusterPool::new(Arc::clone(cluster), Rc::clone(share)))
+        });
+        Rc::clone(pool)
     }
 
     /// Closes the idle connections of clusters that are no longer wanted; busy ones end with their exchange.
     pub fn retain(&self, wanted: impl Fn(u64) -> bool) {
         self.clusters.borrow_mut().retain(|id, _| wanted(*id));
+        self.prune();
     }
 
-    /// Closes connections that were idle for too long, and forgets those that the peer closed.
-    pub fn sweep(&self, now: Instant) {
+    /// Closes connections that were idle for too long, and forgets those that the peer closed. True when endpoints were
+    /// let go of.
+    pub fn sweep(&self, now: Instant) -> bool {
         for pool in self.clusters.borrow().values() {
-            for idle in &pool.idle {
+            pool.refresh(now);
+        }
+        let is_stale = self.shares.borrow().values().any(|share| share.is_stale.get());
+        if is_stale {
+            self.prune();
+        }
+        for share in self.shares.borrow().values() {
+            for pool in share.endpoints.borrow().values() {
                 let keep =
-                    |idle: &Idle| now.duration_since(idle.since) < pool.cluster.idle_timeout && idle.stream.is_quiet();
-                idle.borrow_mut().retain(keep);
+                    |idle: &Idle| now.duration_since(idle.since) < share.terms.idle_timeout && idle.stream.is_quiet();
+                pool.idle.borrow_mut().retain(keep);
             }
         }
+        is_stale
+    }
+
+    /// Lets go of endpoints that no cluster has any more.
+    fn prune(&self) {
+        let clusters = self.clusters.borrow();
+        self.shares.borrow_mut().retain(|_, share| {
+            let users = clusters.values().filter(|pool| Rc::ptr_eq(&pool.share, share));
+            let wanted: HashSet<u64> = users.flat_map(|pool| pool.endpoint_ids()).collect();
+            let mut endpoints = share.endpoints.borrow_mut();
+            let gone = endpoints.extract_if(|id, _| !wanted.contains(id));
+            gone.for_each(|(_, pool)| pool.retire());
+            share.is_stale.set(false);
+            !endpoints.is_empty() || clusters.values().any(|pool| Rc::ptr_eq(&pool.share, share))
+        });
     }
 
     /// Each endpoint with its idle connections and requests in flight.
     pub fn usage(&self) -> Vec<EndpointUsage> {
-        self.clusters.borrow().values().flat_map(|pool| pool.usage()).collect()
+        let shares = self.shares.borrow();
+        shares.values().flat_map(|share| share.usage()).collect()
     }
 }
 
@@ -66,15 +102,218 @@ pub struct EndpointUsage {
     pub open: usize,
 }
 
+/// What clusters of the same terms have in common in one worker.
+struct Share {
+    terms: Arc<Terms>,
+    /// By the endpoint's id.
+    endpoints: RefCell<HashMap<u64, Rc<EndpointPool>>>,
+    counts: Rc<Counts>,
+    /// Endpoints have come, or lineups have changed, since it was last pruned.
+    is_stale: Cell<bool>,
+}
+
+/// What is under way to a cluster.
+#[derive(Default)]
+struct Counts {
+    requests: Cell<usize>,
+    connections: Cell<usize>,
+    /// Requests that wait for a connection, and those of them that wait for another to be given back.
+    pending: Cell<usize>,
+    waiting: Cell<usize>,
+    freed: Notify,
+}
+
+impl Share {
+    fn new(terms: Arc<Terms>) -> Self {
+        Self {
+            terms,
+            endpoints: RefCell::default(),
+            counts: Rc::default(),
+            is_stale: Cell::new(false),
+        }
+    }
+
+    fn endpoint(self: &Rc<Self>, endpoint: &Arc<Endpoint>) -> Rc<EndpointPool> {
+        let mut endpoints = self.endpoints.borrow_mut();
+        let pool = endpoints.entry(endpoint.id()).or_insert_with(|| {
+            Rc::new(EndpointPool {
+                terms: Arc::clone(&self.terms),
+                endpoint: Arc::clone(endpoint),
+                idle: RefCell::default(),
+                open: Rc::default(),
+                in_flight: Cell::new(0),
+                series: OnceCell::new(),
+                is_retired: Cell::new(false),
+                counts: Rc::clone(&self.counts),
+            })
+        });
+        Rc::clone(pool)
+    }
+
+    /// Closes the idle connection that has waited longest of its endpoint's.
+    fn evict(&self) -> bool {
+        let endpoints = self.endpoints.borrow();
+        let mut idle = endpoints.values().map(|pool| &pool.idle);
+        let found = idle.find(|idle| !idle.borrow().is_empty());
+        found.is_some_and(|idle| {
+            let closed = idle.borrow_mut().remove(0);
+            drop(closed);
+            true
+        })
+    }
+
+    fn usage(&self) -> Vec<EndpointUsage> {
+        let endpoints = self.endpoints.borrow();
+        let usage = |pool: &Rc<EndpointPool>| EndpointUsage {
+            cluster: self.terms.name().to_owned(),
+            endpoint: pool.endpoint.label.clone(),
+            idle: pool.idle.borrow().len(),
+            in_flight: pool.in_flight.get(),
+            open: pool.open.get(),
+        };
+        endpoints.values().map(usage).collect()
+    }
+}
+
 /// One cluster's connections and turns in one worker.
 pub struct ClusterPool {
     pub cluster: Arc<Cluster>,
-    pub turns: Turns,
-    /// By endpoint.
-    idle: Vec<RefCell<Vec<Idle>>>,
-    /// By endpoint.
-    open: Vec<Rc<Cell<usize>>>,
-    series: Vec<OnceCell<EndpointSeries>>,
+    share: Rc<Share>,
+    view: RefCell<View>,
+}
+
+/// What an epoch looks like from here.
+struct View {
+    epoch: u64,
+    roll: Arc<Roll>,
+    lineup: Lineup,
+    /// By member.
+    endpoints: Vec<Rc<EndpointPool>>,
+    /// When weights change by themselves.
+    holds_until: Option<Instant>,
+}
+
+/// An endpoint for a request.
+pub struct Picked {
+    pub endpoint: Rc<EndpointPool>,
+    /// `Set-Cookie`, by which the client will come back to it.
+    pub cookie: Option<HeaderValue>,
+}
+
+impl ClusterPool {
+    fn new(cluster: Arc<Cluster>, share: Rc<Share>) -> Self {
+        let view = View::new(&cluster, &share, None, Instant::now());
+        Self {
+            view: RefCell::new(view),
+            cluster,
+            share,
+        }
+    }
+
+    /// An endpoint, none of `tried` (their ids); `random` gives uniform numbers. `asker` is there when the cluster
+    /// [asks](Cluster::asks).
+    pub fn pick(&self, asker: Option<&Asker<'_>>, tried: &[u64], random: impl FnMut() -> u64) -> Option<Picked> {
+        self.keep_up();
+        let view = self.view.borrow();
+        let Some(asker) = asker else {
+            let member = view.pick(None, tried, random)?;
+            return Some(Picked {
+                endpoint: Rc::clone(&view.endpoints[member]),
+                cookie: None,
+            });
+        };
+        let sticky = self.cluster.sticky.as_ref();
+        let remembered = sticky.and_then(|sticky| sticky.member(&view.roll.tokens, asker.headers));
+        let can_take =
+            |member: &usize| view.lineup.is_usable(*member) && !tried.contains(&view.endpoints[*member].endpoint.id());
+        if let Some(member) = remembered.filter(can_take) {
+            return Some(Picked {
+                endpoint: Rc::clone(&view.endpoints[member]),
+                cookie: None,
+            });
+        }
+        let member = view.pick(self.cluster.hash(asker), tried, random)?;
+        Some(Picked {
+            endpoint: Rc::clone(&view.endpoints[member]),
+            cookie: sticky.and_then(|sticky| sticky.field(&view.roll.tokens, member, asker.is_secure)),
+        })
+    }
+
+    /// Looks at the epoch, which is all that a request does here when nothing has changed.
+    #[inline]
+    fn keep_up(&self) {
+        let view = self.view.borrow();
+        if view.epoch == self.cluster.epoch().number() && view.holds_until.is_none() {
+            return;
+        }
+        drop(view);
+        self.refresh(Instant::now());
+    }
+
+    #[cold]
+    fn refresh(&self, now: Instant) {
+        let mut view = self.view.borrow_mut();
+        let is_due = view.holds_until.is_some_and(|until| until <= now);
+        if view.epoch != self.cluster.epoch().number() || is_due {
+            *view = View::new(&self.cluster, &self.share, Some(&view), now);
+        }
+    }
+
+    fn endpoint_ids(&self) -> Vec<u64> {
+        let view = self.view.borrow();
+        view.endpoints.iter().map(|pool| pool.endpoint.id()).collect()
+    }
+}
+
+impl View {
+    fn new(cluster: &Cluster, share: &Rc<Share>, before: Option<&Self>, now: Instant) -> Self {
+        // The number first: what changes after it was read moves it once more.
+        let epoch = cluster.epoch().number();
+        let roll = match before {
+            Some(before) if Arc::ptr_eq(&before.roll, &cluster.roll()) => Arc::clone(&before.roll),
+            _ => cluster.roll(),
+        };
+        let lineup = Lineup::new(
+            Arc::clone(&roll.members),
+            cluster.rules,
+            before.map(|before| &before.lineup),
+            now.into_std(),
+        );
+        let endpoints = match before {
+            Some(before) if Arc::ptr_eq(&before.roll, &roll) => before.endpoints.clone(),
+            _ => {
+                share.is_stale.set(true);
+                let members = roll.members.list.iter();
+                members.map(|member| share.endpoint(&member.endpoint)).collect()
+            }
+        };
+        Self {
+            epoch,
+            holds_until: lineup.holds_for.map(|period| now + period),
+            roll,
+            lineup,
+            endpoints,
+        }
+    }
+
+    fn pick(&self, key: Option<u64>, tried: &[u64], random: impl FnMut() -> u64) -> Option<usize> {
+        let load = |member: usize| self.endpoints[member].in_flight.get();
+        self.lineup.pick(key, tried, load, random)
+    }
+}
+
+/// One worker's connections to one endpoint.
+pub struct EndpointPool {
+    pub terms: Arc<Terms>,
+    pub endpoint: Arc<Endpoint>,
+    idle: RefCell<Vec<Idle>>,
+    open: Rc<Cell<usize>>,
+    /// Requests that this worker has under way.
+    in_flight: Cell<u32>,
+    series: OnceCell<EndpointSeries>,
+    /// No cluster has it any more: what is under way ends, and nothing is kept.
+    is_retired: Cell<bool>,
+    counts: Rc<Counts>,
 }
 
 struct Idle {
@@ -83,17 +322,51 @@ struct Idle {
     since: Instant,
 }
 
-/// Counts a connection among those of its endpoint until it is closed.
-struct Open(Rc<Cell<usize>>);
+/// Counts a connection among those of its endpoint and its cluster until it is closed.
+struct Open {
+    endpoint: Rc<Cell<usize>>,
+    counts: Rc<Counts>,
+}
 
 impl Open {
-    fn among(count: &Rc<Cell<usize>>) -> Self {
-        count.set(count.get() + 1);
-        Self(Rc::clone(count))
+    fn among(pool: &EndpointPool) -> Self {
+        pool.open.set(pool.open.get() + 1);
+        pool.counts.connections.set(pool.counts.connections.get() + 1);
+        Self {
+            endpoint: Rc::clone(&pool.open),
+            counts: Rc::clone(&pool.counts),
+        }
     }
 }
 
 impl Drop for Open {
+    fn drop(&mut self) {
+        self.endpoint.set(self.endpoint.get() - 1);
+        self.counts.connections.set(self.counts.connections.get() - 1);
+        self.counts.free();
+    }
+}
+
+impl Counts {
+    /// A connection may be had now that could not before.
+    fn free(&self) {
+        if self.waiting.get() > 0 {
+            self.freed.notify_one();
+        }
+    }
+}
+
+/// Counts a request in until it is dropped.
+struct Counted<'a>(&'a Cell<usize>);
+
+impl<'a> Counted<'a> {
+    fn among(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
@@ -106,83 +379,138 @@ pub struct Connection {
     /// Whether it has carried a request before, so that the peer may be closing it right now.
     pub reused: bool,
     open: Open,
-    home: Rc<ClusterPool>,
-    endpoint: usize,
+    home: Rc<EndpointPool>,
 }
 
 impl Connection {
     /// Keeps it for another request, if there is room.
     pub fn put_back(self, now: Instant) {
-        let mut idle = self.home.idle[self.endpoint].borrow_mut();
-        if idle.len() < self.home.cluster.max_idle {
+        let mut idle = self.home.idle.borrow_mut();
+        if idle.len() < self.home.terms.max_idle && !self.home.is_retired.get() {
             idle.push(Idle {
                 stream: self.stream,
                 open: self.open,
                 since: now,
             });
+            self.home.counts.free();
         }
     }
 }
 
-impl ClusterPool {
-    fn new(cluster: Arc<Cluster>) -> Self {
-        let turns = Turns::new(&cluster);
-        let idle = cluster.endpoints.iter().map(|_| RefCell::default()).collect();
-        let open = cluster.endpoints.iter().map(|_| Rc::default()).collect();
-        let series = cluster.endpoints.iter().map(|_| OnceCell::new()).collect();
-        Self {
-            cluster,
-            turns,
-            idle,
-            open,
-            series,
+/// Why there is no connection.
+#[derive(Debug)]
+pub enum Unconnected {
+    Failed(io::Error),
+    /// The cluster has as many of these as it may have.
+    Overload(Limit),
+}
+
+/// Whether a connection failed for want of something on this side: ports, descriptors, memory.
+pub fn is_ours(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let ours = [
+        Errno::ADDRNOTAVAIL,
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+    ];
+    ours.iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+impl From<io::Error> for Unconnected {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// A request that is under way to an endpoint until this is dropped.
+pub struct Turn(Rc<EndpointPool>);
+
+impl Turn {
+    pub fn endpoint(&self) -> &Rc<EndpointPool> {
+        &self.0
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.in_flight.set(self.0.in_flight.get() - 1);
+        let requests = &self.0.counts.requests;
+        requests.set(requests.get() - 1);
+    }
+}
+
+impl EndpointPool {
+    /// `None` when the cluster has as many requests under way as it may have.
+    pub fn begin(self: Rc<Self>) -> Option<Turn> {
+        let requests = &self.counts.requests;
+        if requests.get() >= self.terms.limits.requests {
+            self.terms.standing.overflowed(Limit::Requests);
+            return None;
         }
+        requests.set(requests.get() + 1);
+        self.in_flight.set(self.in_flight.get() + 1);
+        Some(Turn(self))
     }
 
     /// What the endpoint's requests are counted under; looked up once.
-    pub fn series(&self, endpoint: usize, look_up: impl FnOnce() -> EndpointSeries) -> EndpointSeries {
-        *self.series[endpoint].get_or_init(look_up)
+    pub fn series(&self, look_up: impl FnOnce() -> EndpointSeries) -> EndpointSeries {
+        *self.series.get_or_init(look_up)
     }
 
     /// The idle connection that was used last and is still good; the others that are looked at are closed.
-    pub fn idle(self: &Rc<Self>, endpoint: usize) -> Option<Connection> {
-        let mut idle = self.idle[endpoint].borrow_mut();
+    pub fn idle(self: &Rc<Self>) -> Option<Connection> {
+        let mut idle = self.idle.borrow_mut();
         let Idle { stream, open, .. } = std::iter::from_fn(|| idle.pop()).find(|idle| idle.stream.is_quiet())?;
         Some(Connection {
             stream,
             reused: true,
             open,
             home: Rc::clone(self),
-            endpoint,
         })
     }
 
-    pub async fn connect(self: &Rc<Self>, endpoint: usize) -> io::Result<Connection> {
-        let address = &self.cluster.endpoints[endpoint].address;
-        let connected = tokio::time::timeout(self.cluster.connect_timeout, Stream::connect(address));
-        let stream = connected
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    /// A connection within the cluster's limits: a new one, or one that was given back meanwhile. Waits for either when
+    /// there are as many as there may be.
+    pub async fn connect(self: &Rc<Self>, pool: &ClusterPool) -> Result<Connection, Unconnected> {
+        if self.counts.pending.get() >= self.terms.limits.pending {
+            return Err(self.overload(Limit::Pending));
+        }
+        let _pending = Counted::among(&self.counts.pending);
+        let deadline = Instant::now() + self.terms.connect_timeout;
+        while self.counts.connections.get() >= self.terms.limits.connections && !pool.share.evict() {
+            let _waiting = Counted::among(&self.counts.waiting);
+            if tokio::time::timeout_at(deadline, self.counts.freed.notified())
+                .await
+                .is_err()
+            {
+                return Err(self.overload(Limit::Connections));
+            }
+            if let Some(idle) = self.idle() {
+                return Ok(idle);
+            }
+        }
+        // Counted before it is open: others see at once that there is one more.
+        let open = Open::among(self);
+        let stream = tokio::time::timeout_at(deadline, Stream::connect(&self.endpoint.address)).await;
         Ok(Connection {
-            stream,
+            stream: stream.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??,
             reused: false,
-            open: Open::among(&self.open[endpoint]),
+            open,
             home: Rc::clone(self),
-            endpoint,
         })
     }
 
-    fn usage(&self) -> impl Iterator<Item = EndpointUsage> {
-        self.cluster
-            .endpoints
-            .iter()
-            .enumerate()
-            .map(|(index, endpoint)| EndpointUsage {
-                cluster: self.cluster.name.clone(),
-                endpoint: endpoint.label.clone(),
-                idle: self.idle[index].borrow().len(),
-                in_flight: self.turns.in_flight(index),
-                open: self.open[index].get(),
-            })
+    fn overload(&self, limit: Limit) -> Unconnected {
+        self.terms.standing.overflowed(limit);
+        Unconnected::Overload(limit)
+    }
+
+    /// Closes what is idle, and keeps nothing that is given back.
+    fn retire(&self) {
+        self.is_retired.set(true);
+        self.idle.borrow_mut().clear();
     }
 }

@@ -38,6 +38,8 @@ pub enum Kind {
     // The operator's.
     NoRoute,
     NoEndpoint,
+    /// A limit of the cluster, or of this machine.
+    Overload,
     // A filter's.
     Filter(Failure),
     /// A filter has ended the exchange in the middle of its response.
@@ -88,7 +90,9 @@ impl Kind {
             Kind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Kind::Loop => StatusCode::LOOP_DETECTED,
             Kind::NoRoute => StatusCode::NOT_FOUND,
-            Kind::NoEndpoint | Kind::Filter(Failure::NoInstance | Failure::Breaker) => StatusCode::SERVICE_UNAVAILABLE,
+            Kind::NoEndpoint | Kind::Overload | Kind::Filter(Failure::NoInstance | Failure::Breaker) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Kind::Filter(_) | Kind::Cut | Kind::Upload(UploadFault::Filter) => StatusCode::INTERNAL_SERVER_ERROR,
             Kind::ConnectFailed | Kind::Reset | Kind::Protocol => StatusCode::BAD_GATEWAY,
             Kind::ConnectTimeout | Kind::UpstreamTimeout | Kind::RouteTimeout => StatusCode::GATEWAY_TIMEOUT,
@@ -108,6 +112,7 @@ impl Kind {
             Kind::Loop => "loop",
             Kind::NoRoute => "no_route",
             Kind::NoEndpoint => "no_endpoint",
+            Kind::Overload => "overload",
             Kind::Filter(failure) => failure.as_str(),
             Kind::ConnectFailed => "connect_failed",
             Kind::ConnectTimeout => "connect_timeout",

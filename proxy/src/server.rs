@@ -1,6 +1,6 @@
 //! The process: start, signals, drain, end.
 //!
-//! Control plane. pingora-core owns the life cycle: our services (workers, admin, reload, court) run under its server,
+//! Control plane. pingora-core owns the life cycle: our services (workers, admin, reload, court, upkeep) run under its server,
 //! and its loop ends when [`Signals`] says so. Start-up is strict: everything that can fail fails here, in one
 //! paragraph, before anything listens.
 
@@ -40,6 +40,7 @@ use crate::state::keeper::Keeper;
 use crate::state::{self, Fallback, Folder};
 use crate::supervisor;
 use crate::trigger::Trigger;
+use crate::upkeep;
 use crate::worker::{self, Command, Live, Workers};
 
 /// How often a drain looks whether everything has ended.
@@ -273,6 +274,7 @@ impl Process {
             },
         ));
         server.add_service(background_service("court", self.court));
+        server.add_service(background_service("upkeep", Upkeep(Arc::clone(&self.live))));
         if let Some(sockets) = &self.admin {
             let admin = Admin {
                 sockets: Arc::clone(sockets),
@@ -491,6 +493,19 @@ impl BackgroundService for Court {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         tokio::select! {
             () = court::sit(Arc::clone(&self.live), Arc::clone(&self.alarm)) => {}
+            _ = shutdown.wait_for(|down| *down) => {}
+        }
+    }
+}
+
+/// Looks after the endpoints of clusters.
+struct Upkeep(Arc<Live>);
+
+#[async_trait]
+impl BackgroundService for Upkeep {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        tokio::select! {
+            () = upkeep::keep(Arc::clone(&self.0)) => {}
             _ = shutdown.wait_for(|down| *down) => {}
         }
     }

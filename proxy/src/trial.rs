@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName, header};
+use http::HeaderName;
 use tokio::sync::Notify;
 
 use crate::canary::{Account, Evidence, Judge, Phase, Rules, Times, Verdict, Version, WHOLE};
+use crate::cluster::cookie;
 use crate::filter::Hook;
 use crate::head::{Attributes, Message};
 use crate::wasm;
@@ -341,13 +342,6 @@ impl Count {
     fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
-}
-
-/// The value of the first cookie of that name (RFC 6265 4.2.1).
-fn cookie<'a>(headers: &'a HeaderMap, name: &[u8]) -> Option<&'a [u8]> {
-    let pairs = headers.get_all(header::COOKIE).iter();
-    let mut pairs = pairs.flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
-    pairs.find_map(|pair| pair.trim_ascii().strip_prefix(name)?.strip_prefix(b"="))
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use crate::listener;
 use crate::name::Name;
 use crate::outbound::{self, Desk};
 use crate::outbox;
-use crate::pool::{self, ClusterPool, EndpointUsage};
+use crate::pool::{self, ClusterPool, EndpointPool, EndpointUsage};
 use crate::snapshot::{Action, Choice, Snapshot};
 use crate::telemetry::metrics::{
     EndpointSeries, FilterSeries, Live as LiveNames, Report, RouteSeries, Tally, UNMATCHED,
@@ -223,7 +223,11 @@ impl Worker {
                     Some(Command::Stop) | None => return,
                 },
                 now = sweep.tick() => {
-                    self.upstreams.sweep(now);
+                    if self.upstreams.sweep(now) {
+                        // Endpoints have come or gone without a new generation.
+                        self.count_connections(&self.upstreams.usage());
+                        self.tally.borrow_mut().retain(&names(&self.pin().snapshot));
+                    }
                     self.guests.sweep(now);
                 }
             }
@@ -434,21 +438,29 @@ impl Worker {
         HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&text)).unwrap_or(HeaderValue::from_static(""))
     }
 
-    pub fn upstream_answered(&self, pool: &ClusterPool, endpoint: usize, status: StatusCode, took: Duration) {
-        let series = self.endpoint(pool, endpoint);
+    pub fn upstream_answered(&self, endpoint: &EndpointPool, status: StatusCode, took: Duration) {
+        let series = self.endpoint(endpoint);
         self.tally
             .borrow_mut()
             .upstream_response(series, status.as_u16(), took.as_secs_f64());
+        if let Some(rules) = &endpoint.terms.outlier {
+            let in_a_row = endpoint.endpoint.answered(self.index, status);
+            rules.ring(in_a_row, &endpoint.terms.standing);
+        }
     }
 
-    pub fn upstream_failed(&self, pool: &ClusterPool, endpoint: usize, kind: &'static str) {
-        let series = self.endpoint(pool, endpoint);
+    pub fn upstream_failed(&self, endpoint: &EndpointPool, kind: &'static str) {
+        let series = self.endpoint(endpoint);
         self.tally.borrow_mut().upstream_failure(series, kind);
+        if let Some(rules) = &endpoint.terms.outlier {
+            let in_a_row = endpoint.endpoint.failed(self.index);
+            rules.ring(in_a_row, &endpoint.terms.standing);
+        }
     }
 
     /// A request goes over this connection.
-    pub fn upstream_taken(&self, pool: &ClusterPool, endpoint: usize, connection: &pool::Connection) {
-        let series = self.endpoint(pool, endpoint);
+    pub fn upstream_taken(&self, endpoint: &EndpointPool, connection: &pool::Connection) {
+        let series = self.endpoint(endpoint);
         let mut tally = self.tally.borrow_mut();
         match connection.reused {
             true => tally.upstream_reused(series),
@@ -456,12 +468,11 @@ impl Worker {
         }
     }
 
-    fn endpoint(&self, pool: &ClusterPool, endpoint: usize) -> EndpointSeries {
-        pool.series(endpoint, || {
-            let cluster = &pool.cluster;
+    fn endpoint(&self, endpoint: &EndpointPool) -> EndpointSeries {
+        endpoint.series(|| {
             self.tally
                 .borrow_mut()
-                .endpoint(&cluster.name, &cluster.endpoints[endpoint].label)
+                .endpoint(endpoint.terms.name(), &endpoint.endpoint.label)
         })
     }
 
@@ -645,7 +656,7 @@ impl Scene {
         let snapshot = &self.pinned.snapshot;
         match self.route.map(|route| &snapshot.routes[route].action) {
             Some(Action::Clusters { choices, .. }) => {
-                let name = |choice: &Choice| Name::new(&snapshot.clusters[choice.cluster].name);
+                let name = |choice: &Choice| Name::new(snapshot.clusters[choice.cluster].name());
                 Clusters::new(choices.iter().map(name))
             }
             _ => Clusters::default(),
@@ -711,11 +722,9 @@ impl Floor for Scene {
 
 fn names(snapshot: &Snapshot) -> LiveNames {
     let endpoints = |cluster: &crate::cluster::Cluster| {
-        cluster
-            .endpoints
-            .iter()
-            .map(|endpoint| endpoint.label.clone())
-            .collect()
+        let members = cluster.members();
+        let labels = members.list.iter().map(|member| member.endpoint.label.clone());
+        labels.collect()
     };
     LiveNames {
         listeners: snapshot
@@ -727,7 +736,7 @@ fn names(snapshot: &Snapshot) -> LiveNames {
         clusters: snapshot
             .clusters
             .iter()
-            .map(|cluster| (cluster.name.clone(), endpoints(cluster)))
+            .map(|cluster| (cluster.name().to_owned(), endpoints(cluster)))
             .collect(),
         filters: snapshot.filters.iter().map(|name| name.to_string()).collect(),
     }

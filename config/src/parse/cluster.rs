@@ -1,14 +1,21 @@
-//! Clusters and their endpoints.
+//! Clusters.
 //!
 //! Control plane.
 
+mod endpoints;
+mod health;
+mod sticky;
+
 use std::time::Duration;
 
-use super::or_default;
-use crate::model::{Address, Cluster, Endpoint, LoadBalancing};
+use super::{or_default, pattern};
+use crate::model::{Cluster, ClusterLimits, Endpoints, HashKey, LoadBalancing};
 use crate::reader::Reader;
-use crate::shape::{At, ShortOr};
-use crate::vocabulary;
+use crate::shape::{At, OffOr, ShortOr};
+use crate::vocabulary::{self, HashKeyBlock};
+use crate::word::{HashWord, Word as _};
+
+pub(crate) use endpoints::file as endpoints_file;
 
 /// Three lost SYNs (1 s, 2 s, 4 s later) are a dead host.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -18,16 +25,53 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Covers a worker's usual concurrency to one server; a burst above it opens connections and closes them again.
 const MAX_IDLE: usize = 128;
+/// Envoy's. Half of the servers under the load of all are overloaded as well, and a check that is wrong about most of
+/// them is more likely than that most of them have failed.
+const PANIC_THRESHOLD: u32 = 5_000;
+/// As many as a listener has connections: what one listener lets in finds room.
+const MAX_REQUESTS: usize = 10_000;
+/// In HTTP/1.1 each request under way has one.
+const MAX_CONNECTIONS: usize = 10_000;
+/// A server that takes a millisecond to accept connects a thousand a second; who would wait longer is better told so.
+const MAX_PENDING: usize = 1_000;
 
 pub(super) fn cluster(name: &str, cluster: At<vocabulary::Cluster>, reader: &mut Reader) -> Option<Cluster> {
     let At { place, value: cluster } = cluster;
     reader.within_item(format!("cluster `{name}`"), |reader| {
-        let endpoints = reader.within("endpoints", |reader| endpoints(cluster.endpoints.0?, reader));
+        let endpoints = match (cluster.endpoints, cluster.endpoints_file) {
+            (Some(listed), _) => {
+                let listed = reader.within("endpoints", |reader| endpoints::listed(listed, reader));
+                listed.map(Endpoints::Listed)
+            }
+            (None, Some(path)) if path.value.is_empty() => {
+                reader.error_at(&path.place, "endpoints_file", "empty; write a path");
+                None
+            }
+            (None, Some(path)) => Some(Endpoints::File(reader.resolve(&path.value))),
+            // Noted when the block was read.
+            (None, None) => None,
+        };
+        let load_balancing = cluster
+            .load_balancing
+            .as_ref()
+            .map_or(LoadBalancing::RoundRobin, |given| given.value);
+        let hash_key = hash_key(cluster.hash_key, load_balancing, reader);
+        let slow_start = slow_start(cluster.slow_start, load_balancing, reader);
+        let sticky = sticky::sticky(cluster.sticky, reader);
+        let health_check = health::health_check(cluster.health_check, reader);
+        let outlier_ejection = health::outlier_ejection(cluster.outlier_ejection, reader);
         Some(Cluster {
             name: name.to_owned(),
             place,
             endpoints: endpoints?,
-            load_balancing: cluster.load_balancing.unwrap_or(LoadBalancing::RoundRobin),
+            load_balancing,
+            hash_key: hash_key?,
+            slow_start: slow_start?,
+            panic_threshold: cluster.panic_threshold.map_or(PANIC_THRESHOLD, |part| part.as_u32()),
+            sticky: sticky?,
+            health_check: health_check?,
+            outlier_ejection: outlier_ejection?,
+            limits: limits(cluster.limits),
             connect_timeout: or_default(cluster.connect_timeout, CONNECT_TIMEOUT),
             idle_timeout: or_default(cluster.idle_timeout, IDLE_TIMEOUT),
             max_idle: cluster.max_idle.map_or(MAX_IDLE, |count| count.as_usize()),
@@ -36,41 +80,88 @@ pub(super) fn cluster(name: &str, cluster: At<vocabulary::Cluster>, reader: &mut
     })
 }
 
-fn endpoints(listed: At<Vec<At<vocabulary::Endpoint>>>, reader: &mut Reader) -> Option<Vec<Endpoint>> {
-    if listed.value.is_empty() {
-        reader.error(&listed.place, "empty, so no request could be answered; add an endpoint");
-        return None;
-    }
-    let mut endpoints: Vec<Endpoint> = Vec::with_capacity(listed.value.len());
-    let mut seen = std::collections::HashSet::new();
-    for At { place, value } in listed.value {
-        let Some(endpoint) = endpoint(value) else { continue };
-        if matches!(endpoint.address, Address::Tcp(address) if address.port() == 0) {
-            reader.error(
-                &place,
-                format!("{}: no server listens on port 0; write its port", endpoint.address),
-            );
-        }
-        if !seen.insert(endpoint.address.clone()) {
-            reader.error(
-                &place,
-                format!("{} stands here twice; use `weight` instead", endpoint.address),
-            );
-        }
-        endpoints.push(endpoint);
-    }
-    Some(endpoints)
+fn is_hash(balancing: LoadBalancing) -> bool {
+    matches!(balancing, LoadBalancing::RingHash | LoadBalancing::Maglev)
 }
 
-fn endpoint(endpoint: vocabulary::Endpoint) -> Option<Endpoint> {
-    match endpoint {
-        ShortOr::Short(address) => Some(Endpoint { address, weight: 1 }),
-        ShortOr::Block(block) => {
-            let weight = block.weight.map_or(1, |weight| weight.as_u32());
-            Some(Endpoint {
-                address: block.address.0?,
-                weight,
-            })
+fn hash_key(key: Option<At<vocabulary::HashKey>>, balancing: LoadBalancing, reader: &mut Reader) -> Option<HashKey> {
+    let Some(At { place, value: key }) = key else {
+        return Some(HashKey::ClientAddress);
+    };
+    if !is_hash(balancing) {
+        let message = format!(
+            "`{}` has no key; remove it, or use `ring_hash` or `maglev`",
+            balancing.word()
+        );
+        reader.error_at(&place, "hash_key", message);
+        return None;
+    }
+    reader.within("hash_key", |reader| match key {
+        ShortOr::Short(HashWord::ClientAddress) => Some(HashKey::ClientAddress),
+        ShortOr::Short(HashWord::Path) => Some(HashKey::Path),
+        ShortOr::Block(HashKeyBlock { header, cookie }) => match (header, cookie) {
+            (Some(name), _) => token(&name, "header", reader).map(HashKey::Header),
+            // A cookie's name is a token too (RFC 6265 4.1.1), but its case counts.
+            (_, Some(name)) => token(&name, "cookie", reader).map(|_| HashKey::Cookie(name.value)),
+            // Noted when the block was read.
+            (None, None) => None,
+        },
+    })
+}
+
+/// In lower case.
+fn token(name: &At<String>, key: &str, reader: &mut Reader) -> Option<String> {
+    pattern::header_name(&name.value)
+        .map_err(|message| reader.error_at(&name.place, key, message))
+        .ok()
+}
+
+/// The inner `None` is "off".
+fn slow_start(
+    period: Option<At<OffOr<crate::units::Period>>>,
+    balancing: LoadBalancing,
+    reader: &mut Reader,
+) -> Option<Option<Duration>> {
+    match period {
+        None => Some(None),
+        Some(At { value: OffOr::Off, .. }) => Some(None),
+        Some(At { place, .. }) if is_hash(balancing) => {
+            let message = format!(
+                "with `{}` keys would move all the while; remove it, or use another `load_balancing`",
+                balancing.word()
+            );
+            reader.error_at(&place, "slow_start", message);
+            None
+        }
+        Some(At {
+            value: OffOr::On(period),
+            ..
+        }) => Some(Some(period.0)),
+    }
+}
+
+fn limits(limits: Option<vocabulary::ClusterLimits>) -> ClusterLimits {
+    let defaults = ClusterLimits::default();
+    let Some(limits) = limits else { return defaults };
+    ClusterLimits {
+        max_connections: limits
+            .max_connections
+            .map_or(defaults.max_connections, |count| count.as_usize()),
+        max_pending: limits
+            .max_pending
+            .map_or(defaults.max_pending, |count| count.as_usize()),
+        max_requests: limits
+            .max_requests
+            .map_or(defaults.max_requests, |count| count.as_usize()),
+    }
+}
+
+impl Default for ClusterLimits {
+    fn default() -> Self {
+        Self {
+            max_connections: MAX_CONNECTIONS,
+            max_pending: MAX_PENDING,
+            max_requests: MAX_REQUESTS,
         }
     }
 }

@@ -20,6 +20,10 @@ pub fn configuration(text: &[u8]) {
         Ok(config) => told_again(&config),
         Err(errors) => errors.iter().for_each(check_error),
     }
+    // The same text as a file of endpoints.
+    if let Err(errors) = tamis_config::parse_endpoints(text, Path::new("/etc/tamis.yaml")) {
+        errors.iter().for_each(check_error);
+    }
 }
 
 fn parse(text: &str) -> Result<Config, Errors> {

@@ -46,6 +46,32 @@ pub struct ProcessFacts<'a> {
     pub workers_missing: usize,
     /// Each component filter once.
     pub filters: Vec<FilterFacts>,
+    pub clusters: Vec<ClusterFacts>,
+}
+
+/// What all workers share of one cluster.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterFacts {
+    pub cluster: String,
+    /// By limit.
+    pub overflows: [(&'static str, u64); 3],
+    /// By what came of them, where endpoints are looked up.
+    pub resolutions: Option<[(&'static str, u64); 3]>,
+    /// Whether it has health checks, and whether it ejects endpoints.
+    pub is_checked: bool,
+    pub can_eject: bool,
+    pub endpoints: Vec<EndpointFacts>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct EndpointFacts {
+    pub endpoint: String,
+    pub usable: bool,
+    pub ejected: bool,
+    pub health_changes: u64,
+    pub checks: [(&'static str, u64); 2],
+    /// By reason.
+    pub ejections: [(&'static str, u64); 2],
 }
 
 /// What all workers share of one filter.
@@ -103,6 +129,7 @@ pub struct Reloads {
 pub fn encode(reports: &[Report], process: &ProcessFacts) -> String {
     let mut text = Exposition::default();
     text.shared(&process.filters);
+    text.balancing(&process.clusters);
     text.process(process, reports.iter().map(|report| report.stale).sum());
     text.listeners(&merge(reports.iter().map(|report| &report.listeners)));
     text.routes(&merge(reports.iter().map(|report| &report.routes)));
@@ -215,6 +242,65 @@ impl Exposition {
             "tamis_filter_table_evictions_total",
             "Values of the filter's table that made room before they expired.",
             tables().map(|(filter, table)| counter(&version(filter), table.evictions)),
+        );
+    }
+
+    fn balancing(&mut self, clusters: &[ClusterFacts]) {
+        let each = || {
+            clusters.iter().flat_map(|cluster| {
+                let name = &*cluster.cluster;
+                let endpoints = cluster.endpoints.iter();
+                endpoints.map(move |facts| ([("cluster", name), ("endpoint", &*facts.endpoint)], cluster, facts))
+            })
+        };
+        self.gauges(
+            "tamis_upstream_endpoints",
+            "Endpoints of the cluster.",
+            clusters
+                .iter()
+                .map(|facts| gauge(&[("cluster", &facts.cluster)], facts.endpoints.len() as f64)),
+        );
+        self.gauges(
+            "tamis_upstream_endpoint_usable",
+            "1 while nothing is known against the endpoint: it is neither unhealthy nor ejected.",
+            each().map(|(labels, _, facts)| gauge(&labels, f64::from(facts.usable))),
+        );
+        let checked = || each().filter(|(_, cluster, _)| cluster.is_checked);
+        self.counters(
+            "tamis_upstream_health_changes_total",
+            "How often health checks have found the endpoint to be otherwise than before.",
+            checked().map(|(labels, _, facts)| counter(&labels, facts.health_changes)),
+        );
+        self.counters(
+            "tamis_upstream_checks_total",
+            "Health checks of the endpoint.",
+            checked().flat_map(|(labels, _, facts)| with(&labels, "outcome", facts.checks)),
+        );
+        let ejecting = || each().filter(|(_, cluster, _)| cluster.can_eject);
+        self.gauges(
+            "tamis_upstream_endpoint_ejected",
+            "1 while the endpoint is left alone because it failed requests.",
+            ejecting().map(|(labels, _, facts)| gauge(&labels, f64::from(facts.ejected))),
+        );
+        self.counters(
+            "tamis_upstream_ejections_total",
+            "How often the endpoint was left alone, by reason.",
+            ejecting().flat_map(|(labels, _, facts)| with(&labels, "reason", facts.ejections)),
+        );
+        self.counters(
+            "tamis_upstream_overflows_total",
+            "Requests that met a limit of the cluster.",
+            clusters
+                .iter()
+                .flat_map(|facts| with(&[("cluster", &facts.cluster)], "limit", facts.overflows)),
+        );
+        self.counters(
+            "tamis_upstream_resolutions_total",
+            "Looks at where endpoints are (names, files), by what came of them.",
+            clusters.iter().flat_map(|facts| {
+                let resolutions = facts.resolutions.into_iter().flatten();
+                resolutions.flat_map(|resolution| with(&[("cluster", &facts.cluster)], "outcome", [resolution]))
+            }),
         );
     }
 
@@ -599,6 +685,12 @@ fn exported(label: &str) -> &str {
 
 fn borrow<'a>(labels: &'a [(&'a str, std::sync::Arc<str>); 2]) -> [(&'a str, &'a str); 2] {
     labels.each_ref().map(|(name, value)| (*name, &**value))
+}
+
+/// A counter for each value of one more label.
+fn with<const N: usize>(labels: &[(&str, &str)], name: &str, counts: [(&str, u64); N]) -> Vec<Metric> {
+    let count = |(value, count)| counter(&[labels, &[(name, value)]].concat(), count);
+    counts.map(count).into()
 }
 
 fn by_code(labels: &[(&str, &str)], codes: &Counts<u16>) -> Vec<Metric> {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use tamis_config::{Config, System};
 
 use crate::assemble::{self, Assembler};
-use crate::cluster::{self, Balancing, Cluster};
+use crate::cluster::Cluster;
 use crate::filter::OnFailure;
 use crate::outbound::Desk;
 use crate::store::{Bounds, Table};
@@ -140,15 +140,7 @@ pub fn json(text: &str) -> Result<String, String> {
 
 /// A cluster by name only: its calls are answered before anybody connects.
 fn unreachable(name: &str) -> Arc<Cluster> {
-    Arc::new(Cluster::new(cluster::Settings {
-        name: name.to_owned(),
-        endpoints: Vec::new(),
-        balancing: Balancing::RoundRobin,
-        connect_timeout: Duration::ZERO,
-        idle_timeout: Duration::ZERO,
-        read_timeout: Duration::ZERO,
-        max_idle: 0,
-    }))
+    Arc::new(Cluster::without_endpoints(name))
 }
 
 fn configuration(room: Room) -> Result<Config, String> {

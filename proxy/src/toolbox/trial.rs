@@ -135,13 +135,13 @@ impl Telephone {
                 .target
                 .as_deref()
                 .is_none_or(|target| target == order.target.as_str());
-            call.cluster == order.cluster.name && method && target
+            call.cluster == order.cluster.name() && method && target
         };
         match expected.iter().position(fits) {
             Some(index) => expected.remove(index).answer,
             None => {
                 let (method, target) = (&order.method, order.target.as_str());
-                let cluster = &order.cluster.name;
+                let cluster = order.cluster.name();
                 let surprise = format!("calls: none fits {method} {target} to `{cluster}`, or it was made already");
                 self.surprises.borrow_mut().push(surprise);
                 Err(Failed::Unreachable)

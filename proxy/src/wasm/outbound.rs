@@ -58,7 +58,7 @@ impl Outbound {
             .granted
             .clusters
             .iter()
-            .find(|cluster| cluster.name == call.cluster);
+            .find(|cluster| cluster.name() == call.cluster);
         let cluster = Arc::clone(cluster.ok_or(CallError::NotGranted)?);
         let order = order(&call, cluster)?;
         let desk = self.desk.as_ref().ok_or(CallError::Unreachable)?;
@@ -132,7 +132,7 @@ fn order(call: &Call, cluster: Arc<Cluster>) -> Result<Order, CallError> {
         return Err(CallError::Invalid);
     }
     let target = PathAndQuery::from_maybe_shared(Bytes::from(call.target.clone().into_bytes()));
-    let authority = call.authority.as_deref().unwrap_or(&cluster.name);
+    let authority = call.authority.as_deref().unwrap_or(cluster.name());
     let authority = crate::guard::check_authority(authority.as_bytes()).or_else(|_| {
         // A cluster's name need not be one that a host may have.
         match call.authority {

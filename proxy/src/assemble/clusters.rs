@@ -1,0 +1,181 @@
+//! Clusters of a configuration, with what is known of those of the generation before.
+//!
+//! Control plane. Opens nothing.
+
+use std::sync::Arc;
+
+use http::{HeaderName, StatusCode};
+use tamis_config as config;
+
+use crate::balance::{Balancing, Rules};
+use crate::cluster::{Cluster, HashKey, Limits, Seat, Settings, Standing, TermSettings, Terms};
+use crate::discovery::{Dns, Origin, Place};
+use crate::health::{Check, Probe};
+use crate::outlier;
+use crate::sticky::Sticky;
+
+/// Hundredths of a percent in the whole.
+const WHOLE: f64 = 10_000.0;
+
+/// What becomes of a cluster.
+pub(super) enum Planned {
+    Kept(Arc<Cluster>),
+    New {
+        standing: Arc<Standing>,
+        origin: Origin,
+        /// Of the cluster of that name before, whose connections are kept if they are the same.
+        terms: Option<Arc<Terms>>,
+    },
+}
+
+impl Planned {
+    pub(super) fn new(
+        cluster: &config::Cluster,
+        dns: &Dns,
+        old: Option<&(config::Cluster, Arc<Cluster>)>,
+        workers: usize,
+    ) -> Self {
+        let origin = Origin {
+            place: match &cluster.endpoints {
+                config::Endpoints::Listed(listed) => Place::Listed(listed.iter().map(Into::into).collect()),
+                config::Endpoints::File(path) => Place::File(path.clone()),
+            },
+            dns: dns.clone(),
+        };
+        match old {
+            Some((was, kept)) if was == cluster && (kept.origin == origin || origin.is_fixed()) => {
+                Self::Kept(Arc::clone(kept))
+            }
+            old => Self::New {
+                standing: match old {
+                    Some((_, old)) => Arc::clone(&old.terms.standing),
+                    None => Arc::new(Standing::new(&cluster.name, workers)),
+                },
+                origin,
+                terms: old.map(|(_, old)| Arc::clone(&old.terms)),
+            },
+        }
+    }
+
+    pub(super) fn build(self, cluster: &config::Cluster, seats: Vec<Seat>, workers: usize) -> Arc<Cluster> {
+        let (standing, origin, terms) = match self {
+            Self::Kept(kept) => return kept,
+            Self::New {
+                standing,
+                origin,
+                terms,
+            } => (standing, origin, terms),
+        };
+        let settings = term_settings(cluster, workers);
+        let same = terms.filter(|terms| terms.are(&settings));
+        let terms = same.unwrap_or_else(|| Arc::new(Terms::new(standing, settings)));
+        let settings = Settings {
+            rules: rules(cluster),
+            hash_key: hash_key(&cluster.hash_key),
+            sticky: cluster.sticky.as_ref().map(sticky),
+            origin,
+            seats,
+        };
+        Arc::new(Cluster::new(terms, settings))
+    }
+}
+
+pub(super) fn dns(dns: &config::Dns) -> Dns {
+    Dns {
+        servers: dns.servers.clone(),
+        timeout: dns.timeout,
+        min_ttl: dns.min_ttl,
+        max_ttl: dns.max_ttl,
+    }
+}
+
+fn part(hundredths: u32) -> f64 {
+    f64::from(hundredths) / WHOLE
+}
+
+fn rules(cluster: &config::Cluster) -> Rules {
+    Rules {
+        balancing: match cluster.load_balancing {
+            config::LoadBalancing::RoundRobin => Balancing::RoundRobin,
+            config::LoadBalancing::LeastRequest => Balancing::LeastRequest,
+            config::LoadBalancing::Random => Balancing::Random,
+            config::LoadBalancing::RingHash => Balancing::RingHash,
+            config::LoadBalancing::Maglev => Balancing::Maglev,
+        },
+        slow_start: cluster.slow_start,
+        panic_threshold: part(cluster.panic_threshold),
+    }
+}
+
+fn hash_key(key: &config::HashKey) -> HashKey {
+    match key {
+        config::HashKey::ClientAddress => HashKey::ClientAddress,
+        config::HashKey::Path => HashKey::Path,
+        // The configuration has checked it.
+        config::HashKey::Header(name) => {
+            HeaderName::from_bytes(name.as_bytes()).map_or(HashKey::ClientAddress, HashKey::Header)
+        }
+        config::HashKey::Cookie(name) => HashKey::Cookie(name.clone()),
+    }
+}
+
+fn sticky(sticky: &config::Sticky) -> Sticky {
+    Sticky {
+        cookie: sticky.cookie.clone(),
+        path: sticky.path.clone(),
+        max_age: sticky.max_age,
+        secret: sticky.secret.clone(),
+    }
+}
+
+fn term_settings(cluster: &config::Cluster, workers: usize) -> TermSettings {
+    TermSettings {
+        connect_timeout: cluster.connect_timeout,
+        idle_timeout: cluster.idle_timeout,
+        read_timeout: cluster.read_timeout,
+        max_idle: cluster.max_idle,
+        limits: Limits {
+            connections: cluster.limits.max_connections.div_ceil(workers),
+            pending: cluster.limits.max_pending.div_ceil(workers),
+            requests: cluster.limits.max_requests.div_ceil(workers),
+        },
+        check: cluster.health_check.as_ref().map(check),
+        outlier: cluster.outlier_ejection.as_ref().map(outlier_rules),
+    }
+}
+
+fn check(check: &config::HealthCheck) -> Check {
+    Check {
+        probe: match &check.probe {
+            config::Probe::Tcp => Probe::Tcp,
+            config::Probe::Http { path, host, statuses } => Probe::Http {
+                path: path.clone(),
+                host: host.clone(),
+                statuses: statuses
+                    .iter()
+                    .filter_map(|status| StatusCode::from_u16(*status).ok())
+                    .collect(),
+            },
+        },
+        interval: check.interval,
+        jitter: part(check.jitter),
+        timeout: check.timeout,
+        healthy_threshold: check.healthy_threshold,
+        unhealthy_threshold: check.unhealthy_threshold,
+    }
+}
+
+fn outlier_rules(outlier: &config::OutlierEjection) -> outlier::Rules {
+    outlier::Rules {
+        in_a_row: outlier.consecutive_failures,
+        success_rate: outlier.success_rate.as_ref().map(|rate| outlier::SuccessRate {
+            deviations: f64::from(rate.deviations) / 100.0,
+            min_requests: u64::from(rate.min_requests),
+            min_endpoints: rate.min_endpoints,
+        }),
+        interval: outlier.interval,
+        time: outlier.ejection_time,
+        max_time: outlier.max_ejection_time,
+        max_part: part(outlier.max_ejected),
+    }
+}

@@ -1,0 +1,56 @@
+//! Keeps the clusters of the running generation in order: where their endpoints are, how they are, which are left alone.
+//!
+//! Control plane, in a thread of its own, so that neither a compilation nor an exchange waits for it. A cluster has its
+//! tasks as long as a running generation has the cluster; what they find out is the endpoints' and outlives them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+
+use crate::cluster::Cluster;
+use crate::worker::Live;
+use crate::{discovery, health, outlier};
+
+/// Until it is dropped.
+pub async fn keep(live: Arc<Live>) {
+    let mut generations = live.generations();
+    let mut kept: HashMap<u64, Vec<Task>> = HashMap::new();
+    loop {
+        // In this order: one that comes in between is found at the next look.
+        generations.mark_unchanged();
+        let snapshot = live.load();
+        kept.retain(|id, _| snapshot.clusters.iter().any(|cluster| cluster.id() == *id));
+        for cluster in &snapshot.clusters {
+            kept.entry(cluster.id()).or_insert_with(|| tasks(cluster));
+        }
+        // A generation that is over must not be held until the next one.
+        drop(snapshot);
+        if generations.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn tasks(cluster: &Arc<Cluster>) -> Vec<Task> {
+    let mut tasks = Vec::new();
+    if !cluster.origin.is_fixed() {
+        tasks.push(Task(tokio::spawn(discovery::keep(Arc::clone(cluster)))));
+    }
+    if cluster.terms.check.is_some() {
+        tasks.push(Task(tokio::spawn(health::keep(Arc::clone(cluster)))));
+    }
+    if cluster.terms.outlier.is_some() {
+        tasks.push(Task(tokio::spawn(outlier::keep(Arc::clone(cluster)))));
+    }
+    tasks
+}
+
+/// Ends with its handle.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
