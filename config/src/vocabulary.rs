@@ -434,7 +434,7 @@ vocabulary! {
 
     /// When a server's share of answers below 500 is far under that of the others.
     struct SuccessRate {
-        /// Under the mean by this part of a standard deviation. Default `190%`.
+        /// Under the mean by this part of a standard deviation, and by 5% of the requests at least. Default `190%`.
         deviations: Option<Percent<1, 100_000>>,
         /// Requests to a server within the interval without which it is not compared. Default 100.
         min_requests: Option<Count<1, 1_000_000>>,

@@ -336,7 +336,7 @@ fn schema_and_parser_agree() {
             true,
         ),
         ("{ endpoints: [127.0.0.1:1], panic_threshold: 0% }", true),
-        ("{ endpoints: [127.0.0.1:1], panic_threshold: 101% }", false),
+        ("{ endpoints: [127.0.0.1:1], panic_threshold: 50 }", false),
         ("{ endpoints: [127.0.0.1:1], limits: { max_pending: 0 } }", false),
     ];
     let others = clusters.map(|(cluster, sound)| {

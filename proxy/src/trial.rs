@@ -351,7 +351,7 @@ mod tests {
     use crate::head::{Clusters, Facts, RequestHead, Stage};
     use crate::name::Name;
     use http::uri::PathAndQuery;
-    use http::{HeaderValue, Method, Version as Protocol};
+    use http::{HeaderMap, HeaderValue, Method, Version as Protocol};
 
     fn trial(key: Key, share: u32) -> Trial {
         let rules = Rules {

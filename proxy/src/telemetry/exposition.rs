@@ -800,7 +800,47 @@ mod tests {
             workers: 2,
             workers_missing: 1,
             filters: Vec::new(),
+            clusters: Vec::new(),
         }
+    }
+
+    #[test]
+    fn what_workers_share_of_a_cluster_is_said_once() {
+        let mut facts = facts();
+        facts.clusters = vec![ClusterFacts {
+            cluster: "app".into(),
+            overflows: [("connections", 1), ("pending", 2), ("requests", 3)],
+            resolutions: Some([("changed", 4), ("unchanged", 5), ("failed", 6)]),
+            is_checked: true,
+            can_eject: true,
+            endpoints: vec![EndpointFacts {
+                endpoint: "10.0.0.1:80".into(),
+                usable: true,
+                ejected: false,
+                health_changes: 7,
+                checks: [("good", 8), ("bad", 9)],
+                ejections: [("consecutive_failures", 10), ("success_rate", 11)],
+            }],
+        }];
+        let samples = parse(&encode(&[], &facts));
+        for (name, value) in [
+            ("endpoints{cluster=\"app\"}", 1.0),
+            ("overflows_total{cluster=\"app\",limit=\"pending\"}", 2.0),
+            ("resolutions_total{cluster=\"app\",outcome=\"failed\"}", 6.0),
+            ("endpoint_usable{cluster=\"app\",endpoint=\"10.0.0.1:80\"}", 1.0),
+            ("endpoint_ejected{cluster=\"app\",endpoint=\"10.0.0.1:80\"}", 0.0),
+            ("health_changes_total{cluster=\"app\",endpoint=\"10.0.0.1:80\"}", 7.0),
+            ("checks_total{cluster=\"app\",endpoint=\"10.0.0.1:80\",outcome=\"bad\"}", 9.0),
+            ("ejections_total{cluster=\"app\",endpoint=\"10.0.0.1:80\",reason=\"success_rate\"}", 11.0),
+        ] {
+            let name = format!("tamis_upstream_{name}");
+            assert_eq!(samples.get(&name), Some(&value), "{name}: {samples:?}");
+        }
+        facts.clusters[0].resolutions = None;
+        facts.clusters[0].is_checked = false;
+        let samples = parse(&encode(&[], &facts));
+        let silent = ["tamis_upstream_checks_total", "tamis_upstream_resolutions_total"];
+        assert!(!samples.keys().any(|name| silent.iter().any(|silent| name.starts_with(silent))));
     }
 
     #[test]
