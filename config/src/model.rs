@@ -489,7 +489,7 @@ pub struct OutlierEjection {
 /// An endpoint is an outlier whose share of answers below 500 is under the mean by so many standard deviations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SuccessRate {
-    /// In hundredths. Default 190.
+    /// In hundredths of a percent of one. Default 19,000.
     pub deviations: u32,
     /// Requests to an endpoint within the interval without which it is not compared. Default 100.
     pub min_requests: u32,

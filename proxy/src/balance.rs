@@ -234,6 +234,11 @@ impl Lineup {
             ([only], _) => Some(only.member),
             (_, Balancing::RoundRobin) if self.has_equal_weights => Some(self.rotate()),
             (places, Balancing::RoundRobin) => smooth(places.iter()),
+            (places, Balancing::LeastRequest) if !self.has_equal_weights => {
+                let mut drawn = || drawn(places.iter(), self.total_weight, random());
+                let (first, second) = (drawn()?, drawn()?);
+                Some(less_burdened(first, second, &load).member)
+            }
             (_, Balancing::LeastRequest) => {
                 let count = self.places.len() as u64;
                 let first = (random() % count) as usize;
@@ -244,7 +249,7 @@ impl Lineup {
             (_, Balancing::Random) if self.has_equal_weights => {
                 Some(self.places[(random() % self.places.len() as u64) as usize].member)
             }
-            (places, Balancing::Random) => draw(places.iter(), self.total_weight, random()),
+            (places, Balancing::Random) => drawn(places.iter(), self.total_weight, random()).map(|place| place.member),
             (_, Balancing::RingHash | Balancing::Maglev) => self.look_up(key.unwrap_or_else(random), &|_| true),
         }
     }
@@ -272,7 +277,7 @@ impl Lineup {
                     .reduce(|best, other| less_burdened(best, other, &load));
                 best.map(|place| place.member)
             }
-            _ => draw(others.into_iter(), total, random()),
+            _ => drawn(others.into_iter(), total, random()).map(|place| place.member),
         }
     }
 
@@ -345,20 +350,22 @@ fn smooth<'a>(places: impl Iterator<Item = &'a Place>) -> Option<usize> {
     Some(best.member)
 }
 
-fn draw<'a>(places: impl Iterator<Item = &'a Place>, total: u64, random: u64) -> Option<usize> {
+/// By weight.
+fn drawn<'a>(places: impl Iterator<Item = &'a Place>, total: u64, random: u64) -> Option<&'a Place> {
     let mut left = random.checked_rem(total)?;
     for place in places {
         match left.checked_sub(u64::from(place.weight)) {
             Some(rest) => left = rest,
-            None => return Some(place.member),
+            None => return Some(place),
         }
     }
     None
 }
 
+/// By requests under way per weight; of two that are alike the first, so that draws by weight decide where nothing else
+/// does.
 fn less_burdened<'a>(first: &'a Place, second: &'a Place, load: &impl Fn(usize) -> u32) -> &'a Place {
-    // Requests under way per weight, counting the one that is about to be added.
-    let burden = |place: &Place| f64::from(load(place.member) + 1) / f64::from(place.weight.max(1));
+    let burden = |place: &Place| f64::from(load(place.member)) / f64::from(place.weight);
     match burden(second) < burden(first) {
         true => second,
         false => first,

@@ -44,9 +44,17 @@ impl Pools {
         Rc::clone(pool)
     }
 
-    /// Closes the idle connections of clusters that are no longer wanted; busy ones end with their exchange.
-    pub fn retain(&self, wanted: impl Fn(u64) -> bool) {
-        self.clusters.borrow_mut().retain(|id, _| wanted(*id));
+    /// Closes the idle connections of clusters that are no longer wanted; busy ones end with their exchange. A cluster
+    /// that takes the place of another one of the same terms takes over its connections.
+    pub fn retain(&self, wanted: &[Arc<Cluster>]) {
+        for cluster in wanted {
+            let takes_over = self.shares.borrow().contains_key(&cluster.terms.id());
+            if takes_over {
+                self.of(cluster);
+            }
+        }
+        let wanted: HashSet<u64> = wanted.iter().map(|cluster| cluster.id()).collect();
+        self.clusters.borrow_mut().retain(|id, _| wanted.contains(id));
         self.prune();
     }
 

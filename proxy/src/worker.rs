@@ -261,8 +261,7 @@ impl Worker {
         if !self.draining.get() {
             self.listen(listening);
         }
-        let clusters: HashSet<u64> = snapshot.clusters.iter().map(|cluster| cluster.id()).collect();
-        self.upstreams.retain(|id| clusters.contains(&id));
+        self.upstreams.retain(&snapshot.clusters);
         let guests: HashSet<u64> = snapshot.guests.iter().map(|filter| filter.id()).collect();
         self.guests.retain(|id| guests.contains(&id));
         self.tick();

@@ -169,7 +169,7 @@ fn outlier_rules(outlier: &config::OutlierEjection) -> outlier::Rules {
     outlier::Rules {
         in_a_row: outlier.consecutive_failures,
         success_rate: outlier.success_rate.as_ref().map(|rate| outlier::SuccessRate {
-            deviations: f64::from(rate.deviations) / 100.0,
+            deviations: part(rate.deviations),
             min_requests: u64::from(rate.min_requests),
             min_endpoints: rate.min_endpoints,
         }),

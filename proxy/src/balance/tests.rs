@@ -130,8 +130,16 @@ fn the_less_busy_of_two_is_taken() {
 #[test]
 fn a_weight_counts_against_the_load() {
     let lineup = lineup(weighing(&[3, 1]), Balancing::LeastRequest);
-    let picked = |loads: [u32; 2]| lineup.pick(None, &[], |member| loads[member], random(5));
-    assert_eq!((picked([4, 1]), picked([7, 1])), (Some(0), Some(1)));
+    let share = |loads: [u32; 2]| {
+        let mut random = random(5);
+        let picks = (0..1000).filter_map(|_| lineup.pick(None, &[], |member| loads[member], &mut random));
+        count(&picks.collect::<Vec<_>>(), 2)[0]
+    };
+    // Unless both draws fall on the same one, the less burdened is taken.
+    assert!((900..970).contains(&share([2, 1])), "{}", share([2, 1]));
+    assert!((530..600).contains(&share([4, 1])), "{}", share([4, 1]));
+    // Where there is nothing to do, shares are those of the weights.
+    assert!((700..800).contains(&share([0, 0])), "{}", share([0, 0]));
 }
 
 #[test]

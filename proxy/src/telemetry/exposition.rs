@@ -830,8 +830,14 @@ mod tests {
             ("endpoint_usable{cluster=\"app\",endpoint=\"10.0.0.1:80\"}", 1.0),
             ("endpoint_ejected{cluster=\"app\",endpoint=\"10.0.0.1:80\"}", 0.0),
             ("health_changes_total{cluster=\"app\",endpoint=\"10.0.0.1:80\"}", 7.0),
-            ("checks_total{cluster=\"app\",endpoint=\"10.0.0.1:80\",outcome=\"bad\"}", 9.0),
-            ("ejections_total{cluster=\"app\",endpoint=\"10.0.0.1:80\",reason=\"success_rate\"}", 11.0),
+            (
+                "checks_total{cluster=\"app\",endpoint=\"10.0.0.1:80\",outcome=\"bad\"}",
+                9.0,
+            ),
+            (
+                "ejections_total{cluster=\"app\",endpoint=\"10.0.0.1:80\",reason=\"success_rate\"}",
+                11.0,
+            ),
         ] {
             let name = format!("tamis_upstream_{name}");
             assert_eq!(samples.get(&name), Some(&value), "{name}: {samples:?}");
@@ -840,7 +846,11 @@ mod tests {
         facts.clusters[0].is_checked = false;
         let samples = parse(&encode(&[], &facts));
         let silent = ["tamis_upstream_checks_total", "tamis_upstream_resolutions_total"];
-        assert!(!samples.keys().any(|name| silent.iter().any(|silent| name.starts_with(silent))));
+        assert!(
+            !samples
+                .keys()
+                .any(|name| silent.iter().any(|silent| name.starts_with(silent)))
+        );
     }
 
     #[test]

@@ -34,7 +34,7 @@ const MAX_EJECTION_TIME: Duration = Duration::from_secs(5 * 60);
 /// With more of them gone, the rest would fail for want of capacity; the panic threshold's half.
 const MAX_EJECTED: u32 = 5_000;
 /// Envoy's: of endpoints that are alike, one in thirty-five is farther off by chance.
-const DEVIATIONS: u32 = 190;
+const DEVIATIONS: u32 = 19_000;
 /// Of fewer, chance says more than the endpoint.
 const MIN_REQUESTS: u32 = 100;
 /// Of fewer there is no deviation to speak of.
