@@ -5,10 +5,12 @@
 //! clock.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::tls;
 
 /// Lives as long as a generation names it unchanged, or an exchange uses it.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub struct Cluster {
     pub read_timeout: Duration,
     /// Idle connections for each endpoint and worker.
     pub max_idle: usize,
+    /// `None` for plain text.
+    pub tls: Option<Arc<tls::Client>>,
 }
 
 #[derive(Clone, Debug)]
@@ -49,6 +53,7 @@ pub struct Settings {
     pub idle_timeout: Duration,
     pub read_timeout: Duration,
     pub max_idle: usize,
+    pub tls: Option<Arc<tls::Client>>,
 }
 
 impl Cluster {
@@ -68,6 +73,7 @@ impl Cluster {
             idle_timeout: settings.idle_timeout,
             read_timeout: settings.read_timeout,
             max_idle: settings.max_idle,
+            tls: settings.tls,
         }
     }
 
@@ -203,6 +209,7 @@ mod tests {
             idle_timeout: Duration::from_secs(1),
             read_timeout: Duration::from_secs(1),
             max_idle: 1,
+            tls: None,
         }))
     }
 

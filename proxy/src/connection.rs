@@ -2,10 +2,12 @@
 //!
 //! Data plane. It knows nothing of parsing and framing; that is the gateway's and the wire's.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Version};
@@ -14,10 +16,12 @@ use tokio::time::Instant;
 use crate::head::{Attributes, Clusters, Facts, Message, RequestHead, Stage};
 use crate::name::Name;
 use crate::passage;
-use crate::snapshot::Limits;
+use crate::peer::Tls;
+use crate::snapshot::{Limits, Listener};
 use crate::stream::Stream;
 use crate::telemetry::metrics::ListenerSeries;
 use crate::timer::Watchdog;
+use crate::tls;
 use crate::wire::{Deadlines, Wire};
 use crate::worker::{Pinned, Scene, Worker};
 
@@ -31,6 +35,10 @@ pub struct Connection {
     pub client: Option<SocketAddr>,
     /// What the client connected to; `None` on a Unix socket.
     pub local: Option<SocketAddr>,
+    /// What its TLS is made by, from its acceptance on; `None` for plain text.
+    pub server: Option<Arc<tls::Server>>,
+    /// Set once by the handshake.
+    tls: OnceCell<Arc<Tls>>,
     /// What filters of connections have set; every exchange begins with them.
     pub attributes: RefCell<Attributes>,
     /// The client's address as `x-forwarded-for` says it.
@@ -76,6 +84,8 @@ impl Connection {
         let local = stream.local();
         Some(Rc::new(Self {
             local,
+            server: settings.tls.clone(),
+            tls: OnceCell::new(),
             attributes: RefCell::default(),
             wire: Wire::new(stream, limits.max_head_bytes, deadlines),
             watchdog: Watchdog::default(),
@@ -91,6 +101,42 @@ impl Connection {
             worker: Rc::clone(worker),
             pinned: RefCell::new(Rc::clone(&pinned)),
         }))
+    }
+
+    /// Takes note of what the handshake has told; there is one.
+    pub fn secured(&self, facts: Arc<Tls>) {
+        let _ = self.tls.set(facts);
+    }
+
+    pub fn handshake_ended(&self, outcome: &'static str, took: Duration) {
+        let version = self.tls().map_or("", |tls| tls.version);
+        let mut tally = self.worker.tally.borrow_mut();
+        tally.handshake(self.series, version, outcome, took.as_secs_f64());
+    }
+
+    /// What the TLS handshake has told of the client; `None` on a connection of plain text.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.get()
+    }
+
+    pub fn scheme(&self) -> &'static str {
+        match self.server {
+            Some(_) => "https",
+            None => "http",
+        }
+    }
+
+    /// Whether the certificate that the client was shown is for this host, a name in lower case or an address without a
+    /// port. If it is not, 421 is due where a client may use one connection for several hosts (RFC 9113 9.1.1). In
+    /// plain text every host is as good.
+    pub fn fits(&self, host: &str) -> bool {
+        let shown = self.server.as_ref().zip(self.tls());
+        shown.is_none_or(|(server, tls)| server.fits(tls, host))
+    }
+
+    /// The id of the sockets that it was accepted on.
+    pub fn sockets(&self) -> u64 {
+        self.sockets
     }
 
     /// Asks the listener's filters about it, before its first exchange; whether it may stay.
@@ -125,7 +171,7 @@ impl Connection {
         Message {
             request: RequestHead {
                 method: Method::GET,
-                scheme: "http",
+                scheme: self.scheme(),
                 target: PathAndQuery::from_static("/"),
                 version: Version::HTTP_11,
                 headers: HeaderMap::new(),
@@ -135,6 +181,7 @@ impl Connection {
             facts: Facts {
                 client: self.client,
                 local: self.local,
+                tls: self.tls().cloned(),
                 listener,
                 route: None,
                 request_id: HeaderValue::from_static(""),
@@ -197,11 +244,21 @@ impl Connection {
             return;
         }
         match position(&current, self.sockets) {
+            Some(listener) if !self.is_on_terms_of(&current.snapshot.listeners[listener]) => self.orphaned.set(true),
             Some(listener) => {
                 self.listener.set(listener);
                 *self.pinned.borrow_mut() = current;
             }
             None => self.orphaned.set(true),
+        }
+    }
+
+    /// Whether it may go on under these settings: one that was made while less was asked of clients may not.
+    fn is_on_terms_of(&self, listener: &Listener) -> bool {
+        match (&self.server, &listener.tls) {
+            (Some(made_by), Some(now)) => now.has_terms_of(made_by),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
         }
     }
 

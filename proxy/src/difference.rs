@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tamis_config::{Config, FilterUse};
 
+use crate::cluster::Cluster;
 use crate::snapshot::Snapshot;
+use crate::tls;
 use crate::wasm;
 
 /// What cannot change while the process runs, and why.
@@ -35,7 +37,15 @@ pub struct State {
     pub config: Value,
     /// By the filter's name.
     pub components: BTreeMap<String, Component>,
+    /// What TLS is made of.
+    #[serde(default)]
+    pub listener_files: Files,
+    #[serde(default)]
+    pub cluster_files: Files,
 }
+
+/// By the item's name, then by the file's key under it: the SHA-256 of the file. Those of keys are not shown.
+pub type Files = BTreeMap<String, BTreeMap<String, String>>;
 
 /// What a filter that is a component runs.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -163,6 +173,8 @@ impl State {
             generation: snapshot.generation,
             config: snapshot.description.clone(),
             components: components(&snapshot.guests),
+            listener_files: listener_files(snapshot.listeners.iter().map(|of| (&*of.name, of.tls.as_deref()))),
+            cluster_files: cluster_files(&snapshot.clusters),
         }
     }
 
@@ -197,6 +209,27 @@ impl State {
         let component = self.components.get(filter);
         component.map(|component| component.imports.clone()).unwrap_or_default()
     }
+}
+
+/// Of the listeners that speak TLS.
+pub fn listener_files<'a>(servers: impl Iterator<Item = (&'a str, Option<&'a tls::Server>)>) -> Files {
+    servers
+        .filter_map(|(name, server)| Some((name.to_owned(), without_keys(&server?.files))))
+        .collect()
+}
+
+/// Of the clusters that are spoken to through TLS.
+pub fn cluster_files(clusters: &[Arc<Cluster>]) -> Files {
+    let files = |cluster: &Arc<Cluster>| {
+        let tls = cluster.tls.as_ref()?;
+        Some((cluster.name.clone(), without_keys(&tls.files)))
+    };
+    clusters.iter().filter_map(files).collect()
+}
+
+fn without_keys(files: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let shown = files.iter().filter(|(key, _)| !key.ends_with(".key"));
+    shown.map(|(key, digest)| (key.clone(), digest.clone())).collect()
 }
 
 /// By the filter's name.
@@ -258,6 +291,8 @@ impl Difference {
         };
         difference.routes.reordered = is_reordered(old, new);
         difference.note_components(old, new);
+        note_files(&mut difference.listeners, &old.listener_files, &new.listener_files);
+        note_files(&mut difference.clusters, &old.cluster_files, &new.cluster_files);
         difference
     }
 
@@ -330,6 +365,24 @@ impl Difference {
                 to: component.sha256.as_str().into(),
             };
             self.filters.note(name, change);
+        }
+    }
+}
+
+/// Files that were replaced under their names.
+fn note_files(items: &mut Items, old: &Files, new: &Files) {
+    for (name, files) in new {
+        let Some(were) = old.get(name) else { continue };
+        for (key, digest) in files {
+            let Some(was) = were.get(key).filter(|was| *was != digest) else {
+                continue;
+            };
+            let change = Change {
+                key: format!("tls.{key}.sha256"),
+                from: was.as_str().into(),
+                to: digest.as_str().into(),
+            };
+            items.note(name, change);
         }
     }
 }

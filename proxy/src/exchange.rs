@@ -32,6 +32,7 @@ use crate::reply::{self, Error, Kind};
 use crate::route::Target;
 use crate::snapshot::{Action, Choice, Listener, Redirect};
 use crate::telemetry::record::Record;
+use crate::tls;
 use crate::upstream::{Call, Failure};
 use crate::wire::Expired;
 use crate::worker::{Pinned, Scene};
@@ -125,7 +126,9 @@ impl Exchange {
         let snapshot = Rc::clone(&pinned);
         let settings = &snapshot.snapshot.listeners[listener];
         let judged = judge(&connection, settings, &mut parts, head);
-        let route = judged.as_ref().ok().and_then(|admitted| {
+        // Where all are sent elsewhere, no route is asked.
+        let asked = judged.as_ref().ok().filter(|_| settings.redirect.is_none());
+        let route = asked.and_then(|admitted| {
             let target = Target {
                 host: admitted.host.as_str(),
                 path: admitted.target.path(),
@@ -152,7 +155,7 @@ impl Exchange {
             client_request_id: parts.headers.remove(REQUEST_ID),
             request: RequestHead {
                 method: parts.method,
-                scheme: "http",
+                scheme: connection.scheme(),
                 target,
                 version: parts.version,
                 headers: parts.headers,
@@ -162,6 +165,7 @@ impl Exchange {
             facts: Facts {
                 client: connection.client,
                 local: connection.local,
+                tls: connection.tls().cloned(),
                 listener: settings.short_name,
                 route: found.map(|route| route.short_name),
                 request_id: connection.worker.new_request_id(),
@@ -209,6 +213,9 @@ impl Exchange {
         self.prepare_request();
         if let Some(reply) = self.filter_request(upload).await? {
             return Ok(self.local(*reply));
+        }
+        if let Some(redirect) = &pinned.snapshot.listeners[self.listener].redirect {
+            return Ok(self.redirect(redirect));
         }
         let route = route.ok_or(Kind::NoRoute)?;
         match &route.action {
@@ -266,6 +273,9 @@ impl Exchange {
             message.request.scheme,
             host.as_ref(),
         );
+        if let Some(certificate) = message.facts.tls.as_ref().and_then(|tls| tls.certificate.as_ref()) {
+            hop::forwarded_certificate(headers, &certificate.forwarded);
+        }
         headers.insert(REQUEST_ID, message.facts.request_id.clone());
     }
 
@@ -452,6 +462,7 @@ impl Exchange {
             .ok_or(Kind::RouteTimeout)?;
         connected.map_err(|error| {
             let kind = match error.kind() {
+                _ if tls::is_fault(&error) => Kind::UpstreamTls,
                 std::io::ErrorKind::TimedOut => Kind::ConnectTimeout,
                 _ => Kind::ConnectFailed,
             };
@@ -751,6 +762,7 @@ impl Remains {
             user_agent: self.agent.as_ref().map(HeaderValue::as_bytes),
             referer: self.referer.as_ref().map(HeaderValue::as_bytes),
             attributes: message.map(|message| &message.attributes),
+            tls: message.and_then(|message| message.facts.tls.as_deref()),
         });
     }
 }
@@ -837,6 +849,7 @@ pub fn record_refused(connection: &Connection, status: StatusCode, reason: &'sta
         user_agent: None,
         referer: None,
         attributes: None,
+        tls: connection.tls().map(|tls| &**tls),
     });
 }
 

@@ -18,6 +18,7 @@ use tokio::time::Sleep;
 
 use crate::connection::Connection;
 use crate::exchange;
+use crate::handshake;
 use crate::scan::Position;
 use crate::stream::Stream;
 use crate::wire::Expired;
@@ -46,6 +47,10 @@ pub fn open(worker: &Rc<Worker>, sockets: u64, stream: Stream, client: Option<So
 }
 
 async fn serve(connection: Rc<Connection>) {
+    // Boxed, as its future would make that of every other connection larger.
+    if connection.server.is_some() && !Box::pin(handshake::run(&connection)).await {
+        return;
+    }
     if !connection.is_admitted().await {
         return;
     }
@@ -55,7 +60,12 @@ async fn serve(connection: Rc<Connection>) {
             exchange::record_refused(&connection, StatusCode::REQUEST_TIMEOUT, "head_timeout");
             REQUEST_TIMEOUT
         }
-        (Some(Expired::Idle | Expired::Write | Expired::Generation), _) => return,
+        (Some(Expired::Idle), _) => {
+            // All that was answered is whole.
+            connection.wire.with(|stream| stream.part());
+            return;
+        }
+        (Some(Expired::Write | Expired::Generation), _) => return,
         (None, Err(error)) if error.is_parse() => {
             // hyper has answered it already.
             exchange::record_refused(&connection, status_of(error), "malformed");

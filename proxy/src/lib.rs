@@ -2,7 +2,9 @@
 //!
 //! # Life of a request, in the order of the files
 //!
-//! 1. [`listener`] accepts a connection in the thread that will serve it ([`worker`]), within the listener's limits.
+//! 1. [`listener`] accepts a connection in the thread that will serve it ([`worker`]), within the listener's limits. If the
+//!    listener speaks [`tls`], the [`handshake`] comes first, in the connection's own task; what it tells of the client
+//!    ([`peer`]) every exchange knows. From then on the [`stream`] is as plain as any other.
 //! 2. [`gateway`] gives the [`connection`] to hyper. Bytes pass through [`wire`], which keeps the deadlines and lets [`scan`] look at
 //!    each head before hyper parses it. Each parsed request becomes an [`exchange`].
 //! 3. [`exchange`] pins the current [`snapshot`], the one immutable generation that this request will see to its end.
@@ -33,7 +35,7 @@
 //! filter, and serves nobody. The *data plane* (everything above) never compiles, never locks to read configuration,
 //! never panics by input. They share one atomic pointer, and commands that are never sent per request.
 //!
-//! What is deliberately absent: the data plane does not know `tamis_config`; only [`wasm`] names wasmtime; only
+//! What is deliberately absent: the data plane does not know `tamis_config`; only [`wasm`] names wasmtime, only [`tls`] rustls; only
 //! [`gateway`] names hyper's server types on the data plane, and nobody hyper's client; [`h1`] knows no socket, clock or
 //! engine; nothing points back at `gateway`, `server` or `main`;
 //! `filter`, `chain` and `head` know no engine, no socket and no runtime.
@@ -59,6 +61,7 @@ pub mod generations;
 pub mod guard;
 pub mod h1;
 pub mod handover;
+pub mod handshake;
 pub mod head;
 pub mod hop;
 pub mod listener;
@@ -68,6 +71,7 @@ pub mod operations;
 pub mod outbound;
 pub mod outbox;
 pub mod passage;
+pub mod peer;
 pub mod permits;
 pub mod pool;
 pub mod reload;
@@ -85,6 +89,7 @@ pub mod supervisor;
 pub mod telemetry;
 pub mod tick;
 pub mod timer;
+pub mod tls;
 pub mod toolbox;
 pub mod trial;
 pub mod trigger;

@@ -169,11 +169,15 @@ impl Operations for Operator {
             generation,
             config,
             components,
+            listener_files,
+            cluster_files,
         } = State::of(&snapshot);
         json!({
             "generation": generation,
             "last_reload": self.history.last(),
             "components": components,
+            "listener_files": listener_files,
+            "cluster_files": cluster_files,
             "config": config,
         })
     }

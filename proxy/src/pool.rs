@@ -158,8 +158,7 @@ impl ClusterPool {
     }
 
     pub async fn connect(self: &Rc<Self>, endpoint: usize) -> io::Result<Connection> {
-        let address = &self.cluster.endpoints[endpoint].address;
-        let connected = tokio::time::timeout(self.cluster.connect_timeout, Stream::connect(address));
+        let connected = tokio::time::timeout(self.cluster.connect_timeout, self.open_stream(endpoint));
         let stream = connected
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
@@ -170,6 +169,16 @@ impl ClusterPool {
             home: Rc::clone(self),
             endpoint,
         })
+    }
+
+    /// Connected, and through with the handshake if there is one.
+    async fn open_stream(&self, endpoint: usize) -> io::Result<Stream> {
+        let address = &self.cluster.endpoints[endpoint].address;
+        let mut stream = Stream::connect(address).await?;
+        if let Some(tls) = &self.cluster.tls {
+            stream.request_tls(tls, address).await?;
+        }
+        Ok(stream)
     }
 
     fn usage(&self) -> impl Iterator<Item = EndpointUsage> {

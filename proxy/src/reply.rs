@@ -45,6 +45,8 @@ pub enum Kind {
     // The upstream's.
     ConnectFailed,
     ConnectTimeout,
+    /// The endpoint's TLS is not one that is believed or understood.
+    UpstreamTls,
     /// The connection broke before there was a response.
     Reset,
     /// What came back is not a response (RFC 9112), or not one to this request.
@@ -90,7 +92,7 @@ impl Kind {
             Kind::NoRoute => StatusCode::NOT_FOUND,
             Kind::NoEndpoint | Kind::Filter(Failure::NoInstance | Failure::Breaker) => StatusCode::SERVICE_UNAVAILABLE,
             Kind::Filter(_) | Kind::Cut | Kind::Upload(UploadFault::Filter) => StatusCode::INTERNAL_SERVER_ERROR,
-            Kind::ConnectFailed | Kind::Reset | Kind::Protocol => StatusCode::BAD_GATEWAY,
+            Kind::ConnectFailed | Kind::UpstreamTls | Kind::Reset | Kind::Protocol => StatusCode::BAD_GATEWAY,
             Kind::ConnectTimeout | Kind::UpstreamTimeout | Kind::RouteTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -111,6 +113,7 @@ impl Kind {
             Kind::Filter(failure) => failure.as_str(),
             Kind::ConnectFailed => "connect_failed",
             Kind::ConnectTimeout => "connect_timeout",
+            Kind::UpstreamTls => "upstream_tls",
             Kind::Reset => "upstream_reset",
             Kind::Protocol => "upstream_protocol",
             Kind::UpstreamTimeout => "upstream_timeout",

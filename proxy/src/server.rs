@@ -121,6 +121,8 @@ pub fn check_against(file: &Path, admin: &Address) -> Result<Comparison, String>
         generation: running.generation,
         config: config.describe(),
         components: checked.components,
+        listener_files: checked.listener_files,
+        cluster_files: checked.cluster_files,
     };
     Ok(Comparison::between(&running, &candidate, checked.warnings))
 }

@@ -83,6 +83,16 @@ impl Wire {
         })
     }
 
+    /// The stream, between what hyper does with it; `None` once the last words were said.
+    pub fn with<T>(&self, act: impl FnOnce(&mut Stream) -> T) -> Option<T> {
+        self.stream.borrow_mut().as_mut().map(act)
+    }
+
+    /// From now on a head is waited for.
+    pub fn begin_waiting(&self, now: Instant) {
+        self.waiting_since.set(now);
+    }
+
     pub fn end(self: &Rc<Self>) -> WireEnd {
         WireEnd(Rc::clone(self))
     }

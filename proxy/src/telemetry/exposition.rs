@@ -14,7 +14,9 @@ use crate::canary::Version;
 use super::counts::{Counts, OTHER_CODES};
 use super::custom::{Custom, CustomKind};
 use super::histogram::Histogram;
-use super::metrics::{Absorb, ClusterCounts, EndpointCounts, FilterCounts, Hook, ListenerCounts, Report, RouteCounts};
+use super::metrics::{
+    Absorb, ClusterCounts, EndpointCounts, FilterCounts, Handshake, Hook, ListenerCounts, Report, RouteCounts,
+};
 use super::series::Labels;
 
 /// The content type of what [`encode`] returns.
@@ -337,6 +339,18 @@ impl Exposition {
             "Bytes sent to clients.",
             each().map(|(labels, counts)| counter(&labels, counts.sent_bytes)),
         );
+        self.counters(
+            "tamis_tls_handshakes_total",
+            "TLS handshakes of clients, by the version agreed on and by what came of them.",
+            each().flat_map(|(labels, counts)| handshakes(&labels, &counts.handshakes)),
+        );
+        self.histograms(
+            "tamis_tls_handshake_duration_seconds",
+            "From the acceptance of a connection to the end of its TLS handshake.",
+            each()
+                .filter(|(_, counts)| counts.handshake_seconds.count() > 0)
+                .map(|(labels, counts)| histogram(&labels, &counts.handshake_seconds)),
+        );
     }
 
     fn routes(&mut self, routes: &Merged<2, RouteCounts>) {
@@ -622,6 +636,13 @@ fn by_name(labels: &[(&str, &str)], name: &str, counts: &Counts<&'static str>) -
         .iter()
         .map(|(value, count)| counter(&[labels, &[(name, value)]].concat(), count))
         .collect()
+}
+
+fn handshakes(labels: &[(&str, &str)], counts: &Counts<Handshake>) -> Vec<Metric> {
+    let one = |(Handshake { version, outcome }, count)| {
+        counter(&[labels, &[("version", version), ("outcome", outcome)]].concat(), count)
+    };
+    counts.iter().map(one).collect()
 }
 
 fn custom_metric(labels: &[(&str, &str)], custom: &Custom) -> Metric {
