@@ -77,13 +77,18 @@ impl Wish {
 
 impl Authority {
     pub fn new(name: &str) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let key = KeyPair::generate().unwrap();
-        let issuer = CertifiedIssuer::self_signed(params, key).unwrap();
-        Self { issuer }
+        let issuer = CertifiedIssuer::self_signed(authority(name), KeyPair::generate().unwrap());
+        Self {
+            issuer: issuer.unwrap(),
+        }
+    }
+
+    /// One that this one vouches for.
+    pub fn subordinate(&self, name: &str) -> Self {
+        let issuer = CertifiedIssuer::signed_by(authority(name), KeyPair::generate().unwrap(), &self.issuer);
+        Self {
+            issuer: issuer.unwrap(),
+        }
     }
 
     pub fn pem(&self) -> String {
@@ -97,7 +102,10 @@ impl Authority {
 
     pub fn grant(&self, wish: &Wish) -> Pair {
         let mut params = CertificateParams::new(wish.names.clone()).unwrap();
-        let uris = wish.uris.iter().map(|uri| SanType::URI(uri.as_str().try_into().unwrap()));
+        let uris = wish
+            .uris
+            .iter()
+            .map(|uri| SanType::URI(uri.as_str().try_into().unwrap()));
         params.subject_alt_names.extend(uris);
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, &wish.subject);
@@ -138,6 +146,16 @@ impl Authority {
     }
 }
 
+fn authority(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.use_authority_key_identifier_extension = true;
+    params
+}
+
 /// One that nobody has signed but itself.
 pub fn self_signed(names: &[&str]) -> Pair {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -176,7 +194,11 @@ pub fn s_client(folder: &Folder, address: &Address, arguments: &[&str]) -> Strin
     let address = address.to_string();
     let mut all = vec!["s_client", "-connect", &address, "-CAfile", "ca.pem", "-ign_eof"];
     all.extend(arguments);
-    let output = openssl(folder, &all, "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n");
+    let output = openssl(
+        folder,
+        &all,
+        "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n",
+    );
     let printed = [output.stdout, output.stderr].concat();
     String::from_utf8_lossy(&printed).into_owned()
 }
@@ -187,7 +209,10 @@ pub fn curl(folder: &Folder, arguments: &[&str]) -> (i32, String) {
     all.extend(arguments);
     let output = run("curl", folder, &all, "");
     let printed = [output.stdout, output.stderr].concat();
-    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&printed).into_owned())
+    (
+        output.status.code().unwrap_or(-1),
+        String::from_utf8_lossy(&printed).into_owned(),
+    )
 }
 
 fn run(program: &str, folder: &Folder, arguments: &[&str], input: &str) -> Output {
@@ -228,7 +253,9 @@ impl Trust {
 
     fn new(authority: &Authority, pair: Option<&Pair>) -> Self {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
+        roots
+            .add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap())
+            .unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -254,7 +281,9 @@ pub struct TlsClient {
 impl TlsClient {
     /// The handshake is made by the first exchange.
     pub fn connect(address: &Address, name: &str, trust: &Trust) -> Self {
-        let Address::Tcp(address) = address else { panic!("{address}") };
+        let Address::Tcp(address) = address else {
+            panic!("{address}")
+        };
         let socket = TcpStream::connect_timeout(address, DEADLINE).unwrap();
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
         socket.set_write_timeout(Some(DEADLINE)).unwrap();
@@ -295,10 +324,19 @@ impl TlsClient {
         self.stream.get_mut().write_all(bytes)
     }
 
-    /// Whether the peer has said that it will send no more, which is more than that it has gone.
-    pub fn ends_properly(&mut self) -> bool {
-        let mut rest = Vec::new();
-        self.stream.read_to_end(&mut rest).is_ok() && rest.is_empty()
+    /// All that still comes; an error when the peer went without saying that this was all.
+    pub fn read_to_end(&mut self, rest: &mut Vec<u8>) -> std::io::Result<usize> {
+        self.stream.read_to_end(rest)
+    }
+
+    /// Tells the peer to take new keys, and to answer with its own.
+    pub fn refresh_keys(&mut self) {
+        self.stream.get_mut().conn.refresh_traffic_keys().unwrap();
+    }
+
+    pub fn key_exchange(&self) -> String {
+        let group = self.connection().negotiated_key_exchange_group();
+        group.map_or(String::new(), |group| format!("{:?}", group.name()))
     }
 
     pub fn is_resumed(&self) -> bool {

@@ -15,6 +15,10 @@ use tokio::time::Instant;
 use crate::cluster::{Cluster, Turns};
 use crate::stream::Stream;
 use crate::telemetry::metrics::EndpointSeries;
+use crate::tls;
+
+/// Between two words on handshakes that fail, for one cluster and worker.
+const COMPLAINT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Everything that one worker keeps for upstreams.
 #[derive(Default)]
@@ -75,6 +79,8 @@ pub struct ClusterPool {
     /// By endpoint.
     open: Vec<Rc<Cell<usize>>>,
     series: Vec<OnceCell<EndpointSeries>>,
+    /// When a handshake that failed was last told of.
+    complained: Cell<Option<Instant>>,
 }
 
 struct Idle {
@@ -136,6 +142,7 @@ impl ClusterPool {
             idle,
             open,
             series,
+            complained: Cell::new(None),
         }
     }
 
@@ -176,9 +183,23 @@ impl ClusterPool {
         let address = &self.cluster.endpoints[endpoint].address;
         let mut stream = Stream::connect(address).await?;
         if let Some(tls) = &self.cluster.tls {
-            stream.request_tls(tls, address).await?;
+            let shaken = stream.request_tls(tls, address).await;
+            shaken.inspect_err(|error| self.complain(endpoint, error))?;
         }
         Ok(stream)
+    }
+
+    /// What is wrong with an endpoint's TLS is for the operator to mend, so it is told at the usual level of the log, but
+    /// not for every request.
+    fn complain(&self, endpoint: usize, error: &io::Error) {
+        let now = Instant::now();
+        let last = self.complained.get();
+        if !tls::is_fault(error) || last.is_some_and(|last| now.duration_since(last) < COMPLAINT) {
+            return;
+        }
+        self.complained.set(Some(now));
+        let (cluster, endpoint) = (&*self.cluster.name, &*self.cluster.endpoints[endpoint].label);
+        tracing::warn!(cluster, endpoint, %error, "a TLS handshake with an upstream failed");
     }
 
     fn usage(&self) -> impl Iterator<Item = EndpointUsage> {

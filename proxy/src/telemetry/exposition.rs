@@ -48,6 +48,17 @@ pub struct ProcessFacts<'a> {
     pub workers_missing: usize,
     /// Each component filter once.
     pub filters: Vec<FilterFacts>,
+    /// Those of all listeners.
+    pub certificates: Vec<CertificateFacts>,
+}
+
+#[derive(Clone, Debug)]
+pub struct CertificateFacts {
+    pub listener: String,
+    /// From 0, as in the configuration.
+    pub index: usize,
+    pub subject: String,
+    pub not_after: SystemTime,
 }
 
 /// What all workers share of one filter.
@@ -105,6 +116,7 @@ pub struct Reloads {
 pub fn encode(reports: &[Report], process: &ProcessFacts) -> String {
     let mut text = Exposition::default();
     text.shared(&process.filters);
+    text.certificates(&process.certificates);
     text.process(process, reports.iter().map(|report| report.stale).sum());
     text.listeners(&merge(reports.iter().map(|report| &report.listeners)));
     text.routes(&merge(reports.iter().map(|report| &report.routes)));
@@ -217,6 +229,24 @@ impl Exposition {
             "tamis_filter_table_evictions_total",
             "Values of the filter's table that made room before they expired.",
             tables().map(|(filter, table)| counter(&version(filter), table.evictions)),
+        );
+    }
+
+    fn certificates(&mut self, certificates: &[CertificateFacts]) {
+        let until = |facts: &CertificateFacts| {
+            let index = facts.index.to_string();
+            let labels = [
+                ("listener", &*facts.listener),
+                ("index", &*index),
+                ("subject", &*facts.subject),
+            ];
+            let until = facts.not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
+            gauge(&labels, until.as_secs_f64())
+        };
+        self.gauges(
+            "tamis_tls_certificate_not_after_seconds",
+            "Until when a listener's certificate holds, in seconds since 1970.",
+            certificates.iter().map(until),
         );
     }
 
@@ -729,7 +759,23 @@ mod tests {
             workers: 2,
             workers_missing: 1,
             filters: Vec::new(),
+            certificates: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_certificate_says_until_when_it_holds() {
+        let mut facts = facts();
+        facts.certificates = vec![CertificateFacts {
+            listener: "web".into(),
+            index: 0,
+            subject: "CN=a.example".into(),
+            not_after: UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+        }];
+        let samples = parse(&encode(&[], &facts));
+        let name = "tamis_tls_certificate_not_after_seconds\
+                    {listener=\"web\",index=\"0\",subject=\"CN=a.example\"}";
+        assert_eq!(samples.get(name), Some(&1_800_000_000.0), "{samples:?}");
     }
 
     #[test]
