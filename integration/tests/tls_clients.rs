@@ -169,7 +169,8 @@ fn filters_see_the_certificate() {
     folder.copy(&components.path("everything.wasm"), "everything.wasm");
     let clients = Authority::new("Clients");
     folder.write("clients.pem", clients.pem());
-    let yaml = listening(&Upstream::saying("ok"), REQUIRED, "", "filters: [everything]").replace(
+    let upstream = Upstream::saying("ok");
+    let yaml = listening(&upstream, REQUIRED, "", "filters: [everything]").replace(
         "clusters:\n",
         "filters:\n  everything: { component: everything.wasm, grants: [metrics, clock, random, key_value, \
          { outbound: [] }] }\nclusters:\n",

@@ -56,7 +56,8 @@ fn a_bad_pair_changes_nothing() {
     let (folder, authority) = site(&["a.example"]);
     let good = authority.issue(&["a.example"]);
     good.put(&folder, "site");
-    let proxy = Proxy::start_in(&folder, &listening(&Upstream::saying("ok"), SITE, "", ""));
+    let upstream = Upstream::saying("ok");
+    let proxy = Proxy::start_in(&folder, &listening(&upstream, SITE, "", ""));
     let address = proxy.address("web");
     let old = der(&folder, "site");
     let stranger = authority.issue(&["a.example"]);
@@ -186,12 +187,8 @@ fn what_will_soon_be_wrong_is_a_warning() {
         std::fs::set_permissions(key, std::fs::Permissions::from_mode(mode)).unwrap();
     }
     let pairs = ["expired", "soon", "late"].map(|name| format!("{{ cert: {name}.pem, key: {name}.key }}"));
-    let yaml = listening(
-        &Upstream::saying("ok"),
-        &format!("certificates: [{}]", pairs.join(", ")),
-        "",
-        "",
-    );
+    let upstream = Upstream::saying("ok");
+    let yaml = listening(&upstream, &format!("certificates: [{}]", pairs.join(", ")), "", "");
     let (code, printed) = check(&folder, &yaml);
     assert_eq!(code, 0, "{printed}");
     let lines: Vec<_> = printed
@@ -232,7 +229,8 @@ fn faults_of_files_have_places() {
     folder.write("folder/inside", "");
     folder.write("clients.pem", authority.pem());
     let cluster = |tls: &str| {
-        let yaml = listening(&Upstream::saying("ok"), SITE, "", "");
+        let upstream = Upstream::saying("ok");
+        let yaml = listening(&upstream, SITE, "", "");
         yaml.replace("] }\nroutes", &format!("], tls: {{ {tls} }} }}\nroutes"))
     };
     let listener = |tls: &str| listening(&Upstream::saying("ok"), tls, "", "");

@@ -575,7 +575,28 @@ mod tests {
             generation: 1,
             config,
             components: components.iter().map(component).collect(),
+            listener_files: Files::new(),
+            cluster_files: Files::new(),
         }
+    }
+
+    #[test]
+    fn a_file_that_was_replaced_is_a_change() {
+        let with = |cert: &str| {
+            let files = [("certificates[0].cert", cert), ("client_ca", "same")];
+            let files = files.map(|(key, digest)| (key.to_owned(), digest.to_owned()));
+            State {
+                listener_files: [("web".to_owned(), files.into())].into(),
+                ..state(json!({ "listeners": { "web": {}, "other": {} } }), &[])
+            }
+        };
+        assert!(Difference::between(&with("a"), &with("a"), &Hidden::default()).is_empty());
+        let difference = Difference::between(&with("a"), &with("b"), &Hidden::default());
+        assert_eq!(difference.summary(), "listeners ~1");
+        assert_eq!(difference.listeners.unchanged, 1);
+        let change = &difference.listeners.changed[0].changes[0];
+        assert_eq!(change.key, "tls.certificates[0].cert.sha256");
+        assert_eq!((&change.from, &change.to), (&json!("a"), &json!("b")));
     }
 
     fn between(old: Value, new: Value) -> Difference {

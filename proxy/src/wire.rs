@@ -158,6 +158,8 @@ impl Wire {
         let drained = tokio::time::timeout(LINGER, async {
             stream.write_all(farewell).await?;
             stream.shutdown().await?;
+            // What still comes is thrown away as it is.
+            stream.forgo_tls();
             let mut unread = (&mut stream).take(LINGER_BYTES);
             tokio::io::copy(&mut unread, &mut tokio::io::sink()).await
         });
