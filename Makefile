@@ -17,7 +17,7 @@ test: filters ## every test: the filters', the crates', the whole proxy's
 	@.ci/setup test
 	cargo test --quiet --manifest-path filters/Cargo.toml --target-dir target
 	cargo build --workspace --bins --tests
-	cargo nextest run --workspace
+	cargo nextest run --workspace --no-fail-fast
 	cargo test --quiet --doc -p tamis-filter
 	@.ci/setup skipped
 
