@@ -8,8 +8,8 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::model::{
     AccessLog, Action, Breaker, Candidate, CandidateKey, Cluster, Config, Endpoint, Filter, FilterKind, FilterLimits,
-    FilterUse, Grant, HostPattern, Listener, ListenerLimits, LogFormat, LogPart, LogTarget, PathPattern, Redirect,
-    Reload, Respond, Route, RouteMatch, ValuePattern, Wasm, WeightedCluster,
+    FilterUse, Grant, HostPattern, Http2Limits, Listener, ListenerLimits, LogFormat, LogPart, LogTarget, PathPattern,
+    Redirect, Reload, Respond, Route, RouteMatch, ValuePattern, Wasm, WeightedCluster,
 };
 use crate::units::{show_duration, show_percent, show_size};
 use crate::word::Word as _;
@@ -83,6 +83,7 @@ fn log_part(part: &LogPart) -> String {
 fn listener(config: &Config, listener: &Listener) -> Json {
     json!({
         "address": listener.address.to_string(),
+        "protocols": listener.protocols.iter().map(|protocol| protocol.word()).collect::<Vec<_>>(),
         "filters": chain(config, &listener.filters),
         "limits": listener_limits(&listener.limits),
     })
@@ -99,6 +100,24 @@ fn listener_limits(limits: &ListenerLimits) -> Json {
         "max_fields": limits.max_fields,
         "max_target_bytes": show_size(limits.max_target_bytes as u64),
         "max_connections": limits.max_connections,
+        "max_requests": limits.max_requests,
+        "http2": http2_limits(&limits.http2),
+    })
+}
+
+fn http2_limits(limits: &Http2Limits) -> Json {
+    json!({
+        "max_streams": limits.max_streams,
+        "max_streams_per_address": limits.max_streams_per_address,
+        "stream_window": show_size(limits.stream_window.into()),
+        "connection_window": show_size(limits.connection_window.into()),
+        "send_buffer": show_size(limits.send_buffer as u64),
+        "max_header_list": show_size(limits.max_header_list.into()),
+        "max_resets": limits.max_resets,
+        "max_control_frames": limits.max_control_frames,
+        "min_progress": show_size(limits.min_progress as u64),
+        "ping_interval": limits.ping_interval.map_or_else(|| "off".to_owned(), show_duration),
+        "ping_timeout": show_duration(limits.ping_timeout),
     })
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 pub mod client;
 pub mod folder;
 pub mod gate;
+pub mod http2;
 pub mod log;
 pub mod message;
 pub mod metrics;

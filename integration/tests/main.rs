@@ -16,6 +16,7 @@ mod guests;
 mod harness;
 mod hops;
 mod hostile;
+mod http2;
 mod identity;
 mod origin;
 mod pack;

@@ -567,6 +567,7 @@ impl<'a> Build<'a> {
                     short_name: Name::new(&listener.name),
                     authority: authority(&sockets.bound),
                     sockets,
+                    protocols: protocols(&listener.protocols),
                     chain: self.chain(&listener.filters),
                     limits: listener_limits(&listener.limits, self.assembler.workers),
                 }),
@@ -748,6 +749,33 @@ fn listener_limits(limits: &config::ListenerLimits, workers: usize) -> snapshot:
         max_fields: limits.max_fields,
         max_target_bytes: limits.max_target_bytes,
         connections_per_worker: limits.max_connections.div_ceil(workers),
+        max_requests: limits.max_requests,
+        http2: http2_limits(&limits.http2),
+    }
+}
+
+fn http2_limits(limits: &config::Http2Limits) -> snapshot::Http2Limits {
+    snapshot::Http2Limits {
+        max_streams: limits.max_streams,
+        max_streams_per_address: limits.max_streams_per_address,
+        stream_window: limits.stream_window,
+        connection_window: limits.connection_window,
+        send_buffer: limits.send_buffer,
+        max_header_list: limits.max_header_list,
+        max_resets: limits.max_resets,
+        max_control_frames: limits.max_control_frames,
+        min_progress: limits.min_progress,
+        ping_interval: limits.ping_interval,
+        ping_timeout: limits.ping_timeout,
+    }
+}
+
+fn protocols(protocols: &[config::Protocol]) -> snapshot::Protocols {
+    let speaks = |protocol| protocols.contains(&protocol);
+    match (speaks(config::Protocol::Http1), speaks(config::Protocol::Http2)) {
+        (false, true) => snapshot::Protocols::Http2,
+        (true, false) => snapshot::Protocols::Http1,
+        _ => snapshot::Protocols::Both,
     }
 }
 

@@ -1,6 +1,7 @@
 //! One client connection: hyper on one side, exchanges on the other.
 //!
-//! Data plane; the only place that names hyper's server types. It parses and frames through hyper, hands each request
+//! Data plane; the only place that names hyper's server types. It finds out what the client speaks, and gives HTTP/2 to
+//! [`http2`]. For HTTP/1 it parses and frames through hyper, hands each request
 //! to [`exchange::run`], and ends the connection: at a drain, at a deadline, when its generation has had its time, or
 //! when what was received cannot be followed any further.
 
@@ -11,16 +12,20 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use tokio::time::Sleep;
 
+use crate::body::Source;
 use crate::connection::Connection;
 use crate::exchange;
+use crate::http2::{self, Parting};
 use crate::scan::Position;
+use crate::snapshot::Protocols;
 use crate::stream::Stream;
-use crate::wire::Expired;
+use crate::wire::{Expired, Spoken};
 use crate::worker::Worker;
 
 /// hyper's own bound on fields costs nothing up to here; beyond, it allocates for each head.
@@ -49,16 +54,50 @@ async fn serve(connection: Rc<Connection>) {
     if !connection.is_admitted().await {
         return;
     }
-    let served = drive(&connection).await;
+    match spoken(&connection).await {
+        Some(Spoken::Http2) => {
+            if http2::serve(&connection).await == Parting::Linger {
+                connection.wire.linger(b"").await;
+            }
+        }
+        _ => serve_http1(&connection).await,
+    }
+}
+
+/// What the client speaks, if that can be told: a connection that is to end, or one whose time is over before it has
+/// said anything that decides it, is left to HTTP/1.
+async fn spoken(connection: &Connection) -> Option<Spoken> {
+    match connection.protocols() {
+        Protocols::Http1 => return Some(Spoken::Http1),
+        Protocols::Http2 => return Some(Spoken::Http2),
+        Protocols::Both => {}
+    }
+    let mut spoken = pin!(connection.wire.spoken());
+    std::future::poll_fn(|context| {
+        connection.watch_worker(context.waker());
+        match spoken.as_mut().poll(context) {
+            Poll::Ready(spoken) => Poll::Ready(spoken.ok()),
+            Poll::Pending if connection.is_closing() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+async fn serve_http1(connection: &Rc<Connection>) {
+    let served = match connection.wire.expired() {
+        None => drive(connection).await,
+        Some(_) => Ok(()),
+    };
     let farewell = match (connection.wire.expired(), &served) {
         (Some(Expired::Head), _) => {
-            exchange::record_refused(&connection, StatusCode::REQUEST_TIMEOUT, "head_timeout");
+            exchange::record_refused(connection, StatusCode::REQUEST_TIMEOUT, "head_timeout");
             REQUEST_TIMEOUT
         }
-        (Some(Expired::Idle | Expired::Write | Expired::Generation), _) => return,
+        (Some(Expired::Idle | Expired::Write | Expired::Generation | Expired::Ping), _) => return,
         (None, Err(error)) if error.is_parse() => {
             // hyper has answered it already.
-            exchange::record_refused(&connection, status_of(error), "malformed");
+            exchange::record_refused(connection, status_of(error), "malformed");
             b""
         }
         (None, Err(_)) => return,
@@ -78,7 +117,11 @@ async fn drive(connection: &Rc<Connection>) -> hyper::Result<()> {
     if limits.max_fields > HYPER_MAX_FIELDS {
         builder.max_headers(limits.max_fields);
     }
-    let service = service_fn(|request| exchange::run(Rc::clone(connection), request));
+    let service = service_fn(|request: Request<Incoming>| {
+        let (parts, incoming) = request.into_parts();
+        let lane = Rc::clone(&connection.lane);
+        exchange::run(Rc::clone(connection), lane, parts, Source::Http1(incoming))
+    });
     let mut serving = pin!(builder.serve_connection(connection.wire.end(), service));
     let mut told = false;
     let mut patience = None;

@@ -4,7 +4,8 @@
 //!
 //! 1. [`listener`] accepts a connection in the thread that will serve it ([`worker`]), within the listener's limits.
 //! 2. [`gateway`] gives the [`connection`] to hyper. Bytes pass through [`wire`], which keeps the deadlines and lets [`scan`] look at
-//!    each head before hyper parses it. Each parsed request becomes an [`exchange`].
+//!    each head before hyper parses it. Each parsed request becomes an [`exchange`]. A client that begins with the preface
+//!    of HTTP/2 goes to [`http2`] instead, where many exchanges share a connection and each has a [`lane`] of its own.
 //! 3. [`exchange`] pins the current [`snapshot`], the one immutable generation that this request will see to its end.
 //! 4. [`guard`] judges the head (sizes, framing, authority) and normalises authority and path, once.
 //! 5. [`route`] finds the route: first match wins. The route carries its chain and its action.
@@ -34,7 +35,7 @@
 //! never panics by input. They share one atomic pointer, and commands that are never sent per request.
 //!
 //! What is deliberately absent: the data plane does not know `tamis_config`; only [`wasm`] names wasmtime; only
-//! [`gateway`] names hyper's server types on the data plane, and nobody hyper's client; [`h1`] knows no socket, clock or
+//! [`gateway`] names hyper's server types on the data plane, only [`http2`] the `h2` crate, and nobody hyper's client; [`h1`] knows no socket, clock or
 //! engine; nothing points back at `gateway`, `server` or `main`;
 //! `filter`, `chain` and `head` know no engine, no socket and no runtime.
 
@@ -61,6 +62,8 @@ pub mod h1;
 pub mod handover;
 pub mod head;
 pub mod hop;
+pub mod http2;
+pub mod lane;
 pub mod listener;
 pub mod name;
 pub mod native;

@@ -56,8 +56,17 @@ pub struct Listener {
     pub sockets: Arc<Sockets>,
     /// The host of a request that names none.
     pub authority: HeaderValue,
+    pub protocols: Protocols,
     pub chain: Chain,
     pub limits: Limits,
+}
+
+/// What clients may speak on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocols {
+    Http1,
+    Http2,
+    Both,
 }
 
 /// What a listener grants a connection and a request; defaults and reasons are the configuration's.
@@ -72,6 +81,30 @@ pub struct Limits {
     pub max_fields: usize,
     pub max_target_bytes: usize,
     pub connections_per_worker: usize,
+    /// Of one connection.
+    pub max_requests: u64,
+    pub http2: Http2Limits,
+}
+
+/// What a listener grants an HTTP/2 connection besides.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Http2Limits {
+    pub max_streams: u32,
+    /// Of one client address in one worker.
+    pub max_streams_per_address: usize,
+    /// Bytes, like all that follow.
+    pub stream_window: u32,
+    pub connection_window: u32,
+    pub send_buffer: usize,
+    pub max_header_list: u32,
+    /// Resets beyond responses.
+    pub max_resets: u32,
+    /// Frames that carry nothing, beyond what the traffic explains.
+    pub max_control_frames: u32,
+    /// Bytes of a response that are taken within `write_timeout`.
+    pub min_progress: usize,
+    pub ping_interval: Option<Duration>,
+    pub ping_timeout: Duration,
 }
 
 pub struct Route {
