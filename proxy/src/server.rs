@@ -32,6 +32,7 @@ use crate::handover::successor::End;
 use crate::handover::{self, Heritage, Predecessor, Upgrader};
 use crate::listener::Sockets;
 use crate::operations::{Operator, Origin};
+use crate::priority;
 use crate::reload::{self, Reloader};
 use crate::report::Comparison;
 use crate::snapshot::Snapshot;
@@ -484,6 +485,8 @@ impl BackgroundService for Reloading {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let taken = self.reloader.lock().ok().and_then(|mut reloader| reloader.take());
         let Some(mut reloader) = taken else { return };
+        // The service's own thread: with a storm of triggers it would never rest.
+        priority::yield_to_exchanges();
         reloader.watch_files(self.trigger.clone());
         tokio::select! {
             () = reloader.run() => {}
