@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use crate::model::{Alpn, ClientAuthMode, Grant, LoadBalancing, LogField, OnFailure, TlsVersion, WhenGood};
+use crate::model::{Alpn, ClientAuthMode, Grant, LoadBalancing, LogField, OnFailure, Protocol, TlsVersion, WhenGood};
 use crate::node::Node;
 use crate::reader::{FromNode, Reader, quote};
 use crate::suggest::suggestion;
@@ -43,6 +43,12 @@ impl Word for LoadBalancing {
     const DESCRIPTION: &'static str = "`round_robin` takes endpoints in turn, by weight; `least_request` takes the one with fewest exchanges in flight.";
     const WORDS: &'static [(&'static str, Self)] =
         &[("round_robin", Self::RoundRobin), ("least_request", Self::LeastRequest)];
+}
+
+impl Word for Protocol {
+    const NAME: &'static str = "Protocol";
+    const DESCRIPTION: &'static str = "What a client may speak on a listener.";
+    const WORDS: &'static [(&'static str, Self)] = &[("http1", Self::Http1), ("http2", Self::Http2)];
 }
 
 impl Word for OnFailure {
@@ -218,6 +224,7 @@ readable!(
     OnFailure,
     GrantWord,
     KeyWord,
+    Protocol,
     WhenGood,
     ClientAuthMode,
     TlsVersion,

@@ -351,7 +351,60 @@ fn a_listener_may_only_redirect() {
             &format!("http://a.example:{other}/x"),
         ],
     );
-    assert_eq!((code, &*printed), (0, "ok HTTPS 1.1 1"));
+    assert_eq!((code, &*printed), (0, "ok HTTPS 2 1"));
+}
+
+/// By agreement alone, and only for hosts that the certificate is for (RFC 9113 9.1.2).
+#[test]
+fn http2_is_agreed_on_and_kept_to_its_hosts() {
+    let (folder, _) = site(&["a.example", "*.b.example"]);
+    let upstream = Upstream::saying("ok");
+    let old = format!("  old:\n    address: 127.0.0.1:0\n    protocols: [http1]\n    tls: {{ {SITE} }}\nclusters:\n");
+    let yaml = listening(&upstream, SITE, "", "").replace("clusters:\n", &old);
+    let proxy = Proxy::start_in(&folder, &yaml);
+    let ask = |listener: &str, version: &str, host: &str| {
+        let port = port(&proxy.address(listener));
+        let (resolve, host) = (format!("a.example:{port}:127.0.0.1"), format!("Host: {host}"));
+        let url = format!("https://a.example:{port}/");
+        let arguments = ["--cacert", "ca.pem", "--resolve", &resolve, version, "--header", &host];
+        let shown = [
+            "--output",
+            "/dev/null",
+            "--write-out",
+            "%{http_version} %{http_code}",
+            &url,
+        ];
+        let (code, printed) = curl(&folder, &[&arguments[..], &shown].concat());
+        assert_eq!(code, 0, "{printed}");
+        printed
+    };
+    for (listener, version, host, expected) in [
+        ("web", "--http2", "a.example", "2 200"),
+        ("web", "--http2", "A.Example:443", "2 200"),
+        ("web", "--http2", "x.b.example", "2 200"),
+        ("web", "--http2", "b.example", "2 421"),
+        ("web", "--http2", "other.example", "2 421"),
+        ("web", "--http2", "127.0.0.1", "2 421"),
+        ("web", "--http1.1", "other.example", "1.1 200"),
+        ("old", "--http2", "a.example", "1.1 200"),
+    ] {
+        assert_eq!(ask(listener, version, host), expected, "{listener} {version} {host}");
+    }
+    let requests = upstream.take_requests();
+    assert_eq!(requests.len(), 5);
+    assert!(
+        requests
+            .iter()
+            .all(|request| request.value("x-forwarded-proto") == Some("https"))
+    );
+    let printed = s_client(&folder, &proxy.address("web"), &["-alpn", "h2,http/1.1", "-no_ign_eof"]);
+    assert!(printed.contains("ALPN protocol: h2"), "{printed}");
+    let records: Vec<serde_json::Value> = folder.wait_lines("access.log", 8)[..8]
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let misdirected = records.iter().filter(|record| record["reason"] == "misdirected");
+    assert_eq!(misdirected.count(), 3, "{records:?}");
 }
 
 /// Whoever speaks plain HTTP to it is told so, and whoever speaks nothing of the kind learns nothing.

@@ -212,7 +212,7 @@ fn what_will_soon_be_wrong_is_a_warning() {
     let warned = proxy.log().lines().into_iter().filter(|line| line.level() == "WARN");
     assert_eq!(
         warned
-            .filter(|line| line.message().contains("tls.certificates"))
+            .filter(|line| line.field("warning").contains("tls.certificates"))
             .count(),
         3
     );

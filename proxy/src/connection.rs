@@ -14,13 +14,13 @@ use http::{HeaderMap, HeaderValue, Method, Version};
 use tokio::time::Instant;
 
 use crate::head::{Attributes, Clusters, Facts, Message, RequestHead, Stage};
+use crate::lane::Lane;
 use crate::name::Name;
 use crate::passage;
 use crate::peer::Tls;
-use crate::snapshot::{Limits, Listener};
+use crate::snapshot::{Limits, Listener, Protocols};
 use crate::stream::Stream;
 use crate::telemetry::metrics::ListenerSeries;
-use crate::timer::Watchdog;
 use crate::tls;
 use crate::wire::{Deadlines, Wire};
 use crate::worker::{Pinned, Scene, Worker};
@@ -29,8 +29,8 @@ use crate::worker::{Pinned, Scene, Worker};
 pub struct Connection {
     pub worker: Rc<Worker>,
     pub wire: Rc<Wire>,
-    /// For the deadlines of the exchange under way.
-    pub watchdog: Watchdog,
+    /// What its exchanges go along on, as long as there is one at a time.
+    pub lane: Rc<Lane>,
     /// `None` on a Unix socket.
     pub client: Option<SocketAddr>,
     /// What the client connected to; `None` on a Unix socket.
@@ -88,7 +88,7 @@ impl Connection {
             tls: OnceCell::new(),
             attributes: RefCell::default(),
             wire: Wire::new(stream, limits.max_head_bytes, deadlines),
-            watchdog: Watchdog::default(),
+            lane: Rc::default(),
             client,
             client_field: client.and_then(|client| HeaderValue::try_from(client.ip().to_canonical().to_string()).ok()),
             sockets,
@@ -215,10 +215,30 @@ impl Connection {
         self.rest();
     }
 
-    /// The number of the head that hyper has just parsed, from 1.
+    /// The number of the head that was just parsed, from 1.
     pub fn next_head(&self) -> u64 {
         self.heads.set(self.heads.get() + 1);
         self.heads.get()
+    }
+
+    /// Heads so far.
+    pub fn heads(&self) -> u64 {
+        self.heads.get()
+    }
+
+    /// What its client may speak.
+    pub fn protocols(&self) -> Protocols {
+        self.pinned.borrow().snapshot.listeners[self.listener.get()].protocols
+    }
+
+    /// A stream of HTTP/2 was reset before its end.
+    pub fn count_reset(&self, reason: &'static str) {
+        self.worker.tally.borrow_mut().http2_reset(self.series, reason);
+    }
+
+    /// A connection that speaks HTTP/2 is cut for what its client does.
+    pub fn count_cut(&self, reason: &'static str) {
+        self.worker.tally.borrow_mut().http2_cut(self.series, reason);
     }
 
     /// Whether the connection is to end with its current exchange.

@@ -32,6 +32,8 @@ pub enum Kind {
     Ambiguous(Fault),
     /// The request came through this process before.
     Loop,
+    /// The connection's certificate is not for the request's host.
+    Misdirected,
     Upload(UploadFault),
     /// A filter wants to see the whole body, and it is longer than that filter allows.
     BodyTooLarge,
@@ -89,6 +91,7 @@ impl Kind {
             Kind::Upload(UploadFault::TimedOut) => StatusCode::REQUEST_TIMEOUT,
             Kind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Kind::Loop => StatusCode::LOOP_DETECTED,
+            Kind::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Kind::NoRoute => StatusCode::NOT_FOUND,
             Kind::NoEndpoint | Kind::Filter(Failure::NoInstance | Failure::Breaker) => StatusCode::SERVICE_UNAVAILABLE,
             Kind::Filter(_) | Kind::Cut | Kind::Upload(UploadFault::Filter) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -108,6 +111,7 @@ impl Kind {
             Kind::Upload(UploadFault::Filter) | Kind::Cut => "filter_cut",
             Kind::BodyTooLarge => "body_too_large",
             Kind::Loop => "loop",
+            Kind::Misdirected => "misdirected",
             Kind::NoRoute => "no_route",
             Kind::NoEndpoint => "no_endpoint",
             Kind::Filter(failure) => failure.as_str(),
@@ -130,7 +134,12 @@ impl Kind {
     pub fn is_ours(self) -> bool {
         !matches!(
             self,
-            Kind::Refused(_) | Kind::Ambiguous(_) | Kind::Upload(_) | Kind::BodyTooLarge | Kind::NoRoute
+            Kind::Refused(_)
+                | Kind::Ambiguous(_)
+                | Kind::Misdirected
+                | Kind::Upload(_)
+                | Kind::BodyTooLarge
+                | Kind::NoRoute
         )
     }
 

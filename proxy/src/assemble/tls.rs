@@ -113,6 +113,7 @@ impl Build<'_> {
             .ticketer(listener, &terms)
             .map_err(|message| (tls.place.clone(), message))?;
         let kept = self.assembler.parts.servers.get(&listener.name);
+        let digest = format!("{digest} {:?}", listener.protocols);
         let kept = kept.filter(|(was, with, _)| was == tls && *with == digest);
         let server = match kept {
             Some((_, _, server)) => Arc::clone(server),
@@ -125,6 +126,7 @@ impl Build<'_> {
                     pairs: parsed.collect::<Result<_, _>>()?,
                     clients,
                     min_version: min_version(tls.min_version),
+                    protocols: offered(&listener.protocols),
                     ticketer,
                     terms,
                     files: files.digests,
@@ -257,6 +259,14 @@ fn client_settings(tls: &config::ClusterTls, files: &mut Files) -> Result<client
         min_version: min_version(tls.min_version),
         files: files.digests.clone(),
     })
+}
+
+/// What a listener's clients may agree on, the better one first.
+fn offered(protocols: &[config::Protocol]) -> Vec<Vec<u8>> {
+    let known: [(config::Protocol, &[u8]); 2] =
+        [(config::Protocol::Http2, b"h2"), (config::Protocol::Http1, b"http/1.1")];
+    let offered = known.iter().filter(|(protocol, _)| protocols.contains(protocol));
+    offered.map(|(_, name)| name.to_vec()).collect()
 }
 
 fn protocol_name(protocol: config::Alpn) -> Vec<u8> {

@@ -18,9 +18,6 @@ use rustls::{RootCertStore, ServerConfig};
 use super::{Certificate, MinVersion, Pair, PairFault, Session, provider};
 use crate::peer::Tls;
 
-/// What is offered in the handshake, best first.
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
-
 /// Encrypts and decrypts tickets; makes itself a new key every six hours, and takes those of the last one.
 pub type Ticketer = Arc<dyn ProducesTickets>;
 
@@ -40,6 +37,8 @@ pub struct Settings {
     pub pairs: Vec<Pair>,
     pub clients: Option<Clients>,
     pub min_version: MinVersion,
+    /// What may be agreed on (ALPN), best first.
+    pub protocols: Vec<Vec<u8>>,
     pub ticketer: Ticketer,
     /// What is asked of clients, spelled out: a connection made on other terms is not one of this listener's.
     pub terms: String,
@@ -86,7 +85,7 @@ impl Server {
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(Arc::clone(&shelf) as Arc<dyn ResolvesServerCert>);
-        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+        config.alpn_protocols = settings.protocols;
         // Tickets hold the session; nothing of it is kept here. There is no early data, whose replay nobody could tell.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = settings.ticketer;
@@ -193,7 +192,7 @@ impl Shelf {
 
     fn sort(&mut self) {
         let names = |entry: &Entry| {
-            let mut names: Vec<String> = entry.certificate.hosts().collect();
+            let mut names: Vec<String> = entry.certificate.hosts().map(str::to_owned).collect();
             names.sort_unstable();
             names
         };
