@@ -115,7 +115,8 @@ fn verifier(trust: Trust) -> Result<Arc<dyn ServerCertVerifier>, String> {
         }
     };
     let built = WebPkiServerVerifier::builder_with_provider(Arc::new(authorities), Arc::clone(provider())).build();
-    Ok(built.map_err(|error| error.to_string())?)
+    let built = built.map(|verifier| verifier as Arc<dyn ServerCertVerifier>);
+    built.map_err(|error| error.to_string())
 }
 
 /// Believes everybody who has the key of the certificate that he shows.

@@ -33,7 +33,7 @@ pub struct Server {
 
 /// Everything that the control plane decides.
 pub struct Settings {
-    /// Each with what it is called in errors; never empty, the first is the default.
+    /// Never empty, the first is the default.
     pub pairs: Vec<Pair>,
     pub clients: Option<Clients>,
     pub min_version: MinVersion,
