@@ -2,6 +2,7 @@
 //!
 //! Control plane. Shows a filter's settings in their redacted form alone. Uses the words of the YAML vocabulary.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
@@ -31,12 +32,18 @@ impl Config {
         json!({
             "workers": self.workers,
             "drain_timeout": show_duration(self.drain_timeout),
+            "drain_delay": timeout(self.drain_delay),
             "reload": reload(&self.reload),
             "wasm": wasm(&self.wasm),
             "admin": self.admin.as_ref().map_or(json!("off"), |address| json!({ "address": address.to_string() })),
             "access_log": access_log(&self.access_log),
         })
     }
+}
+
+/// The same wherever the configuration was read from: a path that it resolves is relative when its own is.
+fn whole(path: &Path) -> String {
+    std::path::absolute(path).map_or_else(|_| path.display().to_string(), |path| path.display().to_string())
 }
 
 fn named<'a>(items: impl Iterator<Item = (&'a String, Json)>) -> Json {
@@ -53,7 +60,7 @@ fn wasm(wasm: &Wasm) -> Json {
         "max_memory": show_size(wasm.max_memory),
         "max_table_elements": wasm.max_table_elements,
         "max_stack": show_size(wasm.max_stack as u64),
-        "cache": wasm.cache.as_ref().map_or("off".to_owned(), |path| path.display().to_string()),
+        "cache": wasm.cache.as_ref().map_or("off".to_owned(), |path| whole(path)),
         "max_component": show_size(wasm.max_component),
         "compile_threads": wasm.compile_threads,
         "compile_timeout": show_duration(wasm.compile_timeout),
@@ -68,7 +75,7 @@ fn access_log(log: &AccessLog) -> Json {
     match &log.target {
         LogTarget::Off => json!("off"),
         LogTarget::Stdout => json!({ "stdout": true, "format": format, "queue": log.queue }),
-        LogTarget::File(path) => json!({ "file": path.display().to_string(), "format": format, "queue": log.queue }),
+        LogTarget::File(path) => json!({ "file": whole(path), "format": format, "queue": log.queue }),
     }
 }
 
@@ -137,7 +144,7 @@ fn filter(config: &Config, filter: &Filter) -> Json {
     let mut described = Map::new();
     match &filter.kind {
         FilterKind::Component(path) => {
-            described.insert("component".to_owned(), json!(path.display().to_string()));
+            described.insert("component".to_owned(), json!(whole(path)));
             described.insert(
                 "grants".to_owned(),
                 filter.grants.iter().map(|granted| grant(config, granted)).collect(),
@@ -191,7 +198,7 @@ fn candidate(candidate: &Candidate) -> Json {
     };
     let mut described = Map::new();
     if let Some(path) = &candidate.component {
-        described.insert("component".to_owned(), json!(path.display().to_string()));
+        described.insert("component".to_owned(), json!(whole(path)));
     }
     if let Some(settings) = &candidate.config {
         described.insert("config".to_owned(), settings.redacted.clone());

@@ -18,6 +18,8 @@ pub struct Config {
     pub workers: Option<usize>,
     /// How long a drain (SIGTERM, `POST /drain`, an upgrade) waits for exchanges in flight.
     pub drain_timeout: Duration,
+    /// `None`: the listeners close at once.
+    pub drain_delay: Option<Duration>,
     pub reload: Reload,
     /// Shared by all wasm filters of the process.
     pub wasm: Wasm,

@@ -71,6 +71,9 @@ vocabulary! {
         workers: Option<Count<1, 1024>>,
         /// How long a drain waits for exchanges in flight. Default `30s`.
         drain_timeout: Option<Period>,
+        /// How long a drain first goes on accepting while `/ready` says no already, for load balancers that poll it;
+        /// or `off`. It comes before `drain_timeout`. Default `off`.
+        drain_delay: Option<OffOr<Period>>,
         /// What becomes of exchanges whose generation was replaced while they went on.
         reload: Option<Reload>,
         /// Bounds of the WebAssembly engine, shared by all filters. A change of `max_instances`, `max_memory`,

@@ -30,9 +30,10 @@
 //! [`reload`] swaps the pointer, [`watch`] pulls its [`trigger`], [`difference`] and [`report`] say what came of it,
 //! [`generations`] keeps what was replaced until nobody is on it, [`court`] has candidates judged by the rules of
 //! [`canary`], [`admin`] answers operators, [`server`] owns the process, [`handover`] gives its place to a new one,
-//! [`state`] keeps what outlives it, [`supervisor`] tells the service manager; [`toolbox`] is for whoever writes a
-//! filter, and serves nobody. The *data plane* (everything above) never compiles, never locks to read configuration,
-//! never panics by input. They share one atomic pointer, and commands that are never sent per request.
+//! [`state`] keeps what outlives it, [`priority`] has all this give way to exchanges, [`supervisor`] tells the service
+//! manager; [`toolbox`] is for whoever writes a filter, and serves nobody. The *data plane* (everything above) never
+//! compiles, never locks to read configuration, never panics by input. They share one atomic pointer, and commands that
+//! are never sent per request.
 //!
 //! What is deliberately absent: the data plane does not know `tamis_config`; only [`wasm`] names wasmtime; only
 //! [`gateway`] names hyper's server types on the data plane, only [`http2`] the `h2` crate, and nobody hyper's client; [`h1`] knows no socket, clock or
@@ -73,6 +74,7 @@ pub mod outbox;
 pub mod passage;
 pub mod permits;
 pub mod pool;
+pub mod priority;
 pub mod reload;
 pub mod reply;
 pub mod report;

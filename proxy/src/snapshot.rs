@@ -40,8 +40,10 @@ pub struct Snapshot {
     pub trials: Vec<Arc<Trial>>,
     pub access_log: Option<AccessLog>,
     pub drain_timeout: Duration,
+    /// How long readiness says no before the listeners close.
+    pub drain_delay: Duration,
     /// The configuration as `GET /config` shows it, without secrets.
-    pub description: serde_json::Value,
+    pub description: Arc<serde_json::Value>,
 }
 
 pub struct AccessLog {
