@@ -37,6 +37,9 @@ const UNSENT_BYTES: u32 = 128 << 10;
 /// How long a connection that is to end may still begin an exchange, whose answer then tells the client so. Closing it
 /// at once would cut the request that may be on its way; this is longer than that takes over any network.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// hyper holds 16 KiB of buffers for a connection. One that has been idle for so long is taken from it until it speaks
+/// again: long against the pauses of a busy client, short against how long idle ones stay.
+const REST_AFTER: Duration = Duration::from_secs(1);
 /// The answer to a head that did not come to its end in time (RFC 9110 15.5.9).
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
@@ -85,9 +88,15 @@ async fn spoken(connection: &Connection) -> Option<Spoken> {
 }
 
 async fn serve_http1(connection: &Rc<Connection>) {
-    let served = match connection.wire.expired() {
-        None => drive(connection).await,
-        Some(_) => Ok(()),
+    let served = loop {
+        if connection.wire.expired().is_some() {
+            break Ok(());
+        }
+        // Boxed, so that it takes no room while the connection rests.
+        match Box::pin(drive(connection)).await {
+            Some(served) => break served,
+            None => rest(connection).await,
+        }
     };
     let farewell = match (connection.wire.expired(), &served) {
         (Some(Expired::Head), _) => {
@@ -106,7 +115,22 @@ async fn serve_http1(connection: &Rc<Connection>) {
     connection.wire.linger(farewell).await;
 }
 
-async fn drive(connection: &Rc<Connection>) -> hyper::Result<()> {
+/// Waits for more without hyper: for bytes, which it then finds read ahead, or a reason to end the connection.
+async fn rest(connection: &Connection) {
+    std::future::poll_fn(|context| {
+        connection.watch_worker(context.waker());
+        match connection.wire.poll_ahead(context) {
+            // What went wrong, or came to its end, does so again for hyper.
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending if connection.is_closing() => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await;
+}
+
+/// Serves exchanges to the connection's end; `None` when it has nothing to do and hyper holds nothing of it any more.
+async fn drive(connection: &Rc<Connection>) -> Option<hyper::Result<()>> {
     let limits = connection.limits();
     let mut builder = http1::Builder::new();
     // The wire keeps the deadlines: hyper's timer is made anew for each head. No `pipeline_flush`: with it, the last
@@ -129,7 +153,7 @@ async fn drive(connection: &Rc<Connection>) -> hyper::Result<()> {
         connection.watch_worker(context.waker());
         if connection.is_outlived() {
             connection.wire.expire(Expired::Generation);
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(Some(Ok(())));
         }
         let mut polled = serving.as_mut().poll(context);
         if polled.is_pending() && !told && connection.is_closing() && is_at_its_end(connection, context, &mut patience)
@@ -139,9 +163,12 @@ async fn drive(connection: &Rc<Connection>) -> hyper::Result<()> {
             polled = serving.as_mut().poll(context);
         }
         if polled.is_pending() && connection.wire.is_overdue(context) {
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(Some(Ok(())));
         }
-        polled
+        if polled.is_pending() && !told && connection.wire.is_at_rest(context, connection.heads(), REST_AFTER) {
+            return Poll::Ready(None);
+        }
+        polled.map(Some)
     })
     .await
 }

@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -113,11 +113,7 @@ impl Wire {
 
     fn poll_spoken(&self, context: &mut Context<'_>) -> Poll<io::Result<Spoken>> {
         loop {
-            let read = READ_BUFFER.with_borrow_mut(|buffer| {
-                let mut buffer = ReadBuf::new(&mut buffer[..FIRST_READ]);
-                let polled = self.with_stream(|stream| stream.poll_read(context, &mut buffer));
-                polled.map_ok(|()| self.keep_ahead(buffer.filled()))
-            });
+            let read = self.poll_read_ahead(context);
             let ahead = self.ahead.borrow();
             let read = match read {
                 Poll::Ready(read) => read?,
@@ -136,13 +132,37 @@ impl Wire {
         }
     }
 
-    fn keep_ahead(&self, bytes: &[u8]) -> usize {
-        let mut ahead = self.ahead.borrow_mut();
-        *ahead = match ahead.is_empty() {
-            true => Bytes::copy_from_slice(bytes),
-            false => [&ahead, bytes].concat().into(),
-        };
-        bytes.len()
+    /// Waits for the next request as its reader would, when there is none. What comes is kept for the next one.
+    pub fn poll_ahead(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.poll_read_ahead(context) {
+            Poll::Ready(read) => Poll::Ready(read.map(drop)),
+            Poll::Pending => self.poll_waiting(context).map_ok(drop),
+        }
+    }
+
+    fn poll_read_ahead(&self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            let mut buffer = ReadBuf::new(&mut buffer[..FIRST_READ]);
+            ready!(self.with_stream(|stream| stream.poll_read(context, &mut buffer)))?;
+            let mut ahead = self.ahead.borrow_mut();
+            *ahead = match ahead.is_empty() {
+                true => Bytes::copy_from_slice(buffer.filled()),
+                false => [&ahead, buffer.filled()].concat().into(),
+            };
+            Poll::Ready(Ok(buffer.filled().len()))
+        })
+    }
+
+    /// Whether the connection has been idle for so long, and its reader, who has taken `heads` requests, holds nothing of
+    /// it: neither bytes that came nor bytes that the client has not taken.
+    pub fn is_at_rest(&self, context: &mut Context<'_>, heads: u64, after: Duration) -> bool {
+        if self.is_busy() || self.is_lost() || self.blocked_since.get().is_some() {
+            return false;
+        }
+        let scanner = self.scanner.borrow();
+        scanner.position() == Position::Idle
+            && scanner.heads() == heads
+            && self.reading.expired(context, self.waiting_since.get() + after)
     }
 
     /// The head of a request is there.
