@@ -64,7 +64,8 @@ async fn serve(connection: Rc<Connection>) {
     }
     match spoken(&connection).await {
         Some(Spoken::Http2) => {
-            if http2::serve(&connection).await == Parting::Linger {
+            // Boxed, so that it takes no room in connections of HTTP/1.
+            if Box::pin(http2::serve(&connection)).await == Parting::Linger {
                 connection.wire.linger(b"").await;
             }
         }
