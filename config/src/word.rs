@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use crate::model::{Grant, LoadBalancing, LogField, OnFailure, WhenGood};
+use crate::model::{Grant, LoadBalancing, LogField, OnFailure, ProxyVersion, WhenGood};
 use crate::node::Node;
 use crate::reader::{FromNode, Reader, quote};
 use crate::suggest::suggestion;
@@ -43,6 +43,12 @@ impl Word for LoadBalancing {
     const DESCRIPTION: &'static str = "`round_robin` takes endpoints in turn, by weight; `least_request` takes the one with fewest exchanges in flight.";
     const WORDS: &'static [(&'static str, Self)] =
         &[("round_robin", Self::RoundRobin), ("least_request", Self::LeastRequest)];
+}
+
+impl Word for ProxyVersion {
+    const NAME: &'static str = "ProxyVersion";
+    const DESCRIPTION: &'static str = "A version of the PROXY protocol: `v1` is a line of text, `v2` is binary.";
+    const WORDS: &'static [(&'static str, Self)] = &[("v1", Self::V1), ("v2", Self::V2)];
 }
 
 impl Word for OnFailure {
@@ -177,7 +183,7 @@ macro_rules! readable {
     )*};
 }
 
-readable!(LoadBalancing, OnFailure, GrantWord, KeyWord, WhenGood);
+readable!(LoadBalancing, OnFailure, ProxyVersion, GrantWord, KeyWord, WhenGood);
 
 #[cfg(test)]
 mod tests {

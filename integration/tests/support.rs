@@ -199,6 +199,7 @@ impl Bystander {
     pub fn start(address: &Address, target: &str) -> Self {
         let (stop, waits) = (Arc::new(AtomicBool::new(false)), Arc::<Mutex<Vec<_>>>::default());
         let mut client = Client::connect(address);
+        let address = address.clone();
         let (target, stopped, waited) = (target.to_owned(), stop.clone(), waits.clone());
         let thread = thread::spawn(move || {
             let mut served = 0;
@@ -208,6 +209,9 @@ impl Bystander {
                 assert_eq!(response.status(), 200, "a bystander suffers: {response:?}");
                 lock(&waited).push(since.elapsed());
                 served += 1;
+                if response.closes() {
+                    client = Client::connect(&address);
+                }
             }
         });
         Self { stop, waits, thread }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::proxy_protocol;
 
 /// Lives as long as a generation names it unchanged, or an exchange uses it.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub struct Cluster {
     pub read_timeout: Duration,
     /// Idle connections for each endpoint and worker.
     pub max_idle: usize,
+    /// Connections begin with a header that names the client; then none of them is ever idle.
+    pub proxy_protocol: Option<proxy_protocol::Version>,
 }
 
 #[derive(Clone, Debug)]
@@ -49,6 +52,7 @@ pub struct Settings {
     pub idle_timeout: Duration,
     pub read_timeout: Duration,
     pub max_idle: usize,
+    pub proxy_protocol: Option<proxy_protocol::Version>,
 }
 
 impl Cluster {
@@ -67,7 +71,11 @@ impl Cluster {
             connect_timeout: settings.connect_timeout,
             idle_timeout: settings.idle_timeout,
             read_timeout: settings.read_timeout,
-            max_idle: settings.max_idle,
+            max_idle: match settings.proxy_protocol {
+                Some(_) => 0,
+                None => settings.max_idle,
+            },
+            proxy_protocol: settings.proxy_protocol,
         }
     }
 
@@ -203,6 +211,7 @@ mod tests {
             idle_timeout: Duration::from_secs(1),
             read_timeout: Duration::from_secs(1),
             max_idle: 1,
+            proxy_protocol: None,
         }))
     }
 

@@ -6,18 +6,19 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::StatusCode;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use tokio::time::Sleep;
 
 use crate::connection::Connection;
-use crate::exchange;
+use crate::exchange::{self, TunnelSlot};
 use crate::scan::Position;
 use crate::stream::Stream;
 use crate::wire::Expired;
@@ -46,10 +47,18 @@ pub fn open(worker: &Rc<Worker>, sockets: u64, stream: Stream, client: Option<So
 }
 
 async fn serve(connection: Rc<Connection>) {
-    if !connection.is_admitted().await {
+    if !connection.is_introduced().await || !connection.has_its_share() || !connection.is_admitted().await {
         return;
     }
-    let served = drive(&connection).await;
+    // Not the connection's: a tunnel holds on to that.
+    let tunnels = TunnelSlot::default();
+    let served = drive(&connection, &tunnels).await;
+    if let (Ok(ahead), Some(tunnel)) = (&served, tunnels.take())
+        && let Some(client) = connection.wire.become_tunnel()
+    {
+        // Boxed like all that seldom happens.
+        return Box::pin(tunnel.run(client, ahead.clone())).await;
+    }
     let farewell = match (connection.wire.expired(), &served) {
         (Some(Expired::Head), _) => {
             exchange::record_refused(&connection, StatusCode::REQUEST_TIMEOUT, "head_timeout");
@@ -62,12 +71,13 @@ async fn serve(connection: Rc<Connection>) {
             b""
         }
         (None, Err(_)) => return,
-        (None, Ok(())) => b"".as_slice(),
+        (None, Ok(_)) => b"".as_slice(),
     };
     connection.wire.linger(farewell).await;
 }
 
-async fn drive(connection: &Rc<Connection>) -> hyper::Result<()> {
+/// Returns what hyper has read and not understood: it is the tunnel's, if there is one.
+async fn drive(connection: &Rc<Connection>, tunnels: &TunnelSlot) -> hyper::Result<Bytes> {
     let limits = connection.limits();
     let mut builder = http1::Builder::new();
     // The wire keeps the deadlines: hyper's timer is made anew for each head. No `pipeline_flush`: with it, the last
@@ -78,11 +88,12 @@ async fn drive(connection: &Rc<Connection>) -> hyper::Result<()> {
     if limits.max_fields > HYPER_MAX_FIELDS {
         builder.max_headers(limits.max_fields);
     }
-    let service = service_fn(|request| exchange::run(Rc::clone(connection), request));
-    let mut serving = pin!(builder.serve_connection(connection.wire.end(), service));
+    let service = service_fn(|request| exchange::run(Rc::clone(connection), request, tunnels));
+    let mut serving = builder.serve_connection(connection.wire.end(), service);
     let mut told = false;
     let mut patience = None;
-    std::future::poll_fn(|context| {
+    let served = std::future::poll_fn(|context| {
+        let mut serving = Pin::new(&mut serving);
         connection.watch_worker(context.waker());
         if connection.is_outlived() {
             connection.wire.expire(Expired::Generation);
@@ -99,8 +110,9 @@ async fn drive(connection: &Rc<Connection>) -> hyper::Result<()> {
             return Poll::Ready(Ok(()));
         }
         polled
-    })
-    .await
+    });
+    served.await?;
+    Ok(serving.into_parts().read_buf)
 }
 
 /// Whether a connection that is to end takes no further exchange. One under way ends it by the head of its answer, if

@@ -21,6 +21,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 
 use crate::address::Address;
+use crate::census::Census;
 use crate::gateway;
 use crate::stream::Stream;
 use crate::worker::Worker;
@@ -40,6 +41,8 @@ pub struct Sockets {
     pub asked: Address,
     /// As bound: with the port that the kernel chose for port 0.
     pub bound: Address,
+    /// Who is connected to them.
+    pub census: Census,
     /// None once they were closed or released.
     sockets: Mutex<Vec<Socket>>,
     workers: usize,
@@ -78,6 +81,7 @@ impl Sockets {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             asked,
             bound,
+            census: Census::default(),
             sockets: Mutex::new(sockets),
             workers: workers.max(1),
             owned: AtomicBool::new(owned),

@@ -7,9 +7,11 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, Turns};
@@ -157,9 +159,22 @@ impl ClusterPool {
         })
     }
 
-    pub async fn connect(self: &Rc<Self>, endpoint: usize) -> io::Result<Connection> {
+    /// For this client, who connected to this address; both are only for those clusters that want to know.
+    pub async fn connect(
+        self: &Rc<Self>,
+        endpoint: usize,
+        client: Option<SocketAddr>,
+        local: Option<SocketAddr>,
+    ) -> io::Result<Connection> {
         let address = &self.cluster.endpoints[endpoint].address;
-        let connected = tokio::time::timeout(self.cluster.connect_timeout, Stream::connect(address));
+        let connecting = async {
+            let mut stream = Stream::connect(address).await?;
+            if let Some(version) = self.cluster.proxy_protocol {
+                stream.write_all(&version.header(client, local)).await?;
+            }
+            Ok::<_, io::Error>(stream)
+        };
+        let connected = tokio::time::timeout(self.cluster.connect_timeout, connecting);
         let stream = connected
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;

@@ -12,6 +12,7 @@ use http::{HeaderValue, StatusCode};
 use crate::chain::Chain;
 use crate::cluster::Cluster;
 use crate::filter::Reply;
+use crate::identity::Peers;
 use crate::listener::Sockets;
 use crate::name::Name;
 use crate::route::Table;
@@ -58,6 +59,10 @@ pub struct Listener {
     pub authority: HeaderValue,
     pub chain: Chain,
     pub limits: Limits,
+    /// Who begins connections with a header of the PROXY protocol.
+    pub introducers: Peers,
+    /// Whose word about the client is believed.
+    pub trusted: Peers,
 }
 
 /// What a listener grants a connection and a request; defaults and reasons are the configuration's.
@@ -67,11 +72,15 @@ pub struct Limits {
     pub idle_timeout: Duration,
     pub body_timeout: Duration,
     pub write_timeout: Duration,
+    pub tunnel_idle_timeout: Duration,
     pub max_head_bytes: usize,
     pub max_field_bytes: usize,
     pub max_fields: usize,
     pub max_target_bytes: usize,
     pub connections_per_worker: usize,
+    /// Over all workers.
+    pub connections_per_address: Option<u32>,
+    pub max_requests: u64,
 }
 
 pub struct Route {
@@ -80,6 +89,8 @@ pub struct Route {
     pub chain: Chain,
     pub action: Action,
     pub timeout: Option<Duration>,
+    /// Protocols that a connection may change to, in lower case.
+    pub upgrades: Vec<Box<str>>,
 }
 
 pub enum Action {

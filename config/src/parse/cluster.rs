@@ -32,6 +32,7 @@ pub(super) fn cluster(name: &str, cluster: At<vocabulary::Cluster>, reader: &mut
             idle_timeout: or_default(cluster.idle_timeout, IDLE_TIMEOUT),
             max_idle: cluster.max_idle.map_or(MAX_IDLE, |count| count.as_usize()),
             read_timeout: or_default(cluster.read_timeout, READ_TIMEOUT),
+            proxy_protocol: cluster.proxy_protocol,
         })
     })
 }
