@@ -2,14 +2,15 @@
 //!
 //! Control plane. Shows a filter's settings in their redacted form alone. Uses the words of the YAML vocabulary.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
 
 use crate::model::{
     AccessLog, Action, Breaker, Candidate, CandidateKey, Cluster, Config, Endpoint, Filter, FilterKind, FilterLimits,
-    FilterUse, Grant, HostPattern, Listener, ListenerLimits, LogFormat, LogPart, LogTarget, PathPattern, Peers,
-    Redirect, Reload, Respond, Route, RouteMatch, ValuePattern, Wasm, WeightedCluster,
+    FilterUse, Grant, HostPattern, Http2Limits, Listener, ListenerLimits, LogFormat, LogPart, LogTarget, PathPattern,
+    Peers, Redirect, Reload, Respond, Route, RouteMatch, ValuePattern, Wasm, WeightedCluster,
 };
 use crate::units::{show_duration, show_percent, show_size};
 use crate::word::Word as _;
@@ -31,12 +32,18 @@ impl Config {
         json!({
             "workers": self.workers,
             "drain_timeout": show_duration(self.drain_timeout),
+            "drain_delay": timeout(self.drain_delay),
             "reload": reload(&self.reload),
             "wasm": wasm(&self.wasm),
             "admin": self.admin.as_ref().map_or(json!("off"), |address| json!({ "address": address.to_string() })),
             "access_log": access_log(&self.access_log),
         })
     }
+}
+
+/// The same wherever the configuration was read from: a path that it resolves is relative when its own is.
+fn whole(path: &Path) -> String {
+    std::path::absolute(path).map_or_else(|_| path.display().to_string(), |path| path.display().to_string())
 }
 
 fn named<'a>(items: impl Iterator<Item = (&'a String, Json)>) -> Json {
@@ -53,7 +60,7 @@ fn wasm(wasm: &Wasm) -> Json {
         "max_memory": show_size(wasm.max_memory),
         "max_table_elements": wasm.max_table_elements,
         "max_stack": show_size(wasm.max_stack as u64),
-        "cache": wasm.cache.as_ref().map_or("off".to_owned(), |path| path.display().to_string()),
+        "cache": wasm.cache.as_ref().map_or("off".to_owned(), |path| whole(path)),
         "max_component": show_size(wasm.max_component),
         "compile_threads": wasm.compile_threads,
         "compile_timeout": show_duration(wasm.compile_timeout),
@@ -68,7 +75,7 @@ fn access_log(log: &AccessLog) -> Json {
     match &log.target {
         LogTarget::Off => json!("off"),
         LogTarget::Stdout => json!({ "stdout": true, "format": format, "queue": log.queue }),
-        LogTarget::File(path) => json!({ "file": path.display().to_string(), "format": format, "queue": log.queue }),
+        LogTarget::File(path) => json!({ "file": whole(path), "format": format, "queue": log.queue }),
     }
 }
 
@@ -83,6 +90,7 @@ fn log_part(part: &LogPart) -> String {
 fn listener(config: &Config, listener: &Listener) -> Json {
     json!({
         "address": listener.address.to_string(),
+        "protocols": listener.protocols.iter().map(|protocol| protocol.word()).collect::<Vec<_>>(),
         "filters": chain(config, &listener.filters),
         "limits": listener_limits(&listener.limits),
         "proxy_protocol": { "from": peers(&listener.proxy_protocol) },
@@ -109,6 +117,23 @@ fn listener_limits(limits: &ListenerLimits) -> Json {
         "max_connections": limits.max_connections,
         "max_connections_per_address": limits.max_connections_per_address.map_or(json!("off"), |count| json!(count)),
         "max_requests": limits.max_requests,
+        "http2": http2_limits(&limits.http2),
+    })
+}
+
+fn http2_limits(limits: &Http2Limits) -> Json {
+    json!({
+        "max_streams": limits.max_streams,
+        "max_streams_per_address": limits.max_streams_per_address,
+        "stream_window": show_size(limits.stream_window.into()),
+        "connection_window": show_size(limits.connection_window.into()),
+        "send_buffer": show_size(limits.send_buffer as u64),
+        "max_header_list": show_size(limits.max_header_list.into()),
+        "max_resets": limits.max_resets,
+        "max_control_frames": limits.max_control_frames,
+        "min_progress": show_size(limits.min_progress as u64),
+        "ping_interval": limits.ping_interval.map_or_else(|| "off".to_owned(), show_duration),
+        "ping_timeout": show_duration(limits.ping_timeout),
     })
 }
 
@@ -128,7 +153,7 @@ fn filter(config: &Config, filter: &Filter) -> Json {
     let mut described = Map::new();
     match &filter.kind {
         FilterKind::Component(path) => {
-            described.insert("component".to_owned(), json!(path.display().to_string()));
+            described.insert("component".to_owned(), json!(whole(path)));
             described.insert(
                 "grants".to_owned(),
                 filter.grants.iter().map(|granted| grant(config, granted)).collect(),
@@ -182,7 +207,7 @@ fn candidate(candidate: &Candidate) -> Json {
     };
     let mut described = Map::new();
     if let Some(path) = &candidate.component {
-        described.insert("component".to_owned(), json!(path.display().to_string()));
+        described.insert("component".to_owned(), json!(whole(path)));
     }
     if let Some(settings) = &candidate.config {
         described.insert("config".to_owned(), settings.redacted.clone());

@@ -20,6 +20,8 @@ pub struct Config {
     pub workers: Option<usize>,
     /// How long a drain (SIGTERM, `POST /drain`, an upgrade) waits for exchanges in flight.
     pub drain_timeout: Duration,
+    /// `None`: the listeners close at once.
+    pub drain_delay: Option<Duration>,
     pub reload: Reload,
     /// Shared by all wasm filters of the process.
     pub wasm: Wasm,
@@ -136,6 +138,8 @@ pub struct Listener {
     pub name: String,
     pub place: Place,
     pub address: Address,
+    /// Never empty, each at most once. Default: all.
+    pub protocols: Vec<Protocol>,
     /// Run before any route's own filters, on every exchange, also when no route matches.
     pub filters: Vec<FilterUse>,
     pub limits: ListenerLimits,
@@ -152,6 +156,13 @@ pub struct Peers {
     pub networks: Vec<IpNet>,
     /// To a Unix socket.
     pub unix: bool,
+}
+
+/// What a client may speak on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    Http2,
 }
 
 /// What a listener grants one client connection and one request. Each default has its reason beside it in `parse`.
@@ -181,6 +192,34 @@ pub struct ListenerLimits {
     pub max_connections_per_address: Option<u32>,
     /// Requests of one connection. Default 1,000.
     pub max_requests: u64,
+    pub http2: Http2Limits,
+}
+
+/// What a listener grants one HTTP/2 connection besides. Each default has its reason beside it in `parse`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Http2Limits {
+    /// Default 100.
+    pub max_streams: u32,
+    /// Of one client address in one worker. Default 1,000.
+    pub max_streams_per_address: usize,
+    /// Bytes. Default 64 KiB.
+    pub stream_window: u32,
+    /// Bytes. Default 1 MiB.
+    pub connection_window: u32,
+    /// Bytes of one response. Default 64 KiB.
+    pub send_buffer: usize,
+    /// Bytes, with 32 for each field. Default 64 KiB.
+    pub max_header_list: u32,
+    /// Default 100.
+    pub max_resets: u32,
+    /// Default 1,000.
+    pub max_control_frames: u32,
+    /// Bytes in `write_timeout`. Default 1 KiB.
+    pub min_progress: usize,
+    /// `None` is never. Default 10 s.
+    pub ping_interval: Option<Duration>,
+    /// Default 5 s.
+    pub ping_timeout: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use crate::choice::Choice;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use crate::model::{Address, LoadBalancing, OnFailure, ProxyVersion, WhenGood};
+use crate::model::{Address, LoadBalancing, OnFailure, Protocol, ProxyVersion, WhenGood};
 use crate::node::{Node, Value};
 use crate::reader::{Block, FromNode, Reader, quote};
 use crate::settings::Settings;
@@ -71,6 +71,9 @@ vocabulary! {
         workers: Option<Count<1, 1024>>,
         /// How long a drain waits for exchanges in flight. Default `30s`.
         drain_timeout: Option<Period>,
+        /// How long a drain first goes on accepting while `/ready` says no already, for load balancers that poll it;
+        /// or `off`. It comes before `drain_timeout`. Default `off`.
+        drain_delay: Option<OffOr<Period>>,
         /// What becomes of exchanges whose generation was replaced while they went on.
         reload: Option<Reload>,
         /// Bounds of the WebAssembly engine, shared by all filters. A change of `max_instances`, `max_memory`,
@@ -143,6 +146,8 @@ vocabulary! {
     struct Listener {
         /// The address to listen on.
         address: Required<At<Address>>,
+        /// What clients may speak: HTTP/1 and HTTP/2 (in clear text by prior knowledge). Default `[http1, http2]`.
+        protocols: Option<At<Vec<Protocol>>>,
         /// Filters that run before any route's own, on every exchange, also when no route matches.
         filters: Option<Vec<FilterUse>>,
         /// What one connection and one request may take.
@@ -186,8 +191,41 @@ vocabulary! {
         /// Connections at once of one address, or of one network of IPv6 (`/64`), trusted proxies apart; or `off`. Default
         /// `off`.
         max_connections_per_address: Option<OffOr<Count<1, 1_000_000>>>,
-        /// Requests of one connection, which the last answer closes. Default 1000.
+        /// Requests of one connection; it ends with the last of them. Default 1000.
         max_requests: Option<Count<1, 1_000_000_000>>,
+        /// What HTTP/2 connections may take beyond that.
+        http2: Option<Http2Limits>,
+    }
+
+    /// What one HTTP/2 connection may take.
+    #[derive(Default)]
+    struct Http2Limits {
+        /// Streams at once on one connection; more are refused. Default 100.
+        max_streams: Option<Count<1, 10_000>>,
+        /// Streams at once of one client address, over all its connections to one worker; more are refused. Default
+        /// 1000.
+        max_streams_per_address: Option<Count<1, 1_000_000>>,
+        /// What a client may send of one request's body before it is taken. Default `64KiB`.
+        stream_window: Option<Size<{ 1 << 10 }, { 16 << 20 }>>,
+        /// The same of all bodies of a connection together. Default `1MiB`.
+        connection_window: Option<Size<65_535, { 256 << 20 }>>,
+        /// What may wait to be sent of one response. Default `64KiB`.
+        send_buffer: Option<Size<{ 16 << 10 }, { 16 << 20 }>>,
+        /// Header fields of one request as HTTP/2 counts them, 32 bytes more for each. Default `64KiB`.
+        max_header_list: Option<Size<{ 4 << 10 }, { 1 << 20 }>>,
+        /// Requests that a client, or its faults, may reset beyond those that were served. Default 100.
+        max_resets: Option<Count<1, 1_000_000>>,
+        /// Frames that carry nothing (PING, SETTINGS, WINDOW_UPDATE, empty DATA, ...) beyond what the traffic explains.
+        /// Default 1000.
+        max_control_frames: Option<Count<10, 1_000_000>>,
+        /// A client that takes less than so many bytes of a response within `write_timeout` is given no more of it.
+        /// Default `1KiB`.
+        min_progress: Option<Size<1, { 64 << 10 }>>,
+        /// While requests are under way, a client that is silent for so long is asked whether it is there, or `off`.
+        /// Default `10s`.
+        ping_interval: Option<OffOr<Period>>,
+        /// How long the answer may take. Default `5s`.
+        ping_timeout: Option<Period>,
     }
 
     /// A filter: a WebAssembly component, or one that is built in.

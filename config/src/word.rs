@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use crate::model::{Grant, LoadBalancing, LogField, OnFailure, ProxyVersion, WhenGood};
+use crate::model::{Grant, LoadBalancing, LogField, OnFailure, Protocol, ProxyVersion, WhenGood};
 use crate::node::Node;
 use crate::reader::{FromNode, Reader, quote};
 use crate::suggest::suggestion;
@@ -49,6 +49,12 @@ impl Word for ProxyVersion {
     const NAME: &'static str = "ProxyVersion";
     const DESCRIPTION: &'static str = "A version of the PROXY protocol: `v1` is a line of text, `v2` is binary.";
     const WORDS: &'static [(&'static str, Self)] = &[("v1", Self::V1), ("v2", Self::V2)];
+}
+
+impl Word for Protocol {
+    const NAME: &'static str = "Protocol";
+    const DESCRIPTION: &'static str = "What a client may speak on a listener.";
+    const WORDS: &'static [(&'static str, Self)] = &[("http1", Self::Http1), ("http2", Self::Http2)];
 }
 
 impl Word for OnFailure {
@@ -183,7 +189,15 @@ macro_rules! readable {
     )*};
 }
 
-readable!(LoadBalancing, OnFailure, ProxyVersion, GrantWord, KeyWord, WhenGood);
+readable!(
+    LoadBalancing,
+    OnFailure,
+    ProxyVersion,
+    GrantWord,
+    KeyWord,
+    Protocol,
+    WhenGood
+);
 
 #[cfg(test)]
 mod tests {

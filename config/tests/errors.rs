@@ -646,6 +646,7 @@ fn process_settings_are_checked() {
         ("workers: '${ZERO}'", "workers: 0 is out of bounds"),
         ("workers: '${BRACES}'", "is not a whole number"),
         ("drain_timeout: 1d", "drain_timeout: `1d` is not a duration"),
+        ("drain_delay: 0s", "drain_delay: 0s is out of bounds"),
         ("drain_timeout: ${NONE}", "drain_timeout: variable `NONE` is not set"),
         (
             "admin: { address: 0.0.0.0:9901 }",

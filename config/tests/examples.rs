@@ -55,6 +55,7 @@ fn everything_shows_the_defaults() {
     let config = tamis_config::load(&example("everything.yaml")).unwrap();
     let defaults = tamis_config::load(&example("quickstart.yaml")).unwrap();
     assert_eq!(config.drain_timeout, defaults.drain_timeout);
+    assert_eq!(config.drain_delay, defaults.drain_delay);
     assert_eq!(config.reload, defaults.reload);
     assert_eq!(config.wasm, defaults.wasm);
     assert_eq!(config.admin, defaults.admin);

@@ -16,7 +16,7 @@ use tamis_integration::wat::Act::*;
 use tamis_integration::wat::Guest;
 use tamis_integration::{Client, DEADLINE, Folder, Gate, Proxy, Step, Upstream};
 
-use crate::support::{Configuration, assert_own_reply, plain};
+use crate::support::{Configuration, assert_own_reply, plain, wait_until};
 
 /// The longest that a connection with `idle_timeout: 1s` may last after its answer: that, the 2 s of lingering, and
 /// time for a busy machine.
@@ -43,15 +43,6 @@ fn in_flight(address: &Address, target: &str, gate: &Gate, count: usize) -> Clie
     client.send(format!("GET {target} HTTP/1.1\r\nHost: a.example\r\n\r\n"));
     gate.wait_arrived(count);
     client
-}
-
-/// Asks again and again until it is so.
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 fn wait_not_ready(proxy: &Proxy) {

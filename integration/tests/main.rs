@@ -1,5 +1,6 @@
 //! The whole proxy, tested from outside: one module a subject, tables of exact bytes where there are cases.
 
+mod artifacts;
 mod battery;
 mod bodies;
 mod bundled;
@@ -17,6 +18,7 @@ mod guests;
 mod harness;
 mod hops;
 mod hostile;
+mod http2;
 mod identity;
 mod origin;
 mod pack;

@@ -150,6 +150,14 @@ fn a_refusal_lists_everything_that_is_wrong() {
     let (code, printed, _) = tamis(&proxy, &["reload", "--admin", &admin, "--expect", "1", "--json"]);
     let report: Value = serde_json::from_str(&printed).expect("JSON alone");
     assert_eq!((code, &report["outcome"]), (Some(0), &json!("unchanged")));
+    let since = report["live_since"].as_str().expect("a time");
+    assert_eq!(
+        (since.len(), &report["live_cause"]),
+        ("2026-11-26T12:01:03Z".len(), &json!("start"))
+    );
+    let (_, printed, _) = tamis(&proxy, &["reload", "--admin", &admin]);
+    let expected = format!("unchanged: generation 1, live since {since} by the start of the process, stays live");
+    assert!(printed.starts_with(&expected), "{printed}");
 }
 
 /// Fault 76: of two who each believe that they know what is live, one is told that it does not; and nothing is read for
@@ -252,6 +260,18 @@ fn a_check_against_a_process_shows_the_difference_and_changes_nothing() {
         printed.contains("not compared, because secrets are never shown: settings of filter mark"),
         "{printed}"
     );
+    // A candidate that lies elsewhere is the same candidate.
+    let with_candidate = |folder: &str| {
+        let candidate = format!("{{ component: guest.wasm, candidate: {{ component: {folder}guest.wasm }}, grants");
+        yaml("", "").replace("{ component: guest.wasm, grants", &candidate)
+    };
+    apply(&proxy, &with_candidate(""));
+    elsewhere(&with_candidate("../elsewhere/"));
+    let (code, printed, errors) = check(false);
+    assert_eq!(code, Some(0), "{printed}{errors}");
+    assert!(printed.contains("nothing is different"), "{printed}");
+    apply(&proxy, &yaml("", ""));
+    let (generation, reloads) = (proxy.generation(), proxy.metrics().sum("tamis_reloads_total", &[]));
     elsewhere(&yaml("drain_timeout: 3s", "clock"));
     let (code, printed, _) = check(true);
     assert_eq!(code, Some(0));
@@ -267,10 +287,10 @@ fn a_check_against_a_process_shows_the_difference_and_changes_nothing() {
     assert_eq!(code, Some(1), "{printed}{errors}");
     let refusal = "A RELOAD WOULD BE REFUSED: workers: cannot change from 1 to 3 while the process runs";
     assert!(printed.contains(refusal), "{printed}");
-    assert_eq!(proxy.generation(), 1);
+    assert_eq!(proxy.generation(), generation);
     assert_eq!(
         proxy.metrics().sum("tamis_reloads_total", &[]),
-        0.0,
+        reloads,
         "nothing was asked of it"
     );
 }
@@ -302,7 +322,7 @@ fn what_cannot_change_is_refused_with_its_reason() {
         assert_eq!(status, 422, "{report}");
         let error = report["errors"][0].to_string();
         assert!(error.contains(sentence), "{error}");
-        assert!(error.contains("restart it, or take the change back"), "{error}");
+        assert!(error.contains("`tamis upgrade` (or SIGUSR2) changes it"), "{error}");
     }
     // The rest of the engine's settings is no reservation.
     let report = apply(

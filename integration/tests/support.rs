@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tamis_integration::socket::Address;
-use tamis_integration::{Client, DEADLINE, Folder, Message, Proxy, Upstream};
+pub use tamis_integration::wait_until;
+use tamis_integration::{Client, Folder, Message, Proxy, Upstream};
 
 /// What the proxy adds to every request it sends upstream. Tables leave these out; `forwarding` looks at them.
 pub const ADDED: [&str; 5] = [
@@ -108,6 +109,20 @@ pub fn folder_with(components: &[&str]) -> Folder {
     folder
 }
 
+/// Answers everything with this text, by itself.
+pub fn saying(body: &str) -> String {
+    format!(
+        "\
+workers: 1
+admin: {{ address: 127.0.0.1:0 }}
+listeners:
+  web: {{ address: 127.0.0.1:0 }}
+routes:
+  - {{ name: all, respond: {{ status: 200, body: \"{body}\" }} }}
+"
+    )
+}
+
 /// Everything to one upstream, all defaults.
 pub fn plain(upstream: &Upstream) -> String {
     Configuration::default().to(upstream)
@@ -151,15 +166,6 @@ pub fn assert_own_reply(response: &Message, status: u16, context: &str) {
         "{context}: {}",
         response.text()
     );
-}
-
-/// Asks again until it is so, and leaves the processor to the proxy in between: the answers change by themselves.
-pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// Has this configuration applied, and returns the report, whoever was first: the request for it, or the watch.

@@ -84,6 +84,8 @@ impl fmt::Display for Faults {
 /// A snapshot that is not in use yet.
 pub struct Assembled {
     pub snapshot: Snapshot,
+    /// What is odd about the configuration, each with its place.
+    pub warnings: Vec<String>,
     compiler: Arc<Compiler>,
     parts: Parts,
 }
@@ -162,9 +164,10 @@ impl Assembler {
         build.make_clusters();
         build.load_filters().await;
         let table = build.table();
+        let warnings = build.warnings(table.as_ref());
         let (_, guests) = build.finish()?;
         Ok(Checked {
-            warnings: table.map(|table| shadowed(config, &table)).unwrap_or_default(),
+            warnings,
             components: difference::components(&guests),
         })
     }
@@ -235,6 +238,7 @@ struct Build<'a> {
     candidates: HashMap<(usize, String), usize>,
     /// By filter, in the order of the configuration.
     trials: BTreeMap<usize, Arc<Trial>>,
+    warnings: Vec<String>,
     faults: Vec<String>,
 }
 
@@ -256,6 +260,7 @@ impl<'a> Build<'a> {
             kinds: HashMap::new(),
             candidates: HashMap::new(),
             trials: BTreeMap::new(),
+            warnings: Vec::new(),
             faults: Vec::new(),
         })
     }
@@ -271,6 +276,7 @@ impl<'a> Build<'a> {
         let trials = self.trials.values().cloned().collect();
         let filters = self.names();
         let compiler = Arc::clone(&self.compiler);
+        let warnings = self.warnings(table.as_ref());
         let (parts, guests) = self.finish()?;
         let table = table.ok_or_else(|| Faults(vec!["the routes do not compile".into()]))?;
         let snapshot = Snapshot {
@@ -284,10 +290,12 @@ impl<'a> Build<'a> {
             trials,
             access_log,
             drain_timeout: config.drain_timeout,
-            description: config.describe(),
+            drain_delay: config.drain_delay.unwrap_or_default(),
+            description: Arc::new(config.describe()),
         };
         Ok(Assembled {
             snapshot,
+            warnings,
             compiler,
             parts,
         })
@@ -299,6 +307,24 @@ impl<'a> Build<'a> {
         } else {
             Err(Faults(self.faults))
         }
+    }
+
+    /// Of filters that were loaded, then of routes.
+    fn warnings(&self, table: Option<&route::Table>) -> Vec<String> {
+        let routes = table.map(|table| shadowed(self.config, table)).unwrap_or_default();
+        self.warnings.iter().cloned().chain(routes).collect()
+    }
+
+    /// A component that cannot take them goes on without its settings, which is not what was meant.
+    fn check_settings(&mut self, slot: usize, settings: &serde_json::Value, place: &config::Place, filter: &str) {
+        let is_empty = settings.is_null() || settings.as_object().is_some_and(serde_json::Map::is_empty);
+        if is_empty || self.guests[slot].takes_settings() {
+            return;
+        }
+        self.warnings.push(format!(
+            "{place}: filter `{filter}`: its `config` is read by nobody, because the component does not export \
+             `configure`; remove `config`, or have the component export it"
+        ));
     }
 
     fn fault(&mut self, place: &config::Place, what: &str, name: &str, message: impl fmt::Display) {
@@ -337,6 +363,9 @@ impl<'a> Build<'a> {
         };
         match loaded {
             Ok(source) => {
+                if let StepSource::Wasm(slot) = source {
+                    self.check_settings(slot, settings, place, &filter.name);
+                }
                 self.kinds.insert(key, source);
             }
             Err(message) => self.fault(place, "filter", &filter.name, message),
@@ -570,6 +599,7 @@ impl<'a> Build<'a> {
                     short_name: Name::new(&listener.name),
                     authority: authority(&sockets.bound),
                     sockets,
+                    protocols: protocols(&listener.protocols),
                     chain: self.chain(&listener.filters),
                     limits: listener_limits(&listener.limits, self.assembler.workers),
                     introducers: peers(&listener.proxy_protocol),
@@ -767,6 +797,32 @@ fn listener_limits(limits: &config::ListenerLimits, workers: usize) -> snapshot:
         connections_per_worker: limits.max_connections.div_ceil(workers),
         connections_per_address: limits.max_connections_per_address,
         max_requests: limits.max_requests,
+        http2: http2_limits(&limits.http2),
+    }
+}
+
+fn http2_limits(limits: &config::Http2Limits) -> snapshot::Http2Limits {
+    snapshot::Http2Limits {
+        max_streams: limits.max_streams,
+        max_streams_per_address: limits.max_streams_per_address,
+        stream_window: limits.stream_window,
+        connection_window: limits.connection_window,
+        send_buffer: limits.send_buffer,
+        max_header_list: limits.max_header_list,
+        max_resets: limits.max_resets,
+        max_control_frames: limits.max_control_frames,
+        min_progress: limits.min_progress,
+        ping_interval: limits.ping_interval,
+        ping_timeout: limits.ping_timeout,
+    }
+}
+
+fn protocols(protocols: &[config::Protocol]) -> snapshot::Protocols {
+    let speaks = |protocol| protocols.contains(&protocol);
+    match (speaks(config::Protocol::Http1), speaks(config::Protocol::Http2)) {
+        (false, true) => snapshot::Protocols::Http2,
+        (true, false) => snapshot::Protocols::Http1,
+        _ => snapshot::Protocols::Both,
     }
 }
 

@@ -13,14 +13,14 @@ use http::{HeaderMap, HeaderValue, Method, Version};
 use tokio::time::Instant;
 
 use crate::head::{Attributes, Clusters, Facts, Message, RequestHead, Stage};
+use crate::lane::Lane;
 use crate::listener::Sockets;
 use crate::name::Name;
 use crate::passage;
 use crate::proxy_protocol::{self, Header, Parsed};
-use crate::snapshot::Limits;
+use crate::snapshot::{Limits, Protocols};
 use crate::stream::Stream;
 use crate::telemetry::metrics::ListenerSeries;
-use crate::timer::Watchdog;
 use crate::wire::{Deadlines, Wire};
 use crate::worker::{Pinned, Scene, Worker};
 
@@ -28,8 +28,8 @@ use crate::worker::{Pinned, Scene, Worker};
 pub struct Connection {
     pub worker: Rc<Worker>,
     pub wire: Rc<Wire>,
-    /// For the deadlines of the exchange under way.
-    pub watchdog: Watchdog,
+    /// What its exchanges go along on, as long as there is one at a time.
+    pub lane: Rc<Lane>,
     client: Cell<Option<SocketAddr>>,
     local: Cell<Option<SocketAddr>>,
     /// What filters of connections have set; every exchange begins with them.
@@ -90,7 +90,7 @@ impl Connection {
             local: Cell::new(local),
             attributes: RefCell::default(),
             wire: Wire::new(stream, limits.max_head_bytes, deadlines),
-            watchdog: Watchdog::default(),
+            lane: Rc::default(),
             client: Cell::new(client),
             client_field: OnceCell::new(),
             sockets,
@@ -172,11 +172,6 @@ impl Connection {
         true
     }
 
-    /// Whether it may carry no request behind the one that came last.
-    pub fn is_used_up(&self, limits: &Limits) -> bool {
-        self.heads.get() >= limits.max_requests
-    }
-
     /// Asks the listener's filters about it, before its first exchange; whether it may stay.
     pub async fn is_admitted(&self) -> bool {
         let (pinned, listener) = self.place();
@@ -252,10 +247,30 @@ impl Connection {
         self.rest();
     }
 
-    /// The number of the head that hyper has just parsed, from 1.
+    /// The number of the head that was just parsed, from 1.
     pub fn next_head(&self) -> u64 {
         self.heads.set(self.heads.get() + 1);
         self.heads.get()
+    }
+
+    /// Heads so far.
+    pub fn heads(&self) -> u64 {
+        self.heads.get()
+    }
+
+    /// What its client may speak.
+    pub fn protocols(&self) -> Protocols {
+        self.pinned.borrow().snapshot.listeners[self.listener.get()].protocols
+    }
+
+    /// A stream of HTTP/2 was reset before its end.
+    pub fn count_reset(&self, reason: &'static str) {
+        self.worker.tally.borrow_mut().http2_reset(self.series, reason);
+    }
+
+    /// A connection that speaks HTTP/2 is cut for what its client does.
+    pub fn count_cut(&self, reason: &'static str) {
+        self.worker.tally.borrow_mut().http2_cut(self.series, reason);
     }
 
     /// Whether the connection is to end with its current exchange.

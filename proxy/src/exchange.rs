@@ -13,12 +13,11 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Response, StatusCode, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use crate::body::{Body, BodyFault, RequestBody, Upload, UploadCut, UploadFault};
+use crate::body::{Body, BodyFault, RequestBody, Source, Upload, UploadCut, UploadFault};
 use crate::chain::Broken;
 use crate::connection::Connection;
 use crate::filter::{HeldVerdict, Hook, Outcome, OverMax, ReadBody, Reply, Verdict};
@@ -27,6 +26,7 @@ use crate::h1::{self, RequestLines};
 use crate::head::{Clusters, Facts, Message, RequestHead, ResponseHead, Stage};
 use crate::hop;
 use crate::identity::{self, Claim};
+use crate::lane::Lane;
 use crate::native::REQUEST_ID;
 use crate::passage::{Forward, Passage};
 use crate::pool::{self, ClusterPool};
@@ -35,7 +35,7 @@ use crate::route::Target;
 use crate::snapshot::{Action, Choice, Listener, Redirect};
 use crate::stream::Stream;
 use crate::telemetry::record::Record;
-use crate::tunnel::{Broken as TunnelBroken, Progress, Relay};
+use crate::tunnel::{Broken as TunnelBroken, Relay};
 use crate::upstream::{Call, Failure, Switched};
 use crate::wire::Expired;
 use crate::worker::{Pinned, Scene};
@@ -46,9 +46,14 @@ const MAX_DISCARD: u64 = 64 << 10;
 /// A status of our own for the log: the client left before there was one (nginx's convention).
 const CLIENT_CLOSED: u16 = 499;
 
-/// Ends the client's connection without an answer.
-#[derive(Debug)]
-pub struct Abandoned;
+/// Ends the client's connection, or its stream, without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abandoned {
+    /// There is nobody to answer.
+    Left,
+    /// The request is none (RFC 9113 8.1.1).
+    Malformed,
+}
 
 impl std::fmt::Display for Abandoned {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -64,12 +69,13 @@ pub type TunnelSlot = Cell<Option<Box<Tunnel>>>;
 /// The walk of one request.
 pub async fn run(
     connection: Rc<Connection>,
-    request: Request<Incoming>,
+    lane: Rc<Lane>,
+    parts: http::request::Parts,
+    incoming: Source,
     tunnels: &TunnelSlot,
 ) -> Result<Response<ResponseBody>, Abandoned> {
-    let (parts, incoming) = request.into_parts();
     // Pin the generation; judge and normalise the head; find the route.
-    let (mut exchange, refused) = Exchange::begin(connection, parts);
+    let (mut exchange, refused) = Exchange::begin(connection, lane, parts);
     let mut upload = exchange.request_body(incoming);
     // Request filters, then the route's action: an upstream, a redirect, a fixed answer.
     let answered = match refused {
@@ -79,8 +85,10 @@ pub async fn run(
     // Whatever went wrong becomes an answer too.
     let mut body = match answered {
         Ok(body) => body,
-        Err(error) if error.kind == Kind::Upload(UploadFault::Disconnected) => return Err(exchange.abandon(error)),
-        Err(error) => exchange.fail(error),
+        Err(error) => match exchange.abandons(error.kind) {
+            Some(abandoned) => return Err(exchange.abandon(error, abandoned)),
+            None => exchange.fail(error),
+        },
     };
     // Response filters in reverse order, for every answer.
     exchange.respond(&mut body).await;
@@ -92,6 +100,7 @@ pub async fn run(
 /// Lives from the end of the request's head to the end of the response's body.
 pub struct Exchange {
     connection: Rc<Connection>,
+    lane: Rc<Lane>,
     pinned: Rc<Pinned>,
     /// Index of the listener in the pinned generation.
     listener: usize,
@@ -136,9 +145,14 @@ struct Upstream {
 }
 
 impl Exchange {
-    fn begin(connection: Rc<Connection>, mut parts: http::request::Parts) -> (Box<Self>, Option<Error>) {
+    fn begin(
+        connection: Rc<Connection>,
+        lane: Rc<Lane>,
+        mut parts: http::request::Parts,
+    ) -> (Box<Self>, Option<Error>) {
         let started = Instant::now();
         let (pinned, listener) = connection.begin_exchange();
+        lane.pin(pinned.snapshot.generation);
         let head = connection.next_head();
         let snapshot = Rc::clone(&pinned);
         let settings = &snapshot.snapshot.listeners[listener];
@@ -204,6 +218,7 @@ impl Exchange {
         }
         let exchange = Box::new(Self {
             connection,
+            lane,
             pinned,
             listener,
             route,
@@ -311,9 +326,9 @@ impl Exchange {
         if !self.passage.has_filters() {
             return Ok(None);
         }
-        let (connection, deadline) = (Rc::clone(&self.connection), self.deadline);
+        let (lane, deadline) = (Rc::clone(&self.lane), self.deadline);
         let walk = std::pin::pin!(self.walk_forward(upload));
-        let walked = connection.watchdog.watch(deadline, walk).await;
+        let walked = lane.watchdog.watch(deadline, walk).await;
         walked.unwrap_or_else(|| Err(Kind::RouteTimeout.into()))
     }
 
@@ -444,7 +459,7 @@ impl Exchange {
         }
     }
 
-    fn request_body(&mut self, incoming: Incoming) -> RequestBody {
+    fn request_body(&mut self, incoming: Source) -> RequestBody {
         if incoming.is_end_stream() {
             return RequestBody::Empty;
         }
@@ -467,7 +482,7 @@ impl Exchange {
             method: &message.request.method,
             target: &message.request.target,
             headers: &message.request.headers,
-            via: self.connection.worker.via.entry(),
+            via: self.connection.worker.via.entry(message.request.version),
         };
         let mut call = Call::new(connection, &lines, body);
         if let Some(protocol) = &self.offer {
@@ -497,7 +512,7 @@ impl Exchange {
         let local = self.connection.local();
         let connecting = Box::pin(upstream.pool.connect(upstream.endpoint, self.client, local));
         let connected = self
-            .connection
+            .lane
             .watchdog
             .watch(self.deadline, connecting)
             .await
@@ -522,7 +537,7 @@ impl Exchange {
         let answered = loop {
             let until = progress.1 + patience;
             let earliest = self.deadline.map_or(until, |deadline| deadline.min(until));
-            if let Some(answered) = self.connection.watchdog.watch(Some(earliest), &mut answer).await {
+            if let Some(answered) = self.lane.watchdog.watch(Some(earliest), &mut answer).await {
                 break answered;
             }
             let uploaded = self.upload.as_ref().map_or(0, |upload| upload.bytes.get());
@@ -613,10 +628,29 @@ impl Exchange {
         self.local(reply::reply(error.kind, &request_id))
     }
 
-    /// The client has left in the middle of its body; there is nobody to answer.
-    fn abandon(&mut self, error: Error) -> Abandoned {
+    /// Whether there is nobody to answer, or nothing.
+    fn abandons(&self, kind: Kind) -> Option<Abandoned> {
+        match kind {
+            Kind::Upload(UploadFault::Disconnected) => Some(Abandoned::Left),
+            Kind::Refused(refusal) if refusal.is_malformed() && self.is_http2() => Some(Abandoned::Malformed),
+            _ => None,
+        }
+    }
+
+    fn abandon(&mut self, error: Error, abandoned: Abandoned) -> Abandoned {
         self.reason = error.kind.reason();
-        Abandoned
+        if abandoned == Abandoned::Malformed {
+            // What the client would be told if there were an answer.
+            self.status = error.kind.status().as_u16();
+        }
+        abandoned
+    }
+
+    fn is_http2(&self) -> bool {
+        let message = self.passage.message();
+        message
+            .as_ref()
+            .is_some_and(|message| message.request.version == Version::HTTP_2)
     }
 
     async fn respond(&mut self, body: &mut Body) {
@@ -666,10 +700,11 @@ impl Exchange {
         message.request.method != Method::HEAD && !ends_with_head
     }
 
-    /// Reads a small unread body to its end; else the connection closes after the answer (RFC 9112 9.3).
+    /// Reads a small unread body to its end; else the connection closes after the answer (RFC 9112 9.3). In HTTP/2 the
+    /// stream alone ends with it (RFC 9113 8.1).
     async fn discard(&mut self, unread: RequestBody) {
         let is_unread = self.upload.as_ref().is_some_and(|upload| !upload.ended.get());
-        if self.closes || !is_unread || unread.is_empty() {
+        if self.closes || !is_unread || unread.is_empty() || self.is_http2() {
             return;
         }
         let RequestBody::Streamed(mut unread) = unread else {
@@ -685,12 +720,13 @@ impl Exchange {
         let timeout = self.pinned.snapshot.listeners[self.listener].limits.body_timeout;
         let read = Box::pin(unread.discard());
         let deadline = Some(Instant::now() + timeout);
-        self.closes = self.connection.watchdog.watch(deadline, read).await != Some(true);
+        self.closes = self.lane.watchdog.watch(deadline, read).await != Some(true);
     }
 
-    /// Turns the message into hyper's response; the exchange goes on in its body.
+    /// Turns the message into a response; the exchange goes on in its body.
     fn finish_head(mut self: Box<Self>, body: Body, tunnels: &TunnelSlot) -> Response<ResponseBody> {
         let mut response = Response::new(());
+        let is_last = !self.is_http2() && self.is_last();
         if let Some(head) = self
             .passage
             .message()
@@ -716,8 +752,7 @@ impl Exchange {
             return response.map(|()| ResponseBody::empty());
         }
         let headers = response.headers_mut();
-        let limits = &self.pinned.snapshot.listeners[self.listener].limits;
-        if self.closes || self.is_overtaken() || self.connection.is_closing() || self.connection.is_used_up(limits) {
+        if is_last {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         self.status = response.status().as_u16();
@@ -726,6 +761,13 @@ impl Exchange {
             exchange: Some(self),
             waiting_since: None,
         })
+    }
+
+    /// Whether the client's HTTP/1 connection is to end with this answer.
+    fn is_last(&self) -> bool {
+        let limits = &self.pinned.snapshot.listeners[self.listener].limits;
+        let is_spent = self.connection.heads() >= limits.max_requests;
+        is_spent || self.closes || self.is_overtaken() || self.connection.is_closing()
     }
 
     /// An answer that overtakes its request leaves bytes that nobody will read (RFC 9112 9.3): neither connection can
@@ -802,12 +844,10 @@ impl Remains {
             method: request.map_or(b"", |request| request.method.as_str().as_bytes()),
             authority: self.authority.as_ref().map(HeaderValue::as_bytes),
             path: request.map_or(b"", |request| request.target.as_str().as_bytes()),
-            protocol: request.map_or("", |request| {
-                if request.version == Version::HTTP_10 {
-                    "HTTP/1.0"
-                } else {
-                    "HTTP/1.1"
-                }
+            protocol: request.map_or("", |request| match request.version {
+                Version::HTTP_10 => "HTTP/1.0",
+                Version::HTTP_2 => "HTTP/2",
+                _ => "HTTP/1.1",
             }),
             status: Some(outcome.status),
             reason: outcome.reason,
@@ -860,7 +900,9 @@ impl Tunnel {
             std::mem::take(&mut self.upstream.input),
         );
         let mut relay = Relay::new(client, stream, ahead, input);
-        let (mut before, mut since) = (Progress::default(), Instant::now());
+        // The wire has counted these.
+        let (mut before, mut since) = (relay.progress(), Instant::now());
+        self.upload.bytes.set(before.received);
         let (exchange, upload) = (&mut self.exchange, &self.upload);
         let end = std::future::poll_fn(|context| {
             connection.watch_worker(context.waker());
@@ -885,7 +927,7 @@ impl Tunnel {
                 true => (limits.write_timeout, TunnelEnd::Stalled),
                 false => (limits.tunnel_idle_timeout, TunnelEnd::Idle),
             };
-            match connection.watchdog.expired(context, since + wait) {
+            match exchange.lane.watchdog.expired(context, since + wait) {
                 true => Poll::Ready(end),
                 false => Poll::Pending,
             }
@@ -917,11 +959,7 @@ impl Drop for Exchange {
     /// Runs exactly once for every request that hyper could parse.
     fn drop(&mut self) {
         if !self.complete && self.reason.is_empty() {
-            self.reason = match self.connection.wire.expired() {
-                Some(Expired::Write) => "write_timeout",
-                Some(Expired::Generation) => "generation_max_age",
-                _ => "client_closed",
-            };
+            self.reason = broken_reason(self.lane.broken().or(self.connection.wire.expired()));
         }
         let now = Instant::now();
         let duration = now.duration_since(self.started);
@@ -938,6 +976,15 @@ impl Drop for Exchange {
             self.remains(duration).write_record();
         }
         self.connection.end_exchange(now);
+    }
+}
+
+/// Why an exchange did not come to its end, for the log, when nothing else has been said.
+pub fn broken_reason(expired: Option<Expired>) -> &'static str {
+    match expired {
+        Some(Expired::Write) => "write_timeout",
+        Some(Expired::Generation) => "generation_max_age",
+        _ => "client_closed",
     }
 }
 
@@ -1106,7 +1153,7 @@ impl ResponseBody {
         let Some(earliest) = patience.into_iter().chain(exchange.deadline).min() else {
             return Poll::Pending;
         };
-        if !exchange.connection.watchdog.expired(context, earliest) {
+        if !exchange.lane.watchdog.expired(context, earliest) {
             return Poll::Pending;
         }
         let kind = if exchange.deadline == Some(earliest) {
@@ -1114,7 +1161,7 @@ impl ResponseBody {
         } else {
             Kind::UpstreamTimeout
         };
-        Poll::Ready(Some(Err(self.broken(kind, &Abandoned))))
+        Poll::Ready(Some(Err(self.broken(kind, &Abandoned::Left))))
     }
 
     /// Why the request broke off after its answer had begun.
@@ -1143,6 +1190,13 @@ impl ResponseBody {
             }
         }
         Error::new(kind, chain_of(error))
+    }
+
+    /// It will not be sent to its end, however much of it was taken.
+    pub fn break_off(&mut self, reason: &'static str) {
+        if let Some(mut exchange) = self.exchange.take() {
+            exchange.reason = reason;
+        }
     }
 
     /// The answer to HEAD has a body only in its length.

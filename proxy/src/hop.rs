@@ -8,6 +8,7 @@
 //! from contradicting each other. What Upgrade asked for is handed back by the strip; who makes a tunnel
 //! [says it anew](switch).
 
+use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -171,26 +172,35 @@ pub fn forwarded(
 pub struct Via {
     /// `1.1 tamis-INSTANCE`.
     entry: HeaderValue,
+    /// `2 tamis-INSTANCE`.
+    http2: HeaderValue,
 }
 
 impl Via {
     /// `instance`: random, the same for all workers of the process; letters and digits, others are left out.
     pub fn new(instance: &str) -> Self {
         let instance: String = instance.chars().filter(char::is_ascii_alphanumeric).collect();
-        let entry = HeaderValue::try_from(format!("1.1 tamis-{instance}"));
+        let entry = |protocol: &str| {
+            HeaderValue::try_from(format!("{protocol} tamis-{instance}"))
+                .expect("letters, digits, dots, dashes and spaces make a field value")
+        };
         Self {
-            entry: entry.expect("letters, digits, dots, dashes and spaces make a field value"),
+            entry: entry("1.1"),
+            http2: entry("2"),
         }
     }
 
-    /// Says 1.1 for an HTTP/1.0 client too: the protocol that Tamis speaks on both sides.
+    /// Says of a response what upstreams speak.
     pub fn append(&self, headers: &mut HeaderMap) {
         headers.append(header::VIA, self.entry.clone());
     }
 
-    /// What [`Via::append`] appends.
-    pub fn entry(&self) -> &HeaderValue {
-        &self.entry
+    /// What a request that came in this version carries on; 1.1 for an HTTP/1.0 client too.
+    pub fn entry(&self, received: Version) -> &HeaderValue {
+        match received {
+            Version::HTTP_2 => &self.http2,
+            _ => &self.entry,
+        }
     }
 
     /// Whether the message was here before. Reads `received-protocol received-by [comment]`, comma-separated.

@@ -6,7 +6,8 @@
 //!    balancer in front may say first for whom it is ([`proxy_protocol`]); no address takes more than its share
 //!    ([`census`]).
 //! 2. [`gateway`] gives the [`connection`] to hyper. Bytes pass through [`wire`], which keeps the deadlines and lets [`scan`] look at
-//!    each head before hyper parses it. Each parsed request becomes an [`exchange`].
+//!    each head before hyper parses it. Each parsed request becomes an [`exchange`]. A client that begins with the preface
+//!    of HTTP/2 goes to [`http2`] instead, where many exchanges share a connection and each has a [`lane`] of its own.
 //! 3. [`exchange`] pins the current [`snapshot`], the one immutable generation that this request will see to its end.
 //!    What trusted proxies say of the client is believed, or not, here and once: [`identity`].
 //! 4. [`guard`] judges the head (sizes, framing, authority) and normalises authority and path, once.
@@ -33,12 +34,13 @@
 //! [`reload`] swaps the pointer, [`watch`] pulls its [`trigger`], [`difference`] and [`report`] say what came of it,
 //! [`generations`] keeps what was replaced until nobody is on it, [`court`] has candidates judged by the rules of
 //! [`canary`], [`admin`] answers operators, [`server`] owns the process, [`handover`] gives its place to a new one,
-//! [`state`] keeps what outlives it, [`supervisor`] tells the service manager; [`toolbox`] is for whoever writes a
-//! filter, and serves nobody. The *data plane* (everything above) never compiles, never locks to read configuration,
-//! never panics by input. They share one atomic pointer, and commands that are never sent per request.
+//! [`state`] keeps what outlives it, [`priority`] has all this give way to exchanges, [`supervisor`] tells the service
+//! manager; [`toolbox`] is for whoever writes a filter, and serves nobody. The *data plane* (everything above) never
+//! compiles, never locks to read configuration, never panics by input. They share one atomic pointer, and commands that
+//! are never sent per request.
 //!
 //! What is deliberately absent: the data plane does not know `tamis_config`; only [`wasm`] names wasmtime; only
-//! [`gateway`] names hyper's server types on the data plane, and nobody hyper's client; [`h1`] knows no socket, clock or
+//! [`gateway`] names hyper's server types on the data plane, only [`http2`] the `h2` crate, and nobody hyper's client; [`h1`] knows no socket, clock or
 //! engine; nothing points back at `gateway`, `server` or `main`;
 //! `filter`, `chain` and `head` know no engine, no socket and no runtime.
 
@@ -66,7 +68,9 @@ pub mod h1;
 pub mod handover;
 pub mod head;
 pub mod hop;
+pub mod http2;
 pub mod identity;
+pub mod lane;
 pub mod listener;
 pub mod name;
 pub mod native;
@@ -76,6 +80,7 @@ pub mod outbox;
 pub mod passage;
 pub mod permits;
 pub mod pool;
+pub mod priority;
 pub mod proxy_protocol;
 pub mod reload;
 pub mod reply;

@@ -20,7 +20,7 @@ use crate::difference::State;
 use crate::filter::Hook;
 use crate::generations::Generations;
 use crate::reload::{Handles, History};
-use crate::report::{Outcome, Report as ReloadReport};
+use crate::report::{Outcome, Report as ReloadReport, milliseconds, seconds};
 use crate::snapshot::{Action, Snapshot};
 use crate::telemetry::exposition::{self, BreakerFacts, FilterFacts, ProcessFacts, TableFacts, TrialFacts};
 use crate::telemetry::metrics::Report;
@@ -174,7 +174,7 @@ impl Operations for Operator {
             "generation": generation,
             "last_reload": self.history.last(),
             "components": components,
-            "config": config,
+            "config": *config,
         })
     }
 
@@ -253,7 +253,7 @@ impl Operations for Operator {
                     "hooks": hooks.map(Hook::as_str).collect::<Vec<_>>(),
                     "on_failure": guest.on_failure().as_str(),
                     "breaker": breaker,
-                    "tick_seconds": guest.tick().map(|tick| tick.as_secs_f64()),
+                    "tick_seconds": guest.tick().map(seconds),
                     "instances": live,
                     "instances_idle": idle,
                     "waiting": waiting,
@@ -268,7 +268,8 @@ impl Operations for Operator {
         let asked = self.trigger.pull_and_wait("admin", expected).await;
         asked.unwrap_or_else(|why| {
             let live = self.live.load().generation;
-            ReloadReport::failed(Outcome::Unavailable, live, "admin", vec![why.to_owned()])
+            let report = ReloadReport::failed(Outcome::Unavailable, live, "admin", vec![why.to_owned()]);
+            self.history.complete(report)
         })
     }
 
@@ -322,7 +323,7 @@ fn shown_trial(trial: &Trial) -> Value {
     let both = |count: fn(&Account) -> u64| json!({ "stable": count(stable), "candidate": count(candidate) });
     let p99 = Hook::ALL.into_iter().filter_map(|hook| {
         let times = [stable, candidate].map(|account| &account.times[hook as usize]);
-        let millis = |times: &Times| (times.count() > 0).then(|| times.p99().as_secs_f64() * 1e3);
+        let millis = |times: &Times| (times.count() > 0).then(|| milliseconds(times.p99()));
         let shown = json!({ "stable": millis(times[0]), "candidate": millis(times[1]) });
         times
             .iter()
@@ -334,8 +335,8 @@ fn shown_trial(trial: &Trial) -> Value {
         "reason": reason,
         "sha256": trial.component(),
         "share": part_of(trial.share(), WHOLE),
-        "window_seconds": trial.terms().rules.window.as_secs_f64(),
-        "elapsed_seconds": elapsed.as_secs_f64(),
+        "window_seconds": seconds(trial.terms().rules.window),
+        "elapsed_seconds": seconds(elapsed),
         "min_calls": trial.terms().rules.min_calls,
         "exchanges": both(|account| account.exchanges),
         "failed": both(|account| account.failed),
@@ -373,7 +374,7 @@ fn shown_breaker(breaker: &Breaker) -> Value {
     let (state, opens_in) = match breaker.state(std::time::Instant::now()) {
         breaker::State::Closed => ("closed", None),
         breaker::State::HalfOpen => ("half_open", None),
-        breaker::State::Open { remaining } => ("open", Some(remaining.as_secs_f64())),
+        breaker::State::Open { remaining } => ("open", Some(seconds(remaining))),
     };
     json!({ "state": state, "probe_in_seconds": opens_in, "openings": breaker.openings() })
 }

@@ -262,7 +262,7 @@ fn lines<'a>(worker: &'a Worker, order: &'a Order) -> RequestLines<'a> {
         method: &order.method,
         target: &order.target,
         headers: &order.headers,
-        via: worker.via.entry(),
+        via: worker.via.entry(http::Version::HTTP_11),
     }
 }
 

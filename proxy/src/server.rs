@@ -32,6 +32,7 @@ use crate::handover::successor::End;
 use crate::handover::{self, Heritage, Predecessor, Upgrader};
 use crate::listener::Sockets;
 use crate::operations::{Operator, Origin};
+use crate::priority;
 use crate::reload::{self, Reloader};
 use crate::report::Comparison;
 use crate::snapshot::Snapshot;
@@ -119,7 +120,7 @@ pub fn check_against(file: &Path, admin: &Address) -> Result<Comparison, String>
     };
     let candidate = State {
         generation: running.generation,
-        config: config.describe(),
+        config: Arc::new(config.describe()),
         components: checked.components,
     };
     Ok(Comparison::between(&running, &candidate, checked.warnings))
@@ -187,6 +188,7 @@ impl Process {
     ) -> Result<Self, String> {
         let First {
             config,
+            warnings,
             assembler,
             snapshot,
             admin,
@@ -201,7 +203,15 @@ impl Process {
             live: Arc::clone(&live),
             alarm: assembler.alarm(),
         };
-        let (reloader, reloading) = Reloader::new(&options.file, config, assembler, Arc::clone(&live), senders.clone());
+        reload::warn(&warnings);
+        let (reloader, reloading) = Reloader::new(
+            &options.file,
+            config,
+            warnings,
+            assembler,
+            Arc::clone(&live),
+            senders.clone(),
+        );
         let trigger = reloading.trigger.clone();
         let (begin_drain, drain) = watch::channel(false);
         let operator = Arc::new(Operator::new(
@@ -325,6 +335,7 @@ impl Process {
 /// The first generation, built and bound.
 struct First {
     config: Config,
+    warnings: Vec<String>,
     assembler: Assembler,
     snapshot: Arc<Snapshot>,
     admin: Option<Arc<Sockets>>,
@@ -348,6 +359,7 @@ impl First {
         if !is_served {
             assembler.yield_to_exchanges();
         }
+        let warnings = assembled.warnings.clone();
         let snapshot = Arc::new(assembler.accept(assembled));
         let mut taken = Taken::default();
         taken.note_listeners(&given, &snapshot.listeners);
@@ -357,6 +369,7 @@ impl First {
         };
         Ok(Self {
             config,
+            warnings,
             assembler,
             snapshot,
             admin,
@@ -472,6 +485,8 @@ impl BackgroundService for Reloading {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let taken = self.reloader.lock().ok().and_then(|mut reloader| reloader.take());
         let Some(mut reloader) = taken else { return };
+        // The service's own thread: with a storm of triggers it would never rest.
+        priority::yield_to_exchanges();
         reloader.watch_files(self.trigger.clone());
         tokio::select! {
             () = reloader.run() => {}
@@ -690,7 +705,8 @@ impl Signals {
         }
     }
 
-    /// Readiness flips first, then connections are told to close; the deadline always ends it.
+    /// Readiness flips first; after a delay, for balancers that look at it now and then, the listeners close and
+    /// connections are told to; the deadline always ends it.
     async fn drain(&self) {
         let end = self.decide().await;
         self.operator.begin_drain();
@@ -698,6 +714,9 @@ impl Signals {
         tracing::info!(?timeout, handed_over = end == End::HandedOver, "draining");
         if end == End::Alone {
             supervisor::stopping();
+            // Nobody needs to look elsewhere when another process answers here already.
+            let delay = self.live.load().drain_delay;
+            tokio::time::sleep(delay).await;
         }
         let deadline = Instant::now() + timeout;
         for worker in &self.workers {

@@ -2,8 +2,9 @@
 //!
 //! Data plane. It knows nothing of HTTP. A small write is not sent at once but kept for the worker's [outbox], so that
 //! all that the tasks of one round write is sent in one go. To whoever writes it looks as if the kernel had taken the
-//! bytes: that sending them failed is told by the next operation. Invariant: while bytes are kept nothing overtakes
-//! them, and they are sent (or their failure is known) before the socket is shut down.
+//! bytes: that sending them failed is told once, by whichever comes next of a write, a flush, [`Stream::poll_sent`] and
+//! a shutdown. Invariant: while bytes are kept nothing overtakes them, and they are sent (or their failure is told)
+//! before the socket is shut down.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -115,11 +116,7 @@ impl Stream {
 
     /// Ready when the socket has taken all that was written, and the outbox has nothing to send any more.
     pub fn poll_sent(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let line = &mut *self.0.borrow_mut();
-        match line.failed.take() {
-            Some(error) => Poll::Ready(Err(error)),
-            None => line.poll_kept(context),
-        }
+        self.0.borrow_mut().poll_settled(context)
     }
 
     /// Throws away what is kept.
@@ -184,9 +181,16 @@ impl Line {
 
     /// What was kept has gone to the socket, as far as it is not the outbox's to send.
     fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_listed && self.failed.is_none() {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_settled(context)
+    }
+
+    /// What was kept has gone to the socket, whosever it was to send; tells a failure of the outbox first.
+    fn poll_settled(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.failed.take() {
             Some(error) => Poll::Ready(Err(error)),
-            None if self.is_listed => Poll::Ready(Ok(())),
             None => self.poll_kept(context),
         }
     }
@@ -257,7 +261,7 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let line = &mut *self.0.borrow_mut();
-        ready!(line.poll_kept(context))?;
+        ready!(line.poll_settled(context))?;
         match &mut line.socket {
             Socket::Tcp(socket) => Pin::new(socket).poll_shutdown(context),
             Socket::Unix(socket) => Pin::new(socket).poll_shutdown(context),
@@ -321,17 +325,36 @@ mod tests {
         .await;
     }
 
+    type Operation = fn(&mut Stream, &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// What may come next after a write.
+    const OPERATIONS: [(&str, Operation); 4] = [
+        ("write", |stream, context| {
+            let written = Pin::new(stream).poll_write(context, b"more");
+            written.map_ok(drop)
+        }),
+        ("flush", |stream, context| Pin::new(stream).poll_flush(context)),
+        ("sent", |stream, context| stream.poll_sent(context)),
+        ("shutdown", |stream, context| Pin::new(stream).poll_shutdown(context)),
+    ];
+
     #[tokio::test]
-    async fn a_failure_is_told_afterwards() {
-        with_outbox(|mut stream, peer| async move {
-            drop(peer);
-            stream.write_all(b"lost").await.unwrap();
-            yield_now().await;
-            let error = stream.flush().await.expect_err("the peer is gone");
-            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
-            assert_eq!(stream.sent(), 0);
-        })
-        .await;
+    async fn a_failure_is_told_once_by_whatever_comes_next() {
+        for (name, operation) in OPERATIONS {
+            with_outbox(|mut stream, peer| async move {
+                drop(peer);
+                stream.write_all(b"lost").await.unwrap();
+                yield_now().await;
+                assert!(!stream.is_clear(), "{name}: it has failed and is not told yet");
+                let told = poll_fn(|context| operation(&mut stream, context)).await;
+                let error = told.expect_err("the peer is gone");
+                assert_eq!(error.kind(), io::ErrorKind::BrokenPipe, "{name}");
+                assert_eq!(stream.sent(), 0, "{name}");
+                let again = poll_fn(|context| stream.poll_sent(context)).await;
+                assert!(again.is_ok(), "{name}: nothing is kept any more");
+            })
+            .await;
+        }
     }
 
     #[tokio::test]

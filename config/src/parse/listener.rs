@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{Names, ceiling::Ceiling, or_default};
-use crate::model::{FilterUse, Listener, ListenerLimits, Peers};
+use crate::model::{FilterUse, Http2Limits, Listener, ListenerLimits, Peers, Protocol};
 use crate::reader::{Reader, quote};
 use crate::shape::{At, OffOr, ShortOr};
 use crate::units::show_size;
@@ -33,13 +33,35 @@ const MAX_FIELDS: usize = 100;
 const MAX_TARGET_BYTES: u64 = 8 << 10;
 /// At 12 KiB for an idle connection, 120 MB.
 const MAX_CONNECTIONS: usize = 10_000;
-/// nginx's own. What a connection has gathered goes with it, clients spread anew over the workers, and a new connection
-/// after a thousand requests costs nobody anything.
-const MAX_REQUESTS: u64 = 1_000;
 
 /// All of them are looked through for each exchange. The longest lists that anyone publishes, of content networks, have
 /// some hundreds.
 const MAX_PEERS: usize = 1_000;
+
+/// nginx's number: rare enough to cost nothing, often enough that clients follow when instances come and go.
+const MAX_REQUESTS: u64 = 1_000;
+
+/// The least that RFC 9113 6.5.2 recommends, and what browsers are content with.
+const MAX_STREAMS: u32 = 100;
+/// Ten connections' worth, as proxies in front and offices behind one address have.
+const MAX_STREAMS_PER_ADDRESS: usize = 1_000;
+/// The protocol's own first window, rounded: what is lost when an upstream does not read.
+const STREAM_WINDOW: u32 = 64 << 10;
+/// Sixteen uploads at full speed; all bodies of one connection together.
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// A client that does not read costs so much for each of its streams.
+const SEND_BUFFER: usize = 64 << 10;
+/// As `max_head_bytes`.
+const MAX_HEADER_LIST: u32 = 64 << 10;
+/// A browser that leaves a page resets all that is under way, once; each response that is served earns one back.
+const MAX_RESETS: u32 = 100;
+/// Clients send a handful for each stream; what they send because of our own frames is not counted.
+const MAX_CONTROL_FRAMES: u32 = 1_000;
+/// With `write_timeout` 34 bytes a second: no link is as slow as that.
+const MIN_PROGRESS: usize = 1 << 10;
+/// A client that is gone holds its streams no longer than a quarter of a minute.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// More than anyone reads; each filter costs time on every exchange.
 const MAX_CHAIN: usize = 64;
@@ -52,6 +74,7 @@ pub(super) fn listener(
 ) -> Option<Listener> {
     let At { value: listener, place } = listener;
     reader.within_item(format!("listener `{name}`"), |reader| {
+        let protocols = protocols(listener.protocols, reader);
         let filters = chain(listener.filters, names, reader);
         let limits = reader.within("limits", |reader| limits(listener.limits, reader));
         let proxy_protocol = reader.within("proxy_protocol", |reader| {
@@ -66,12 +89,30 @@ pub(super) fn listener(
             name: name.to_owned(),
             place,
             address,
+            protocols: protocols?,
             filters: filters?,
             limits: limits?,
             proxy_protocol: proxy_protocol?,
             trusted_proxies: trusted_proxies?,
         })
     })
+}
+
+fn protocols(given: Option<At<Vec<Protocol>>>, reader: &mut Reader) -> Option<Vec<Protocol>> {
+    let Some(given) = given else {
+        return Some(vec![Protocol::Http1, Protocol::Http2]);
+    };
+    let named = given.value;
+    let is_repeated = named
+        .iter()
+        .enumerate()
+        .any(|(at, protocol)| named[..at].contains(protocol));
+    if named.is_empty() || is_repeated {
+        let message = "name each protocol once, and at least one: `http1`, `http2`, or leave the field out";
+        reader.error_at(&given.place, "protocols", message.to_owned());
+        return None;
+    }
+    Some(named)
 }
 
 /// The filters of a listener or route, in order.
@@ -197,7 +238,44 @@ fn limits(limits: Option<vocabulary::ListenerLimits>, reader: &mut Reader) -> Op
             Some(OffOr::Off) | None => None,
         },
         max_requests: limits.max_requests.map_or(MAX_REQUESTS, |count| count.0),
+        http2: http2(limits.http2.unwrap_or_default()),
     })
+}
+
+fn http2(limits: vocabulary::Http2Limits) -> Http2Limits {
+    let default = Http2Limits::default();
+    Http2Limits {
+        max_streams: limits.max_streams.map_or(default.max_streams, |count| count.as_u32()),
+        max_streams_per_address: limits
+            .max_streams_per_address
+            .map_or(default.max_streams_per_address, |count| count.as_usize()),
+        stream_window: limits
+            .stream_window
+            .map_or(default.stream_window, |size| window(size.0)),
+        connection_window: limits
+            .connection_window
+            .map_or(default.connection_window, |size| window(size.0)),
+        send_buffer: limits.send_buffer.map_or(default.send_buffer, |size| bytes(size.0)),
+        max_header_list: limits
+            .max_header_list
+            .map_or(default.max_header_list, |size| window(size.0)),
+        max_resets: limits.max_resets.map_or(default.max_resets, |count| count.as_u32()),
+        max_control_frames: limits
+            .max_control_frames
+            .map_or(default.max_control_frames, |count| count.as_u32()),
+        min_progress: limits.min_progress.map_or(default.min_progress, |size| bytes(size.0)),
+        ping_interval: match limits.ping_interval {
+            Some(OffOr::Off) => None,
+            Some(OffOr::On(period)) => Some(period.0),
+            None => default.ping_interval,
+        },
+        ping_timeout: or_default(limits.ping_timeout, default.ping_timeout),
+    }
+}
+
+/// Windows are at most 256 MiB.
+fn window(size: u64) -> u32 {
+    u32::try_from(size).unwrap_or(u32::MAX)
 }
 
 /// Sizes here are at most 1 MiB.
@@ -220,6 +298,25 @@ impl Default for ListenerLimits {
             max_connections: MAX_CONNECTIONS,
             max_connections_per_address: None,
             max_requests: MAX_REQUESTS,
+            http2: Http2Limits::default(),
+        }
+    }
+}
+
+impl Default for Http2Limits {
+    fn default() -> Self {
+        Self {
+            max_streams: MAX_STREAMS,
+            max_streams_per_address: MAX_STREAMS_PER_ADDRESS,
+            stream_window: STREAM_WINDOW,
+            connection_window: CONNECTION_WINDOW,
+            send_buffer: SEND_BUFFER,
+            max_header_list: MAX_HEADER_LIST,
+            max_resets: MAX_RESETS,
+            max_control_frames: MAX_CONTROL_FRAMES,
+            min_progress: MIN_PROGRESS,
+            ping_interval: Some(PING_INTERVAL),
+            ping_timeout: PING_TIMEOUT,
         }
     }
 }

@@ -328,6 +328,16 @@ impl Exposition {
             each().flat_map(|(labels, counts)| by_name(&labels, "reason", &counts.refused)),
         );
         self.counters(
+            "tamis_http2_streams_reset_total",
+            "HTTP/2 streams of clients that were reset or refused, by reason.",
+            each().flat_map(|(labels, counts)| by_name(&labels, "reason", &counts.http2_resets)),
+        );
+        self.counters(
+            "tamis_http2_connections_cut_total",
+            "HTTP/2 connections that were cut for what their client did, by reason.",
+            each().flat_map(|(labels, counts)| by_name(&labels, "reason", &counts.http2_cuts)),
+        );
+        self.counters(
             "tamis_received_bytes_total",
             "Bytes received from clients.",
             each().map(|(labels, counts)| counter(&labels, counts.received_bytes)),

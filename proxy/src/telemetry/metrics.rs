@@ -69,6 +69,8 @@ pub struct ListenerCounts {
     pub(super) open: i64,
     pub(super) accepted: u64,
     pub(super) refused: Counts<&'static str>,
+    pub(super) http2_resets: Counts<&'static str>,
+    pub(super) http2_cuts: Counts<&'static str>,
     pub(super) received_bytes: u64,
     pub(super) sent_bytes: u64,
 }
@@ -201,6 +203,22 @@ impl Tally {
             return;
         };
         counts.refused.add(reason, 1);
+    }
+
+    /// `reason`: whose doing it was, or what bound it met.
+    pub fn http2_reset(&mut self, series: ListenerSeries, reason: &'static str) {
+        let Some(counts) = found(self.listeners.at(series.0), &mut self.stale) else {
+            return;
+        };
+        counts.http2_resets.add(reason, 1);
+    }
+
+    /// `reason`: what the client did too much of, or too slowly.
+    pub fn http2_cut(&mut self, series: ListenerSeries, reason: &'static str) {
+        let Some(counts) = found(self.listeners.at(series.0), &mut self.stale) else {
+            return;
+        };
+        counts.http2_cuts.add(reason, 1);
     }
 
     pub fn bytes(&mut self, series: ListenerSeries, received: u64, sent: u64) {
@@ -405,6 +423,8 @@ impl Absorb for ListenerCounts {
         self.open += other.open;
         self.accepted += other.accepted;
         self.refused.absorb(&other.refused);
+        self.http2_resets.absorb(&other.http2_resets);
+        self.http2_cuts.absorb(&other.http2_cuts);
         self.received_bytes += other.received_bytes;
         self.sent_bytes += other.sent_bytes;
     }
