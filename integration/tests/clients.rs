@@ -1,5 +1,8 @@
 //! Who the client is: what the PROXY protocol and trusted proxies say, and what anybody else says in vain.
 
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, prlimit};
 use serde_json::Value;
 use tamis_integration::proxy::check;
 use tamis_integration::socket::Address;
@@ -453,4 +456,40 @@ fn a_connection_has_so_many_requests() {
     assert_eq!(closes, [false, false, true]);
     pipelined.assert_closed("what was sent behind the last one is not served");
     assert_eq!(upstream.requests().len(), 6);
+}
+
+/// Fault 123: without descriptors, accepting pauses and nothing spins; what is under way goes on, the administration
+/// endpoint answers, and all is well when there are some again.
+#[test]
+fn fault_123_the_last_descriptors_are_not_for_clients() {
+    let upstream = Upstream::saying("ok");
+    let proxy = Proxy::start(&yaml(&upstream, "filters: []", ""));
+    let mut first = proxy.client();
+    assert_eq!(first.get("/").status(), 200);
+    let most = proxy.descriptors() as u64 + 32;
+    let limit = Rlimit {
+        current: Some(most),
+        maximum: Some(most),
+    };
+    prlimit(Some(proxy.pid()), Resource::Nofile, limit).expect("it is our child");
+    let crowd: Vec<Client> = (0..128).map(|_| proxy.client()).collect();
+    proxy.log().wait_message("accepting pauses");
+    let (before, _) = proxy.run_and_wait();
+    for _ in 0..10 {
+        assert_eq!(
+            proxy.admin("GET", "/ready").status(),
+            200,
+            "the administration endpoint answers"
+        );
+        assert_eq!(first.get("/").status(), 200, "who is connected is served");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let (after, _) = proxy.run_and_wait();
+    assert!(
+        after - before < Duration::from_millis(300),
+        "it spins: {:?}",
+        after - before
+    );
+    drop(crowd);
+    wait_until("others are served again", || proxy.client().try_get("/").is_some());
 }

@@ -58,6 +58,7 @@ pub mod cluster;
 pub mod connection;
 pub mod court;
 pub mod demo;
+pub mod descriptors;
 pub mod difference;
 pub mod exchange;
 pub mod filter;

@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 
 use crate::address::Address;
 use crate::census::Census;
+use crate::descriptors::{self, Taker};
 use crate::gateway;
 use crate::stream::Stream;
 use crate::worker::Worker;
@@ -253,7 +254,10 @@ async fn accept_from(worker: Rc<Worker>, sockets: Arc<Sockets>, socket: Socket) 
             let listener = TcpListener::from_std(socket.into())?;
             loop {
                 let accepted = listener.accept().await;
-                let accepted = accepted.map(|(stream, peer)| (stream.into(), Some(peer)));
+                let accepted = accepted.and_then(|(stream, peer)| {
+                    descriptors::leave_some(&stream, Taker::Client)?;
+                    Ok((stream.into(), Some(peer)))
+                });
                 if admit(&worker, &sockets, accepted).await.is_break() {
                     return Ok(());
                 }
@@ -263,7 +267,10 @@ async fn accept_from(worker: Rc<Worker>, sockets: Arc<Sockets>, socket: Socket) 
             let listener = UnixListener::from_std(socket.into())?;
             loop {
                 let accepted = listener.accept().await;
-                let accepted = accepted.map(|(stream, _)| (stream.into(), None));
+                let accepted = accepted.and_then(|(stream, _)| {
+                    descriptors::leave_some(&stream, Taker::Client)?;
+                    Ok((stream.into(), None))
+                });
                 if admit(&worker, &sockets, accepted).await.is_break() {
                     return Ok(());
                 }
