@@ -56,6 +56,9 @@ bench: filters ## criterion benches
 compare: build ## Tamis beside other proxies, measured side by side
 	cargo run --release -p tamis-benches --bin compare -- $(ARGS)
 
+changes: build ## what changes of a running Tamis take, and what traffic feels of them
+	cargo run --release -p tamis-benches --bin changes -- $(ARGS)
+
 clean: ## remove everything that was built
 	rm -rf target filters/target fuzz/target
 

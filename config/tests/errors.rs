@@ -631,6 +631,22 @@ fn listeners_are_checked() {
             "{ a: { address: 127.0.0.1:80, limits: { max_connections: 0 } } }",
             "0 is out of bounds",
         ),
+        (
+            "{ a: { address: 127.0.0.1:80, protocols: [] } }",
+            "protocols: name each protocol once, and at least one",
+        ),
+        (
+            "{ a: { address: 127.0.0.1:80, protocols: [http2, http2] } }",
+            "protocols: name each protocol once, and at least one",
+        ),
+        (
+            "{ a: { address: 127.0.0.1:80, protocols: [http2, spdy] } }",
+            "`spdy` is not known",
+        ),
+        (
+            "{ a: { address: 127.0.0.1:80, limits: { http2: { max_streams: 0 } } } }",
+            "limits.http2.max_streams: 0 is out of bounds",
+        ),
         ("[a]", "listeners: expected a map from names to listeners, found a list"),
     ] {
         one_error(&format!("{CLUSTERS}{ROUTES}listeners: {listeners}\n"), part);

@@ -1,7 +1,6 @@
 //! Clients of HTTP/2: one that keeps to the rules, and one that writes frames as it is told.
 
 use std::future::Future;
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -227,7 +226,7 @@ pub fn get(path: &str) -> [(&str, &str); 4] {
     ]
 }
 
-/// A client that keeps to the rules.
+/// A client that keeps to the rules. A thread of its own drives its connection.
 pub struct Http2 {
     runtime: Runtime,
     pub sender: SendRequest<Bytes>,
@@ -253,7 +252,11 @@ impl Http2 {
         let Address::Tcp(address) = address else {
             panic!("not an IP address: {address}")
         };
-        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
         let sender = runtime.block_on(async {
             let stream = TcpStream::connect(address).await.expect("the proxy listens");
             let (sender, connection) = h2::client::handshake(stream).await.expect("a handshake");
@@ -264,15 +267,9 @@ impl Http2 {
         Self { runtime, sender }
     }
 
-    /// Drives the connection while it waits for this.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         self.runtime
             .block_on(async { timeout(DEADLINE, future).await.expect("in time") })
-    }
-
-    /// Drives the connection for so long.
-    pub fn idle(&self, time: Duration) {
-        self.runtime.block_on(tokio::time::sleep(time));
     }
 
     /// Begins an exchange.

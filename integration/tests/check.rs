@@ -102,9 +102,10 @@ listeners:
 filters:
   mute: { component: mute.wasm, config: { a: 1 } }
   empty: { component: mute.wasm, config: {} }
+  plain: { component: mute.wasm }
   reads: { component: reads.wasm, config: { a: 1 } }
 routes:
-  - { name: one, filters: [{ filter: empty, config: { b: 1 } }], respond: { status: 200 } }
+  - { name: one, filters: [{ filter: plain, config: { b: 1 } }], respond: { status: 200 } }
   - { name: two, respond: { status: 200 } }
 ";
     let (code, printed) = check(&folder, yaml);
@@ -112,8 +113,8 @@ routes:
     let said: Vec<&str> = printed.lines().filter(|line| line.starts_with("warning: ")).collect();
     let expected = [
         ("tamis.yaml:6:", "filter `mute`: its `config` is read by nobody"),
-        ("tamis.yaml:10:", "filter `empty`: its `config` is read by nobody"),
-        ("tamis.yaml:11:", "route `two` can never match"),
+        ("tamis.yaml:11:", "filter `plain`: its `config` is read by nobody"),
+        ("tamis.yaml:12:", "route `two` can never match"),
     ];
     assert_eq!(said.len(), expected.len(), "{printed}");
     for (line, (place, what)) in said.iter().zip(expected) {

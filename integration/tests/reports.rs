@@ -271,6 +271,7 @@ fn a_check_against_a_process_shows_the_difference_and_changes_nothing() {
     assert_eq!(code, Some(0), "{printed}{errors}");
     assert!(printed.contains("nothing is different"), "{printed}");
     apply(&proxy, &yaml("", ""));
+    proxy.wait_generation(3);
     let (generation, reloads) = (proxy.generation(), proxy.metrics().sum("tamis_reloads_total", &[]));
     elsewhere(&yaml("drain_timeout: 3s", "clock"));
     let (code, printed, _) = check(true);

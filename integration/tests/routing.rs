@@ -293,7 +293,7 @@ routes:
 
 /// Longer than any of these takes in a build without optimisation, and far less than one step of an engine that tries
 /// again and again.
-const AT_ONCE: Duration = Duration::from_secs(5);
+const AT_ONCE: Duration = Duration::from_secs(10);
 
 /// Fault 74: expressions on which other engines take longer than the universe lasts. What they are tried on is as long
 /// as it may be.

@@ -201,12 +201,12 @@ pub struct Bystander {
 }
 
 impl Bystander {
-    /// GETs the target on one keep-alive connection until told to stop; anything but 200 fails the test.
+    /// GETs the target on one keep-alive connection after the other until told to stop; anything but 200 fails the test.
     pub fn start(address: &Address, target: &str) -> Self {
         let (stop, waits) = (Arc::new(AtomicBool::new(false)), Arc::<Mutex<Vec<_>>>::default());
         let mut client = Client::connect(address);
-        let address = address.clone();
-        let (target, stopped, waited) = (target.to_owned(), stop.clone(), waits.clone());
+        let (address, target) = (address.clone(), target.to_owned());
+        let (stopped, waited) = (stop.clone(), waits.clone());
         let thread = thread::spawn(move || {
             let mut served = 0;
             while !stopped.load(Ordering::SeqCst) || served == 0 {

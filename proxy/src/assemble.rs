@@ -290,7 +290,7 @@ impl<'a> Build<'a> {
             trials,
             access_log,
             drain_timeout: config.drain_timeout,
-            drain_delay: config.drain_delay.unwrap_or_default(),
+            drain_delay: config.drain_delay,
             description: Arc::new(config.describe()),
         };
         Ok(Assembled {

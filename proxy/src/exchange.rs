@@ -1194,7 +1194,9 @@ impl ResponseBody {
 
     /// It will not be sent to its end, however much of it was taken.
     pub fn break_off(&mut self, reason: &'static str) {
-        if let Some(mut exchange) = self.exchange.take() {
+        if let Some(mut exchange) = self.exchange.take()
+            && exchange.reason.is_empty()
+        {
             exchange.reason = reason;
         }
     }

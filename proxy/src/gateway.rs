@@ -176,7 +176,9 @@ async fn drive(connection: &Rc<Connection>, tunnels: &TunnelSlot) -> Option<hype
         if polled.is_pending() && connection.wire.is_overdue(context) {
             return Poll::Ready(Some(Ok(())));
         }
-        if polled.is_pending() && !told && connection.wire.is_at_rest(context, connection.heads(), REST_AFTER) {
+        // One that is to end has no rest: it waits here until it may.
+        let may_rest = polled.is_pending() && !connection.is_closing();
+        if may_rest && connection.wire.is_at_rest(context, connection.heads(), REST_AFTER) {
             return Poll::Ready(None);
         }
         polled.map(Some)

@@ -139,7 +139,7 @@ mod tests {
             filters: Vec::new(),
             access_log: None,
             drain_timeout: Duration::ZERO,
-            drain_delay: Duration::ZERO,
+            drain_delay: None,
             description: Arc::default(),
         })
     }

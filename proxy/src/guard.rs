@@ -818,7 +818,9 @@ mod tests {
             (Version::HTTP_11, "/", Err(Refusal::HostMissing)),
             (Version::HTTP_11, "http://h/", Err(Refusal::HostMissing)),
             (Version::HTTP_09, "/", Err(Refusal::Version)),
-            (Version::HTTP_2, "http://h/", Err(Refusal::Version)),
+            (Version::HTTP_2, "http://h/", Ok(("h", Some("h")))),
+            (Version::HTTP_2, "/", Err(Refusal::HostMissing)),
+            (Version::HTTP_3, "http://h/", Err(Refusal::Version)),
         ];
         for (version, target, expected) in cases {
             let expected = expected.map(|(host, field)| (host.to_owned(), field.map(str::to_owned), "/".to_owned()));
@@ -828,6 +830,55 @@ mod tests {
                 "{version:?} {target}"
             );
         }
+    }
+
+    /// What the engine does not refuse by itself, and what it does, in case it stops.
+    #[test]
+    fn http2() {
+        let cases: &[FieldsCase] = &[
+            (&[("host", "H:80")], Ok(())),
+            (&[("host", "b")], Err(Refusal::HostDisagrees)),
+            (&[("x", "a b")], Ok(())),
+            (&[("x", " a")], Err(Refusal::ValueBlank)),
+            (&[("x", "a\t")], Err(Refusal::ValueBlank)),
+            (&[("te", "trailers")], Ok(())),
+            (&[("te", "gzip")], Err(Refusal::ConnectionField)),
+            (&[("connection", "close")], Err(Refusal::ConnectionField)),
+            (&[("keep-alive", "1")], Err(Refusal::ConnectionField)),
+            (&[("proxy-connection", "close")], Err(Refusal::ConnectionField)),
+            (&[("upgrade", "h2c")], Err(Refusal::ConnectionField)),
+            (&[("transfer-encoding", "chunked")], Err(Refusal::ConnectionField)),
+        ];
+        for (fields, expected) in cases {
+            let admitted = admitted(parts(Version::HTTP_2, "GET", "http://h/", fields));
+            assert_eq!(admitted.map(|_| ()), *expected, "{fields:?}");
+            let refusal = expected.err();
+            assert!(refusal.is_none_or(Refusal::is_malformed), "{fields:?}");
+        }
+        let tunnel = admitted(parts(Version::HTTP_2, "CONNECT", "h:80", &[]));
+        assert_eq!(tunnel, Err(Refusal::Connect));
+        assert_eq!(
+            admitted(parts(Version::HTTP_2, "CONNECT", "/", &[])),
+            Err(Refusal::ConnectAuthority)
+        );
+    }
+
+    #[test]
+    fn crumbs_become_one_cookie() {
+        let fields = [("cookie", "a=1"), ("x", "y"), ("cookie", "b=2"), ("cookie", "c=3")];
+        for (version, expected) in [
+            (Version::HTTP_2, &["a=1; b=2; c=3"][..]),
+            (Version::HTTP_11, &["a=1", "b=2", "c=3"]),
+        ] {
+            let mut parts = parts(version, "GET", "http://h/", &fields);
+            parts.headers.insert("host", HeaderValue::from_static("h"));
+            admit(&mut parts, &LIMITS).unwrap();
+            let cookies: Vec<_> = parts.headers.get_all("cookie").iter().collect();
+            assert_eq!(cookies, expected, "{version:?}");
+        }
+        let crumbs = [("cookie", "a=1"); 9];
+        let refused = admitted(parts(Version::HTTP_2, "GET", "http://h/", &crumbs));
+        assert_eq!(refused, Err(Refusal::TooManyFields), "each counts");
     }
 
     #[test]

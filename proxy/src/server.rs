@@ -714,9 +714,11 @@ impl Signals {
         tracing::info!(?timeout, handed_over = end == End::HandedOver, "draining");
         if end == End::Alone {
             supervisor::stopping();
-            // Nobody needs to look elsewhere when another process answers here already.
-            let delay = self.live.load().drain_delay;
-            tokio::time::sleep(delay).await;
+            // Not where another process answers already. Nor a sleep of nothing without one: somebody would see that
+            // readiness says no, and an answer that does not say that it is the last.
+            if let Some(delay) = self.live.load().drain_delay {
+                tokio::time::sleep(delay).await;
+            }
         }
         let deadline = Instant::now() + timeout;
         for worker in &self.workers {

@@ -42,7 +42,7 @@ pub struct Snapshot {
     pub access_log: Option<AccessLog>,
     pub drain_timeout: Duration,
     /// How long readiness says no before the listeners close.
-    pub drain_delay: Duration,
+    pub drain_delay: Option<Duration>,
     /// The configuration as `GET /config` shows it, without secrets.
     pub description: Arc<serde_json::Value>,
 }

@@ -152,7 +152,9 @@ fn builder(limits: &Http2Limits) -> Builder {
         .max_send_buffer_size(limits.send_buffer)
         // MadeYouReset: faults of a client for which the engine resets streams are counted like its own resets.
         .max_local_error_reset_streams(Some(limits.max_resets as usize))
-        .max_pending_accept_reset_streams(MAX_PENDING_RESETS);
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        // What is on its way on a stream that has had its answer is no fault, however many have.
+        .max_concurrent_reset_streams(limits.max_streams as usize);
     builder
 }
 
