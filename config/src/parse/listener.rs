@@ -109,7 +109,7 @@ fn protocols(given: Option<At<Vec<Protocol>>>, reader: &mut Reader) -> Option<Ve
         .any(|(at, protocol)| named[..at].contains(protocol));
     if named.is_empty() || is_repeated {
         let message = "name each protocol once, and at least one: `http1`, `http2`, or leave the field out";
-        reader.error_at(&given.place, "protocols", message.to_owned());
+        reader.error_at(&given.place, "protocols", message);
         return None;
     }
     Some(named)
