@@ -182,7 +182,7 @@ impl Session {
             unfinished: Cell::new(None),
             lanes: RefCell::default(),
             spare: RefCell::default(),
-            of_address: connection.client.map(|client| worker.streams_of(client.ip())),
+            of_address: connection.client().map(|client| worker.streams_of(client.ip())),
             outlived: Cell::new(worker.outlived()),
             task: RefCell::default(),
             watchdog: Watchdog::default(),
@@ -411,7 +411,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if let Some(client) = self.connection.client {
+        if let Some(client) = self.connection.client() {
             self.of_address = None;
             self.connection.worker.forget_streams_of(client.ip());
         }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::incoming::Incoming;
 use super::session::Seat;
 use crate::body::Source;
-use crate::exchange::{self, Abandoned, ResponseBody};
+use crate::exchange::{self, Abandoned, ResponseBody, TunnelSlot};
 use crate::wire::Expired;
 
 thread_local! {
@@ -43,7 +43,15 @@ pub async fn serve(seat: Seat, request: Request<RecvStream>, mut respond: SendRe
     let incoming = Source::Http2(Incoming::new(stream, &parts.headers, &seat.lane));
     let answer = {
         let connection = Rc::clone(&seat.session.connection);
-        let mut exchange = pin!(exchange::run(connection, Rc::clone(&seat.lane), parts, incoming));
+        // Nobody leaves one there: HTTP/2 has no Upgrade (RFC 9113 8.6).
+        let tunnels = TunnelSlot::default();
+        let mut exchange = pin!(exchange::run(
+            connection,
+            Rc::clone(&seat.lane),
+            parts,
+            incoming,
+            &tunnels
+        ));
         std::future::poll_fn(|context| {
             seat.lane.carry(context.waker());
             let polled = exchange.as_mut().poll(context);
