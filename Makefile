@@ -17,15 +17,15 @@ test: filters ## every test: the filters', the crates', the whole proxy's
 	@.ci/setup test
 	cargo test --quiet --manifest-path filters/Cargo.toml --target-dir target
 	cargo build --workspace --bins --tests
-	cargo nextest run --workspace
+	cargo nextest run --workspace --no-fail-fast
 	cargo test --quiet --doc -p tamis-filter
 	@.ci/setup skipped
 
 soak: filters ## the tests that go on for long: 1,200 changes under load, 200 of them bad, and 200 kills; 10 minutes at most
 	@.ci/setup build
-	cargo build -p tamis -p tamis-integration --bins --tests
+	cargo build --workspace --bins --tests
 	TAMIS_SOAK_CHANGES=1200 TAMIS_KILLS=200 timeout 10m \
-		cargo test -p tamis-integration --test main -- --nocapture soak:: state::a_kill
+		cargo test --workspace --test main -- --nocapture soak:: state::a_kill
 
 lint: filters ## formatting and clippy, all workspaces
 	cargo fmt --all --check
@@ -55,6 +55,9 @@ bench: filters ## criterion benches
 
 compare: build ## Tamis beside other proxies, measured side by side
 	cargo run --release -p tamis-benches --bin compare -- $(ARGS)
+
+changes: build ## what changes of a running Tamis take, and what traffic feels of them
+	cargo run --release -p tamis-benches --bin changes -- $(ARGS)
 
 clean: ## remove everything that was built
 	rm -rf target filters/target fuzz/target

@@ -3,7 +3,7 @@
 //! A measurement reads in this order: a [`contestant`] is named, its [`program`] is found on the machine, a [`peer`]
 //! says how that program is configured and started, a [`service`] is the running process, [`probe`] asks it one question, [`wrk`] loads it,
 //! [`usage`] tells what that cost, [`report`] holds the figures, [`table`] prints them and [`check`] judges them.
-//! [`machine`] says where and when. Nothing in here depends on the proxy: Tamis is measured as a program, from
+//! [`machine`] says where and when. A [`visitor`] asks where latency is the question. Nothing in here depends on the proxy: Tamis is measured as a program, from
 //! outside, like its peers.
 
 pub mod check;
@@ -16,4 +16,5 @@ pub mod report;
 pub mod service;
 pub mod table;
 pub mod usage;
+pub mod visitor;
 pub mod wrk;

@@ -1,10 +1,11 @@
-//! A running child process: pinned to one core, in a process group of its own, gone when this value is.
+//! A running child process: pinned to its cores, in a process group of its own, gone when this value is.
 //!
 //! Invariant: no child outlives this program. The destructor ends the whole group, on return and on panic alike; an
 //! interruption becomes an ordinary error ([`Interrupt`]) so that destructors run; and should this program be killed
 //! outright, the kernel signals the child.
 
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
@@ -60,13 +61,14 @@ pub struct Service {
 
 impl Service {
     /// Standard output and error both go to `folder/NAME.log`.
-    pub fn start<S: AsRef<OsStr>>(name: &str, command: &[S], core: usize, folder: &Path) -> Result<Self> {
+    /// `cores` is a list as taskset takes it.
+    pub fn start<S: AsRef<OsStr>>(name: &str, command: &[S], cores: impl Display, folder: &Path) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let output = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
         let errors = output.try_clone().context("cannot share a log file")?;
         let child = Command::new("setpriv")
             // The last resort for when no destructor runs; SIGTERM, so that a master takes its workers along.
-            .args(["--pdeathsig", "TERM", "taskset", "--cpu-list", &core.to_string()])
+            .args(["--pdeathsig", "TERM", "taskset", "--cpu-list", &cores.to_string()])
             .args(command)
             .stdin(Stdio::null())
             .stdout(output)

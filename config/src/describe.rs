@@ -2,15 +2,17 @@
 //!
 //! Control plane. Shows a filter's settings in their redacted form alone. Uses the words of the YAML vocabulary.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
 
 use crate::model::{
-    AccessLog, Action, Breaker, Candidate, CandidateKey, Cluster, ClusterLimits, Config, Dns, Endpoint, Endpoints,
-    Filter, FilterKind, FilterLimits, FilterUse, Grant, HashKey, HealthCheck, HostPattern, Listener, ListenerLimits,
-    LoadBalancing, LogFormat, LogPart, LogTarget, OutlierEjection, PathPattern, Probe, Redirect, Reload, Respond,
-    Route, RouteMatch, Sticky, Target, ValuePattern, Wasm, WeightedCluster,
+    AccessLog, Action, Breaker, Candidate, CandidateKey, CertificateFiles, Cluster, ClusterLimits, ClusterTls, Config,
+    Dns, Endpoint, Endpoints, Filter, FilterKind, FilterLimits, FilterUse, Grant, HashKey, HealthCheck, HostPattern,
+    Http2Limits, Listener, ListenerLimits, ListenerTls, LoadBalancing, LogFormat, LogPart, LogTarget, OutlierEjection,
+    PathPattern, Peers, Probe, Redirect, Reload, Respond, Route, RouteMatch, Sticky, Target, ValuePattern, Verify,
+    Wasm, WeightedCluster,
 };
 use crate::settings::REDACTED;
 use crate::units::{show_duration, show_percent, show_size};
@@ -34,12 +36,18 @@ impl Config {
         json!({
             "workers": self.workers,
             "drain_timeout": show_duration(self.drain_timeout),
+            "drain_delay": timeout(self.drain_delay),
             "reload": reload(&self.reload),
             "wasm": wasm(&self.wasm),
             "admin": self.admin.as_ref().map_or(json!("off"), |address| json!({ "address": address.to_string() })),
             "access_log": access_log(&self.access_log),
         })
     }
+}
+
+/// The same wherever the configuration was read from: a path that it resolves is relative when its own is.
+fn whole(path: &Path) -> String {
+    std::path::absolute(path).map_or_else(|_| path.display().to_string(), |path| path.display().to_string())
 }
 
 fn named<'a>(items: impl Iterator<Item = (&'a String, Json)>) -> Json {
@@ -56,7 +64,7 @@ fn wasm(wasm: &Wasm) -> Json {
         "max_memory": show_size(wasm.max_memory),
         "max_table_elements": wasm.max_table_elements,
         "max_stack": show_size(wasm.max_stack as u64),
-        "cache": wasm.cache.as_ref().map_or("off".to_owned(), |path| path.display().to_string()),
+        "cache": wasm.cache.as_ref().map_or("off".to_owned(), |path| whole(path)),
         "max_component": show_size(wasm.max_component),
         "compile_threads": wasm.compile_threads,
         "compile_timeout": show_duration(wasm.compile_timeout),
@@ -71,7 +79,7 @@ fn access_log(log: &AccessLog) -> Json {
     match &log.target {
         LogTarget::Off => json!("off"),
         LogTarget::Stdout => json!({ "stdout": true, "format": format, "queue": log.queue }),
-        LogTarget::File(path) => json!({ "file": path.display().to_string(), "format": format, "queue": log.queue }),
+        LogTarget::File(path) => json!({ "file": whole(path), "format": format, "queue": log.queue }),
     }
 }
 
@@ -84,24 +92,80 @@ fn log_part(part: &LogPart) -> String {
 }
 
 fn listener(config: &Config, listener: &Listener) -> Json {
-    json!({
+    let mut described = json!({
         "address": listener.address.to_string(),
+        "protocols": listener.protocols.iter().map(|protocol| protocol.word()).collect::<Vec<_>>(),
         "filters": chain(config, &listener.filters),
         "limits": listener_limits(&listener.limits),
-    })
+        "proxy_protocol": { "from": peers(&listener.proxy_protocol) },
+        "trusted_proxies": peers(&listener.trusted_proxies),
+    });
+    if let Some(tls) = &listener.tls {
+        described["tls"] = listener_tls(tls);
+    }
+    if let Some(redirect) = &listener.redirect {
+        described["redirect"] = json!({ "status": redirect.status, "port": redirect.port });
+    }
+    described
+}
+
+fn listener_tls(tls: &ListenerTls) -> Json {
+    let mut described = json!({
+        "certificates": tls.certificates.iter().map(certificate).collect::<Vec<_>>(),
+        "min_version": tls.min_version.word(),
+    });
+    if let Some(auth) = &tls.client_auth {
+        described["client_ca"] = json!(auth.ca.display().to_string());
+        described["client_auth"] = json!(auth.mode.word());
+        if let Some(crl) = &auth.crl {
+            described["client_crl"] = json!(crl.display().to_string());
+        }
+    }
+    described
+}
+
+fn certificate(files: &CertificateFiles) -> Json {
+    json!({ "cert": files.cert.display().to_string(), "key": files.key.display().to_string() })
+}
+
+fn peers(peers: &Peers) -> Vec<String> {
+    let networks = peers.networks.iter().map(ToString::to_string);
+    networks.chain(peers.unix.then(|| "unix".to_owned())).collect()
 }
 
 fn listener_limits(limits: &ListenerLimits) -> Json {
     json!({
+        "tls_handshake_timeout": show_duration(limits.tls_handshake_timeout),
+        "max_handshakes": limits.max_handshakes,
         "head_timeout": show_duration(limits.head_timeout),
         "idle_timeout": show_duration(limits.idle_timeout),
         "body_timeout": show_duration(limits.body_timeout),
         "write_timeout": show_duration(limits.write_timeout),
+        "tunnel_idle_timeout": show_duration(limits.tunnel_idle_timeout),
         "max_head_bytes": show_size(limits.max_head_bytes as u64),
         "max_field_bytes": show_size(limits.max_field_bytes as u64),
         "max_fields": limits.max_fields,
         "max_target_bytes": show_size(limits.max_target_bytes as u64),
         "max_connections": limits.max_connections,
+        "max_connections_per_address": limits.max_connections_per_address.map_or(json!("off"), |count| json!(count)),
+        "max_requests": limits.max_requests,
+        "http2": http2_limits(&limits.http2),
+    })
+}
+
+fn http2_limits(limits: &Http2Limits) -> Json {
+    json!({
+        "max_streams": limits.max_streams,
+        "max_streams_per_address": limits.max_streams_per_address,
+        "stream_window": show_size(limits.stream_window.into()),
+        "connection_window": show_size(limits.connection_window.into()),
+        "send_buffer": show_size(limits.send_buffer as u64),
+        "max_header_list": show_size(limits.max_header_list.into()),
+        "max_resets": limits.max_resets,
+        "max_control_frames": limits.max_control_frames,
+        "min_progress": show_size(limits.min_progress as u64),
+        "ping_interval": limits.ping_interval.map_or_else(|| "off".to_owned(), show_duration),
+        "ping_timeout": show_duration(limits.ping_timeout),
     })
 }
 
@@ -121,7 +185,7 @@ fn filter(config: &Config, filter: &Filter) -> Json {
     let mut described = Map::new();
     match &filter.kind {
         FilterKind::Component(path) => {
-            described.insert("component".to_owned(), json!(path.display().to_string()));
+            described.insert("component".to_owned(), json!(whole(path)));
             described.insert(
                 "grants".to_owned(),
                 filter.grants.iter().map(|granted| grant(config, granted)).collect(),
@@ -175,7 +239,7 @@ fn candidate(candidate: &Candidate) -> Json {
     };
     let mut described = Map::new();
     if let Some(path) = &candidate.component {
-        described.insert("component".to_owned(), json!(path.display().to_string()));
+        described.insert("component".to_owned(), json!(whole(path)));
     }
     if let Some(settings) = &candidate.config {
         described.insert("config".to_owned(), settings.redacted.clone());
@@ -237,6 +301,7 @@ fn cluster(cluster: &Cluster) -> Json {
         "idle_timeout": show_duration(cluster.idle_timeout),
         "max_idle": cluster.max_idle,
         "read_timeout": show_duration(cluster.read_timeout),
+        "proxy_protocol": cluster.proxy_protocol.map(|version| version.word()),
     });
     match &cluster.endpoints {
         Endpoints::Listed(listed) => described["endpoints"] = listed.iter().map(endpoint).collect(),
@@ -244,6 +309,28 @@ fn cluster(cluster: &Cluster) -> Json {
     }
     if matches!(cluster.load_balancing, LoadBalancing::RingHash | LoadBalancing::Maglev) {
         described["hash_key"] = hash_key(&cluster.hash_key);
+    }
+    if let Some(tls) = &cluster.tls {
+        described["tls"] = cluster_tls(tls);
+    }
+    described
+}
+
+fn cluster_tls(tls: &ClusterTls) -> Json {
+    let mut described = json!({
+        "alpn": tls.alpn.iter().map(|protocol| protocol.word()).collect::<Vec<_>>(),
+        "min_version": tls.min_version.word(),
+    });
+    match &tls.verify {
+        Verify::System => {}
+        Verify::Ca(path) => described["ca"] = json!(path.display().to_string()),
+        Verify::Nobody => described["unsafe_skip_verify"] = json!(true),
+    }
+    if let Some(name) = &tls.server_name {
+        described["server_name"] = json!(name);
+    }
+    if let Some(files) = &tls.client_certificate {
+        described["client_certificate"] = certificate(files);
     }
     described
 }
@@ -326,6 +413,7 @@ fn route(config: &Config, route: &Route) -> Json {
         "filters": chain(config, &route.filters),
         key: action,
         "timeout": timeout(route.timeout),
+        "upgrades": route.upgrades,
     })
 }
 

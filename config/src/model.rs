@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::place::Place;
 use crate::settings::Settings;
 
@@ -18,6 +20,8 @@ pub struct Config {
     pub workers: Option<usize>,
     /// How long a drain (SIGTERM, `POST /drain`, an upgrade) waits for exchanges in flight.
     pub drain_timeout: Duration,
+    /// `None`: the listeners close at once.
+    pub drain_delay: Option<Duration>,
     pub reload: Reload,
     /// Shared by all wasm filters of the process.
     pub wasm: Wasm,
@@ -128,6 +132,14 @@ pub enum LogField {
     Referer,
     /// All that filters have left on the exchange, as a JSON object.
     Attributes,
+    TlsVersion,
+    /// The name that the client asked for in its TLS handshake.
+    Sni,
+    /// Of the client's verified certificate, like the two that follow.
+    ClientSubject,
+    ClientSans,
+    /// SHA-256 of the certificate, in hexadecimal digits.
+    ClientFingerprint,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -135,14 +147,99 @@ pub struct Listener {
     pub name: String,
     pub place: Place,
     pub address: Address,
+    /// `None` for plain text.
+    pub tls: Option<ListenerTls>,
+    /// Never with `tls`.
+    pub redirect: Option<HttpsRedirect>,
+    /// Never empty, each at most once. Default: all.
+    pub protocols: Vec<Protocol>,
     /// Run before any route's own filters, on every exchange, also when no route matches.
     pub filters: Vec<FilterUse>,
     pub limits: ListenerLimits,
+    /// Who begins connections with a header of the PROXY protocol; by default nobody.
+    pub proxy_protocol: Peers,
+    /// Whose word about the client is believed; by default nobody's.
+    pub trusted_proxies: Peers,
+}
+
+/// Whoever connects from there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peers {
+    /// A single address is a network of one. None of IPv4 addresses in the form of IPv6.
+    pub networks: Vec<IpNet>,
+    /// To a Unix socket.
+    pub unix: bool,
+}
+
+/// TLS towards clients. The files are named here and read by the proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerTls {
+    pub place: Place,
+    /// Never empty; the first is the default.
+    pub certificates: Vec<CertificateFiles>,
+    /// `None` when clients are not asked for a certificate.
+    pub client_auth: Option<ClientAuth>,
+    /// Default 1.2.
+    pub min_version: TlsVersion,
+}
+
+/// PEM files, resolved against the folder of the configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    pub place: Place,
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientAuth {
+    pub ca: PathBuf,
+    pub crl: Option<PathBuf>,
+    pub mode: ClientAuthMode,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClientAuthMode {
+    /// The default.
+    Required,
+    Optional,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TlsVersion {
+    Tls12,
+    Tls13,
+}
+
+/// A protocol that is agreed on in a TLS handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Alpn {
+    Http11,
+}
+
+/// Where a listener of plain text sends all its clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpsRedirect {
+    /// Default 308.
+    pub status: u16,
+    /// Default 443.
+    pub port: u16,
+}
+
+/// What a client may speak on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    Http2,
 }
 
 /// What a listener grants one client connection and one request. Each default has its reason beside it in `parse`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenerLimits {
+    /// From acceptance to the end of the TLS handshake, in total. Default 10 s.
+    pub tls_handshake_timeout: Duration,
+    /// TLS handshakes at once on this listener. Default 1,000.
+    pub max_handshakes: usize,
     /// From the first byte that may belong to a head to its end, in total. Default 10 s.
     pub head_timeout: Duration,
     /// Between two exchanges of a keep-alive connection. Default 60 s.
@@ -151,6 +248,8 @@ pub struct ListenerLimits {
     pub body_timeout: Duration,
     /// Between two pieces of a response that the client takes. Default 30 s.
     pub write_timeout: Duration,
+    /// How long nothing may move in a tunnel. Default 10 min.
+    pub tunnel_idle_timeout: Duration,
     /// Request line and fields together. Default 64 KiB.
     pub max_head_bytes: usize,
     /// One field's name and value. Default 16 KiB.
@@ -161,6 +260,38 @@ pub struct ListenerLimits {
     pub max_target_bytes: usize,
     /// Connections at once on this listener. Default 10,000.
     pub max_connections: usize,
+    /// Connections at once of one address, or of one `/64` of IPv6, that is no trusted proxy's. Default none.
+    pub max_connections_per_address: Option<u32>,
+    /// Requests of one connection. Default 1,000.
+    pub max_requests: u64,
+    pub http2: Http2Limits,
+}
+
+/// What a listener grants one HTTP/2 connection besides. Each default has its reason beside it in `parse`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Http2Limits {
+    /// Default 100.
+    pub max_streams: u32,
+    /// Of one client address in one worker. Default 1,000.
+    pub max_streams_per_address: usize,
+    /// Bytes. Default 64 KiB.
+    pub stream_window: u32,
+    /// Bytes. Default 1 MiB.
+    pub connection_window: u32,
+    /// Bytes of one response. Default 64 KiB.
+    pub send_buffer: usize,
+    /// Bytes, with 32 for each field. Default 64 KiB.
+    pub max_header_list: u32,
+    /// Default 100.
+    pub max_resets: u32,
+    /// Default 1,000.
+    pub max_control_frames: u32,
+    /// Bytes in `write_timeout`. Default 1 KiB.
+    pub min_progress: usize,
+    /// `None` is never. Default 10 s.
+    pub ping_interval: Option<Duration>,
+    /// Default 5 s.
+    pub ping_timeout: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -370,6 +501,36 @@ pub struct Cluster {
     pub max_idle: usize,
     /// Between two pieces of a response body. Default 60 s.
     pub read_timeout: Duration,
+    /// Connections begin with a header that names the client, and none is used for another request.
+    pub proxy_protocol: Option<ProxyVersion>,
+    /// `None` for plain text.
+    pub tls: Option<ClusterTls>,
+}
+
+/// TLS towards upstream servers. The files are named here and read by the proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterTls {
+    pub place: Place,
+    pub verify: Verify,
+    /// A host name in lower case, or an IP address; `None` is the endpoint's own, and given when an endpoint is a Unix
+    /// socket.
+    pub server_name: Option<String>,
+    pub client_certificate: Option<CertificateFiles>,
+    /// Empty when none is offered. Default HTTP/1.1.
+    pub alpn: Vec<Alpn>,
+    /// Default 1.2.
+    pub min_version: TlsVersion,
+}
+
+/// Whom an upstream's certificate has to come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verify {
+    /// An authority that the operating system trusts. The default.
+    System,
+    /// One of the authorities in this PEM file.
+    Ca(PathBuf),
+    /// `unsafe_skip_verify`: anybody.
+    Nobody,
 }
 
 /// Where the endpoints of a cluster stand.
@@ -401,6 +562,15 @@ pub enum Target {
     },
     /// Every server of the SRV records is an endpoint, with the weight and the priority of its record.
     Service(String),
+}
+
+/// Of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -527,6 +697,8 @@ pub struct Route {
     pub action: Action,
     /// From the end of the request head to the end of the response; `None` for no limit. Default 15 s.
     pub timeout: Option<Duration>,
+    /// Protocols that a request may change its connection to, in lower case, each once. Default `websocket` alone.
+    pub upgrades: Vec<String>,
 }
 
 /// All parts must hold; an empty part always holds.

@@ -11,6 +11,7 @@ mod listener;
 mod pattern;
 mod reload;
 mod route;
+mod tls;
 mod wasm;
 
 use std::collections::HashMap;
@@ -73,6 +74,11 @@ fn config(document: Document, reader: &mut Reader) -> Option<Config> {
     Some(Config {
         workers: document.workers.map(|workers| workers.as_usize()),
         drain_timeout: or_default(document.drain_timeout, DRAIN_TIMEOUT),
+        drain_delay: match document.drain_delay {
+            Some(OffOr::On(delay)) => Some(delay.0),
+            // Whoever is not asked by a balancer would only end later.
+            Some(OffOr::Off) | None => None,
+        },
         reload: reload::reload(document.reload),
         wasm,
         admin: admin.map(|admin| admin.value),

@@ -9,13 +9,15 @@ use crate::address::EndpointAddress;
 use crate::choice::Choice;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use crate::model::{Address, LoadBalancing, OnFailure, WhenGood};
+use crate::model::{
+    Address, Alpn, ClientAuthMode, LoadBalancing, OnFailure, Protocol, ProxyVersion, TlsVersion, WhenGood,
+};
 use crate::node::{Node, Value};
 use crate::reader::{Block, FromNode, Reader, quote};
 use crate::settings::Settings;
 use crate::shape::{At, Field, Named, Noun, OffOr, Pairs, Required, ShortOr, True};
 use crate::units::{Count, Percent, Period, Size};
-use crate::word::{GrantWord, HashWord, KeyWord};
+use crate::word::{GrantWord, HashWord, HttpsWord, KeyWord};
 
 /// Declares blocks: for each a struct that is readable from a node and has a schema.
 ///
@@ -72,6 +74,9 @@ vocabulary! {
         workers: Option<Count<1, 1024>>,
         /// How long a drain waits for exchanges in flight. Default `30s`.
         drain_timeout: Option<Period>,
+        /// How long a drain first goes on accepting while `/ready` says no already, for load balancers that poll it;
+        /// or `off`. It comes before `drain_timeout`. Default `off`.
+        drain_delay: Option<OffOr<Period>>,
         /// What becomes of exchanges whose generation was replaced while they went on.
         reload: Option<Reload>,
         /// Bounds of the WebAssembly engine, shared by all filters. A change of `max_instances`, `max_memory`,
@@ -146,14 +151,68 @@ vocabulary! {
     struct Listener {
         /// The address to listen on.
         address: Required<At<Address>>,
+        /// Speak TLS. Default: plain text.
+        tls: Option<At<ListenerTls>>,
+        /// Answer every request with a redirect to the same host and path over HTTPS: `https`, or a block. Routes are not
+        /// asked.
+        redirect: Option<At<HttpsRedirect>>,
+        /// What clients may speak: HTTP/1 and HTTP/2 (in clear text by prior knowledge). Default `[http1, http2]`.
+        protocols: Option<At<Vec<Protocol>>>,
         /// Filters that run before any route's own, on every exchange, also when no route matches.
         filters: Option<Vec<FilterUse>>,
         /// What one connection and one request may take.
         limits: Option<ListenerLimits>,
+        /// Who says with the PROXY protocol (version 1 or 2) for which client a connection is. Default: nobody.
+        proxy_protocol: Option<ProxyProtocol>,
+        /// Whose `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded` are believed: addresses, networks as in
+        /// `10.0.0.0/8`, and `unix` for whoever connects to a Unix socket. Default: nobody's.
+        trusted_proxies: Option<Vec<At<String>>>,
+    }
+
+    /// The PROXY protocol.
+    struct ProxyProtocol {
+        /// Those who begin each connection with its header: addresses, networks as in `10.0.0.0/8`, and `unix` for
+        /// whoever connects to a Unix socket. All others begin with a request, and are the clients themselves.
+        from: Required<At<Vec<At<String>>>>,
+    }
+
+    /// TLS towards clients.
+    struct ListenerTls {
+        /// Certificates with their keys. A client gets the one whose names the name that it asks for is among, or else
+        /// the first.
+        certificates: Required<At<Vec<At<CertificateFiles>>>>,
+        /// The authorities whose certificates clients show: a file of PEM certificates. Default: clients are not asked.
+        client_ca: Option<At<String>>,
+        /// Certificates of clients that are revoked: a file of PEM revocation lists of those authorities. Default: none.
+        client_crl: Option<At<String>>,
+        /// `required` or `optional`; needs `client_ca`. Default `required`.
+        client_auth: Option<At<ClientAuthMode>>,
+        /// The oldest version that is spoken. Default `tls1.2`.
+        min_version: Option<TlsVersion>,
+    }
+
+    /// A certificate and its key.
+    struct CertificateFiles {
+        /// A PEM file: the certificate, then those that lead to its authority.
+        cert: Required<At<String>>,
+        /// A PEM file with the certificate's private key.
+        key: Required<At<String>>,
+    }
+
+    /// A redirect to HTTPS.
+    struct HttpsRedirectBlock {
+        /// The port of the HTTPS listener as clients see it. Default 443.
+        port: Option<Count<1, 65_535>>,
+        /// 301, 302, 303, 307 or 308. Default 308, which keeps the method.
+        status: Option<At<Count<301, 308>>>,
     }
 
     /// What one client connection and one request may take.
     struct ListenerLimits {
+        /// From the acceptance of a connection to the end of its TLS handshake, in total. Default `10s`.
+        tls_handshake_timeout: Option<Period>,
+        /// TLS handshakes at once; for one more, the one that has taken longest makes room. Default 1000.
+        max_handshakes: Option<Count<1, 1_000_000>>,
         /// From the first byte of a request's head to its end, in total. Default `10s`.
         head_timeout: Option<Period>,
         /// Between two exchanges of one connection. Default `60s`.
@@ -162,6 +221,8 @@ vocabulary! {
         body_timeout: Option<Period>,
         /// Between two pieces of a response that the client takes. Default `30s`.
         write_timeout: Option<Period>,
+        /// How long nothing may move in a tunnel, as a WebSocket is one. Default `10m`.
+        tunnel_idle_timeout: Option<Period>,
         /// Request line and header fields together. Default `64KiB`.
         max_head_bytes: Option<Size<{ 8 << 10 }, { 1 << 20 }>>,
         /// Name and value of one header field. Default `16KiB`, or `max_head_bytes` if that is less.
@@ -172,6 +233,44 @@ vocabulary! {
         max_target_bytes: Option<At<Size<256, 65_534>>>,
         /// Connections at once. Default 10000.
         max_connections: Option<Count<1, 1_000_000>>,
+        /// Connections at once of one address, or of one network of IPv6 (`/64`), trusted proxies apart; or `off`. Default
+        /// `off`.
+        max_connections_per_address: Option<OffOr<Count<1, 1_000_000>>>,
+        /// Requests of one connection; it ends with the last of them. Default 1000.
+        max_requests: Option<Count<1, 1_000_000_000>>,
+        /// What HTTP/2 connections may take beyond that.
+        http2: Option<Http2Limits>,
+    }
+
+    /// What one HTTP/2 connection may take.
+    #[derive(Default)]
+    struct Http2Limits {
+        /// Streams at once on one connection; more are refused. Default 100.
+        max_streams: Option<Count<1, 10_000>>,
+        /// Streams at once of one client address, over all its connections to one worker; more are refused. Default
+        /// 1000.
+        max_streams_per_address: Option<Count<1, 1_000_000>>,
+        /// What a client may send of one request's body before it is taken. Default `64KiB`.
+        stream_window: Option<Size<{ 1 << 10 }, { 16 << 20 }>>,
+        /// The same of all bodies of a connection together. Default `1MiB`.
+        connection_window: Option<Size<65_535, { 256 << 20 }>>,
+        /// What may wait to be sent of one response. Default `64KiB`.
+        send_buffer: Option<Size<{ 16 << 10 }, { 16 << 20 }>>,
+        /// Header fields of one request as HTTP/2 counts them, 32 bytes more for each. Default `64KiB`.
+        max_header_list: Option<Size<{ 4 << 10 }, { 1 << 20 }>>,
+        /// Requests that a client, or its faults, may reset beyond those that were served. Default 100.
+        max_resets: Option<Count<1, 1_000_000>>,
+        /// Frames that carry nothing (PING, SETTINGS, WINDOW_UPDATE, empty DATA, ...) beyond what the traffic explains.
+        /// Default 1000.
+        max_control_frames: Option<Count<10, 1_000_000>>,
+        /// A client that takes less than so many bytes of a response within `write_timeout` is given no more of it.
+        /// Default `1KiB`.
+        min_progress: Option<Size<1, { 64 << 10 }>>,
+        /// While requests are under way, a client that is silent for so long is asked whether it is there, or `off`.
+        /// Default `10s`.
+        ping_interval: Option<OffOr<Period>>,
+        /// How long the answer may take. Default `5s`.
+        ping_timeout: Option<Period>,
     }
 
     /// A filter: a WebAssembly component, or one that is built in.
@@ -349,6 +448,27 @@ vocabulary! {
         max_idle: Option<Count<0, 100_000>>,
         /// Between two pieces of a response body. Default `60s`.
         read_timeout: Option<Period>,
+        /// Begin each connection with a header of the PROXY protocol that names the client. Each request then has a
+        /// connection of its own. Default: no header.
+        proxy_protocol: Option<ProxyVersion>,
+        /// Speak TLS to the endpoints, `{}` with all defaults. Default: plain text.
+        tls: Option<At<ClusterTls>>,
+    }
+
+    /// TLS towards upstream servers.
+    struct ClusterTls {
+        /// The authorities that are trusted: a file of PEM certificates. Default: the operating system's.
+        ca: Option<At<String>>,
+        /// The name that is asked for (SNI) and must stand in the certificate. Default: the endpoint's address.
+        server_name: Option<At<String>>,
+        /// What we show to servers that ask for a certificate.
+        client_certificate: Option<CertificateFiles>,
+        /// The protocols that are offered, or `off` to offer none. Default `[http/1.1]`.
+        alpn: Option<At<OffOr<Vec<Alpn>>>>,
+        /// The oldest version that is spoken. Default `tls1.2`.
+        min_version: Option<TlsVersion>,
+        /// Believe whoever answers. Whoever is in between then reads and changes everything.
+        unsafe_skip_verify: Option<At<True>>,
     }
 
     /// An upstream server with a weight or a priority.
@@ -470,6 +590,8 @@ vocabulary! {
         respond: Option<Respond>,
         /// From the end of the request's head to the end of the response, or `off`. Default `15s`.
         timeout: Option<OffOr<Period>>,
+        /// Protocols that a request may change its connection to (`Upgrade`). Default `[websocket]`.
+        upgrades: Option<Vec<At<String>>>,
     }
 
     /// Which requests; all parts must hold.
@@ -547,6 +669,9 @@ pub(crate) type Grant = At<ShortOr<GrantWord, GrantBlock>>;
 
 /// What needs no name, or a block.
 pub(crate) type CandidateKey = ShortOr<KeyWord, CandidateKeyBlock>;
+
+/// `https`, or a block.
+pub(crate) type HttpsRedirect = ShortOr<HttpsWord, HttpsRedirectBlock>;
 
 /// An address, or a block.
 pub(crate) type Endpoint = ShortOr<EndpointAddress, EndpointBlock>;

@@ -6,7 +6,9 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use crate::model::{Grant, LoadBalancing, LogField, OnFailure, WhenGood};
+use crate::model::{
+    Alpn, ClientAuthMode, Grant, LoadBalancing, LogField, OnFailure, Protocol, ProxyVersion, TlsVersion, WhenGood,
+};
 use crate::node::Node;
 use crate::reader::{FromNode, Reader, quote};
 use crate::suggest::suggestion;
@@ -64,6 +66,18 @@ impl Word for HashWord {
     const WORDS: &'static [(&'static str, Self)] = &[("client_address", Self::ClientAddress), ("path", Self::Path)];
 }
 
+impl Word for ProxyVersion {
+    const NAME: &'static str = "ProxyVersion";
+    const DESCRIPTION: &'static str = "A version of the PROXY protocol: `v1` is a line of text, `v2` is binary.";
+    const WORDS: &'static [(&'static str, Self)] = &[("v1", Self::V1), ("v2", Self::V2)];
+}
+
+impl Word for Protocol {
+    const NAME: &'static str = "Protocol";
+    const DESCRIPTION: &'static str = "What a client may speak on a listener.";
+    const WORDS: &'static [(&'static str, Self)] = &[("http1", Self::Http1), ("http2", Self::Http2)];
+}
+
 impl Word for OnFailure {
     const NAME: &'static str = "OnFailure";
     const DESCRIPTION: &'static str =
@@ -76,6 +90,37 @@ impl Word for WhenGood {
     const DESCRIPTION: &'static str =
         "`promote` gives a candidate that was good all exchanges; `hold` leaves it at its share, and judges it on.";
     const WORDS: &'static [(&'static str, Self)] = &[("promote", Self::Promote), ("hold", Self::Hold)];
+}
+
+impl Word for ClientAuthMode {
+    const NAME: &'static str = "ClientAuth";
+    const DESCRIPTION: &'static str =
+        "`required` refuses clients without a certificate; `optional` takes them, and leaves it to filters.";
+    const WORDS: &'static [(&'static str, Self)] = &[("required", Self::Required), ("optional", Self::Optional)];
+}
+
+impl Word for TlsVersion {
+    const NAME: &'static str = "TlsVersion";
+    const DESCRIPTION: &'static str = "A version of TLS.";
+    const WORDS: &'static [(&'static str, Self)] = &[("tls1.2", Self::Tls12), ("tls1.3", Self::Tls13)];
+}
+
+impl Word for Alpn {
+    const NAME: &'static str = "Alpn";
+    const DESCRIPTION: &'static str = "A protocol that is agreed on in the handshake, by its registered name.";
+    const WORDS: &'static [(&'static str, Self)] = &[("http/1.1", Self::Http11)];
+}
+
+/// The scheme of a redirect that has no other part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HttpsWord {
+    Https,
+}
+
+impl Word for HttpsWord {
+    const NAME: &'static str = "HttpsRedirect";
+    const DESCRIPTION: &'static str = "To the same host and path, port 443.";
+    const WORDS: &'static [(&'static str, Self)] = &[("https", Self::Https)];
 }
 
 /// A key of a candidate that needs no name.
@@ -172,6 +217,11 @@ impl Word for LogField {
         ("user_agent", Self::UserAgent),
         ("referer", Self::Referer),
         ("attributes", Self::Attributes),
+        ("tls_version", Self::TlsVersion),
+        ("sni", Self::Sni),
+        ("client_subject", Self::ClientSubject),
+        ("client_sans", Self::ClientSans),
+        ("client_fingerprint", Self::ClientFingerprint),
     ];
 }
 
@@ -196,7 +246,20 @@ macro_rules! readable {
     )*};
 }
 
-readable!(LoadBalancing, HashWord, OnFailure, GrantWord, KeyWord, WhenGood);
+readable!(
+    LoadBalancing,
+    HashWord,
+    OnFailure,
+    ProxyVersion,
+    GrantWord,
+    KeyWord,
+    Protocol,
+    WhenGood,
+    ClientAuthMode,
+    TlsVersion,
+    Alpn,
+    HttpsWord
+);
 
 #[cfg(test)]
 mod tests {
@@ -227,10 +290,15 @@ mod tests {
                 LogField::UserAgent => "user_agent",
                 LogField::Referer => "referer",
                 LogField::Attributes => "attributes",
+                LogField::TlsVersion => "tls_version",
+                LogField::Sni => "sni",
+                LogField::ClientSubject => "client_subject",
+                LogField::ClientSans => "client_sans",
+                LogField::ClientFingerprint => "client_fingerprint",
             };
             assert_eq!((*word, field.word()), (expected, expected));
         }
-        assert_eq!(LogField::WORDS.len(), 20);
+        assert_eq!(LogField::WORDS.len(), 25);
         // Each word that needs no object is the name of what it grants.
         for (word, grant) in GrantWord::WORDS {
             assert_eq!((*word, grant.word(), Grant::from(*grant).word()), (*word, *word, *word));
@@ -253,5 +321,12 @@ mod tests {
         assert_eq!(LoadBalancing::WORDS.len(), 5);
         let keys = [HashWord::ClientAddress.word(), HashWord::Path.word()];
         assert_eq!(keys, ["client_address", "path"]);
+        let auth = [ClientAuthMode::Required.word(), ClientAuthMode::Optional.word()];
+        assert_eq!(auth, ["required", "optional"]);
+        assert_eq!(
+            [TlsVersion::Tls12.word(), TlsVersion::Tls13.word()],
+            ["tls1.2", "tls1.3"]
+        );
+        assert_eq!([Alpn::Http11.word(), HttpsWord::Https.word()], ["http/1.1", "https"]);
     }
 }

@@ -700,6 +700,22 @@ fn listeners_are_checked() {
             "{ a: { address: 127.0.0.1:80, limits: { max_connections: 0 } } }",
             "0 is out of bounds",
         ),
+        (
+            "{ a: { address: 127.0.0.1:80, protocols: [] } }",
+            "protocols: name each protocol once, and at least one",
+        ),
+        (
+            "{ a: { address: 127.0.0.1:80, protocols: [http2, http2] } }",
+            "protocols: name each protocol once, and at least one",
+        ),
+        (
+            "{ a: { address: 127.0.0.1:80, protocols: [http2, spdy] } }",
+            "`spdy` is not known",
+        ),
+        (
+            "{ a: { address: 127.0.0.1:80, limits: { http2: { max_streams: 0 } } } }",
+            "limits.http2.max_streams: 0 is out of bounds",
+        ),
         ("[a]", "listeners: expected a map from names to listeners, found a list"),
     ] {
         one_error(&format!("{CLUSTERS}{ROUTES}listeners: {listeners}\n"), part);
@@ -715,6 +731,7 @@ fn process_settings_are_checked() {
         ("workers: '${ZERO}'", "workers: 0 is out of bounds"),
         ("workers: '${BRACES}'", "is not a whole number"),
         ("drain_timeout: 1d", "drain_timeout: `1d` is not a duration"),
+        ("drain_delay: 0s", "drain_delay: 0s is out of bounds"),
         ("drain_timeout: ${NONE}", "drain_timeout: variable `NONE` is not set"),
         (
             "admin: { address: 0.0.0.0:9901 }",

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tamis_config::{
     AccessLog, Action, Breaker, Candidate, Dns, Endpoints, FilterLimits, HealthCheck, ListenerLimits, LogFormat,
-    LogTarget, OnFailure, Tolerance,
+    LogTarget, OnFailure, Tolerance, Verify,
 };
 
 fn examples() -> Vec<PathBuf> {
@@ -56,6 +56,7 @@ fn everything_shows_the_defaults() {
     let config = tamis_config::load(&example("everything.yaml")).unwrap();
     let defaults = tamis_config::load(&example("quickstart.yaml")).unwrap();
     assert_eq!(config.drain_timeout, defaults.drain_timeout);
+    assert_eq!(config.drain_delay, defaults.drain_delay);
     assert_eq!(config.reload, defaults.reload);
     assert_eq!(config.wasm, defaults.wasm);
     assert_eq!(config.admin, defaults.admin);
@@ -92,10 +93,47 @@ fn everything_shows_the_defaults() {
     };
     assert_eq!((&dns, &dns), (&defaults.dns, &Dns::default()));
     assert_eq!(config.routes[0].timeout, defaults.routes[0].timeout);
-    let Action::Redirect(redirect) = &config.routes[2].action else {
-        panic!("{:?}", config.routes[2])
+    assert_eq!(config.routes[0].upgrades, defaults.routes[0].upgrades);
+    let Action::Redirect(redirect) = &config.routes[3].action else {
+        panic!("{:?}", config.routes[3])
     };
     assert_eq!(redirect.status, 302);
+}
+
+#[test]
+fn everything_shows_the_defaults_of_tls() {
+    let config = tamis_config::load(&example("everything.yaml")).unwrap();
+    let text = "listeners: { a: { address: 127.0.0.1:0, redirect: https }, b: { address: 127.0.0.1:0, tls: \
+                { certificates: [{ cert: a, key: b }], client_ca: c } } }\nroutes: [{ cluster: c }]\n\
+                clusters: { c: { endpoints: [127.0.0.1:1], tls: {} } }";
+    let plain = tamis_config::parse(text, Path::new("test.yaml"), &tamis_config::System).unwrap();
+    let (shown, given) = (
+        config.listeners[1].tls.clone().unwrap(),
+        plain.listeners[1].tls.clone().unwrap(),
+    );
+    assert_eq!(shown.min_version, given.min_version);
+    assert_eq!(shown.client_auth.unwrap().mode, given.client_auth.unwrap().mode);
+    assert_eq!(config.listeners[2].redirect, plain.listeners[0].redirect);
+    let (shown, given) = (
+        config.clusters[1].tls.clone().unwrap(),
+        plain.clusters[0].tls.clone().unwrap(),
+    );
+    assert_eq!((shown.alpn, shown.min_version), (given.alpn, given.min_version));
+    assert_eq!((given.verify, given.server_name), (Verify::System, None));
+    assert!(
+        config
+            .files
+            .iter()
+            .any(|file| file.ends_with("certificates/revoked.pem"))
+    );
+    assert_eq!(
+        config
+            .files
+            .iter()
+            .filter(|file| file.ends_with("certificates/site.key"))
+            .count(),
+        1
+    );
 }
 
 #[test]
@@ -203,6 +241,9 @@ fn schema_and_parser_agree() {
         ("routes: [{ cluster: c }]", true),
         ("routes: [{ cluster: c, timeout: off }]", true),
         ("routes: [{ cluster: c, timeout: 5s }]", true),
+        ("routes: [{ cluster: c, upgrades: [] }]", true),
+        ("routes: [{ cluster: c, upgrades: [WebSocket, foo/2] }]", true),
+        ("routes: [{ cluster: c, upgrades: websocket }]", false),
         ("routes: [{ cluster: c, timeout: ~ }]", true),
         ("routes: [{ cluster: c }]\nworkers: 4", true),
         ("routes: [{ cluster: c }]\nworkers: '${NONE:-4}'", true),

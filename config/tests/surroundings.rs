@@ -144,6 +144,26 @@ fn nothing_shows_a_secret() {
     assert_eq!(described["drain_timeout"], "5s");
 }
 
+/// `tamis check --against` compares what two processes describe, and they may name the same file in two ways.
+#[test]
+fn a_description_does_not_depend_on_how_the_file_is_named() {
+    let text = "\
+access_log: { file: logs/access.log }
+wasm: { cache: cache }
+listeners: { web: { address: 127.0.0.1:0 } }
+filters: { a: { component: a.wasm, candidate: { component: b.wasm } } }
+routes: [{ respond: { status: 200 } }]
+";
+    let absolute = std::path::absolute("folder/tamis.yaml").unwrap();
+    let described = [Path::new("folder/tamis.yaml"), &absolute].map(|file| {
+        let parsed = tamis_config::parse(text, file, &tamis_config::System);
+        parsed.unwrap_or_else(|errors| panic!("{errors}")).describe()
+    });
+    assert_eq!(described[0], described[1]);
+    let candidate = &described[0]["filters"]["a"]["candidate"]["component"];
+    assert_eq!(*candidate, absolute.with_file_name("b.wasm").display().to_string());
+}
+
 #[test]
 fn a_variable_cannot_change_the_structure_or_read_a_file() {
     let text = "\

@@ -5,12 +5,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::DEADLINE;
+use crate::wait::wait_for;
 
 #[derive(Clone, Debug)]
 pub struct Folder {
@@ -58,21 +57,12 @@ impl Folder {
     /// The file's lines once there are at least `count`; a line without its end does not count yet. The file may not
     /// exist at first. Panics when they do not come.
     pub fn wait_lines(&self, name: &str, count: usize) -> Vec<String> {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
+        wait_for(&format!("{count} lines in {name}"), DEADLINE, || {
             let text = fs::read_to_string(self.path(name)).unwrap_or_default();
             let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
             let lines: Vec<_> = whole.lines().map(str::to_owned).collect();
-            if lines.len() >= count {
-                return lines;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "{name}: {} of {count} lines:\n{text}",
-                lines.len()
-            );
-            thread::sleep(Duration::from_millis(5));
-        }
+            if lines.len() >= count { Ok(lines) } else { Err(text) }
+        })
     }
 
     pub fn copy(&self, from: &Path, name: &str) -> PathBuf {

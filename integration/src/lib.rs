@@ -10,6 +10,7 @@ pub mod client;
 pub mod dns;
 pub mod folder;
 pub mod gate;
+pub mod http2;
 pub mod log;
 pub mod message;
 pub mod metrics;
@@ -18,6 +19,7 @@ pub mod pack;
 pub mod proxy;
 pub mod socket;
 pub mod upstream;
+pub mod wait;
 pub mod wat;
 
 pub use client::Client;
@@ -26,6 +28,7 @@ pub use gate::Gate;
 pub use message::Message;
 pub use proxy::Proxy;
 pub use upstream::{Step, Upstream};
+pub use wait::{wait_for, wait_until};
 
 /// The end of every wait. Far above what a busy machine of two cores needs, far below what a test runner tolerates.
 pub const DEADLINE: Duration = Duration::from_secs(20);

@@ -229,9 +229,7 @@ impl Proxy {
 
     /// The generation that went live last.
     pub fn generation(&self) -> u64 {
-        let lines = self.log.lines();
-        let live = lines.iter().rev().find(|line| line.message() == "generation live");
-        live.and_then(|line| line.field("generation").parse().ok()).unwrap_or(0)
+        self.metrics().sum("tamis_generation", &[]) as u64
     }
 
     pub fn signal(&self, signal: Signal) {

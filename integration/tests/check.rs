@@ -1,9 +1,12 @@
 //! `tamis check`, `tamis schema`, and what `tamis run` says when it cannot start.
 
-use tamis_integration::Folder;
+use serde_json::Value;
+use tamis_integration::log::Line;
 use tamis_integration::proxy::{CONFIGURATION, check, run_to_end};
+use tamis_integration::wat::Guest;
+use tamis_integration::{Folder, Proxy};
 
-use crate::support::each;
+use crate::support::{apply, each};
 
 const SOUND: &str = "\
 listeners:
@@ -85,6 +88,63 @@ fn errors_have_places() {
 }
 
 /// Fault 73: an alias bomb costs neither time nor memory.
+/// What loads and is not what was meant: a warning with its place, here and when it goes live.
+#[test]
+fn settings_that_nobody_reads_are_warned_of() {
+    let folder = Folder::new();
+    folder.write("mute.wasm", Guest::new().on_request([]).build());
+    folder.write("reads.wasm", Guest::new().on_request([]).on_configure([]).build());
+    let yaml = "\
+workers: 1
+admin: { address: 127.0.0.1:0 }
+listeners:
+  web: { address: 127.0.0.1:0 }
+filters:
+  mute: { component: mute.wasm, config: { a: 1 } }
+  empty: { component: mute.wasm, config: {} }
+  plain: { component: mute.wasm }
+  reads: { component: reads.wasm, config: { a: 1 } }
+routes:
+  - { name: one, filters: [{ filter: plain, config: { b: 1 } }], respond: { status: 200 } }
+  - { name: two, respond: { status: 200 } }
+";
+    let (code, printed) = check(&folder, yaml);
+    assert_eq!(code, 0, "{printed}");
+    let said: Vec<&str> = printed.lines().filter(|line| line.starts_with("warning: ")).collect();
+    let expected = [
+        ("tamis.yaml:6:", "filter `mute`: its `config` is read by nobody"),
+        ("tamis.yaml:11:", "filter `plain`: its `config` is read by nobody"),
+        ("tamis.yaml:12:", "route `two` can never match"),
+    ];
+    assert_eq!(said.len(), expected.len(), "{printed}");
+    for (line, (place, what)) in said.iter().zip(expected) {
+        assert!(line.contains(place) && line.contains(what), "{line}");
+    }
+    let proxy = Proxy::start_in(&folder, yaml);
+    for (place, what) in expected {
+        let is_it = |line: &Line| line.field("warning").contains(place) && line.field("warning").contains(what);
+        let line = proxy.log().wait_from(0, what, is_it);
+        assert_eq!(line.level(), "WARN");
+    }
+    let (_, report) = proxy.reload(yaml);
+    assert_eq!(
+        (&report["outcome"], list(&report)),
+        (&"unchanged".into(), 3),
+        "{report}"
+    );
+    let report = apply(&proxy, &yaml.replace(", config: { b: 1 }", ""));
+    assert_eq!(list(&report), 2, "{report}");
+    let (_, report) = proxy.reload("listeners: [");
+    assert_eq!(list(&report), 0, "{report}");
+    let shown: Value = serde_json::from_slice(&proxy.admin("GET", "/config").body).expect("JSON");
+    assert!(shown["last_reload"]["warnings"].is_array(), "{shown}");
+}
+
+/// How many warnings the report has.
+fn list(report: &Value) -> usize {
+    report["warnings"].as_array().expect("a list").len()
+}
+
 #[test]
 fn an_alias_bomb_is_refused() {
     let mut yaml = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");

@@ -1,13 +1,12 @@
 //! The end of the process: readiness first, then the connections, then the deadline; exit status 0.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tamis_integration::upstream::ok;
 use tamis_integration::{DEADLINE, Gate, Proxy, Step, Upstream};
 
-use crate::support::{Configuration, plain};
+use crate::support::{Configuration, plain, wait_until};
 
 /// An upstream whose first answer waits for the gate.
 fn gated() -> (Upstream, Gate) {
@@ -25,11 +24,39 @@ fn gated() -> (Upstream, Gate) {
 }
 
 fn wait_not_ready(proxy: &Proxy) {
-    let deadline = Instant::now() + DEADLINE;
-    while proxy.admin("GET", "/ready").status() != 503 {
-        assert!(Instant::now() < deadline, "still ready");
-        thread::sleep(Duration::from_millis(5));
+    wait_until("not ready", || proxy.admin("GET", "/ready").status() == 503);
+}
+
+/// A balancer that polls readiness learns of the drain before anybody is turned away.
+#[test]
+fn readiness_says_no_before_the_listeners_close() {
+    let upstream = Upstream::saying("ok");
+    let with = |delay: &str| {
+        let top = format!("drain_delay: {delay}");
+        Configuration {
+            top: &top,
+            ..Default::default()
+        }
+        .to(&upstream)
+    };
+    let mut proxy = Proxy::start(&with("10m"));
+    let mut kept = proxy.client();
+    kept.get("/");
+    proxy.signal(Signal::TERM);
+    wait_not_ready(&proxy);
+    for client in [&mut proxy.client(), &mut kept] {
+        let answer = client.get("/");
+        assert_eq!((answer.status(), answer.closes()), (200, false), "it serves as before");
     }
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait_exit().code(), Some(0), "a second signal ends the delay too");
+
+    let mut proxy = Proxy::start(&with("300ms"));
+    let (address, start) = (proxy.address("web"), Instant::now());
+    proxy.signal(Signal::TERM);
+    wait_until("nobody listens any more", || address.connect(DEADLINE).is_err());
+    assert!(start.elapsed() >= Duration::from_millis(300), "{:?}", start.elapsed());
+    assert_eq!(proxy.wait_exit().code(), Some(0));
 }
 
 /// Fault 121.

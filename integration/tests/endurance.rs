@@ -16,12 +16,16 @@ use tamis_integration::wat::Act::*;
 use tamis_integration::wat::Guest;
 use tamis_integration::{Client, DEADLINE, Folder, Gate, Proxy, Step, Upstream};
 
-use crate::support::{Configuration, assert_own_reply, plain};
+use crate::support::{Configuration, assert_own_reply, plain, wait_until};
 
 /// The longest that a connection with `idle_timeout: 1s` may last after its answer: that, the 2 s of lingering, and
 /// time for a busy machine.
 const OVER: Duration = Duration::from_secs(8);
 const TO_FILE: &str = "access_log: { file: access.log, format: json }";
+
+/// What a connection may add to the resident memory while it is idle; hyper's two buffers alone would be 16 KiB.
+const RESTING: u64 = 10 << 10;
+const PLAIN: &str = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
 
 /// An upstream whose first `count` connections answer `late` once the gate is open; later ones answer `ok` at once.
 fn gated(count: usize) -> (Upstream, Gate) {
@@ -43,15 +47,6 @@ fn in_flight(address: &Address, target: &str, gate: &Gate, count: usize) -> Clie
     client.send(format!("GET {target} HTTP/1.1\r\nHost: a.example\r\n\r\n"));
     gate.wait_arrived(count);
     client
-}
-
-/// Asks again and again until it is so.
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 fn wait_not_ready(proxy: &Proxy) {
@@ -360,6 +355,46 @@ fn with_small_buffer(address: &SocketAddr) -> TcpStream {
     sockopt::set_socket_recv_buffer_size(&socket, 4096).expect("a size can be set");
     rustix::net::connect(&socket, address).expect("the proxy accepts");
     socket.into()
+}
+
+/// An idle connection holds next to nothing ("10 k idle connections", row 102), and goes on wherever its client does:
+/// with a whole request, with several, with the begin of one; and it is told when the process ends.
+#[test]
+fn connections_that_rest_hold_little_and_go_on() {
+    const CONNECTIONS: usize = 400;
+    let upstream = Upstream::saying("ok");
+    let mut proxy = Proxy::start(&plain(&upstream));
+    let open = || {
+        let mut client = proxy.client();
+        assert_eq!(client.get("/").text(), "ok");
+        client
+    };
+    // What all connections need once.
+    drop((0..50).map(|_| open()).collect::<Vec<_>>());
+    let before = proxy.resident();
+    let mut clients: Vec<Client> = (0..CONNECTIONS).map(|_| open()).collect();
+    let limit = before + CONNECTIONS as u64 * RESTING;
+    wait_until("they rest", || proxy.resident() <= limit);
+
+    for client in clients.drain(3..) {
+        drop(client);
+    }
+    for _ in 0..2 {
+        clients[0].send(PLAIN.repeat(2));
+        assert_eq!(
+            [clients[0].response().text(), clients[0].response().text()],
+            ["ok", "ok"]
+        );
+        clients[1].send(&PLAIN[..PLAIN.len() / 2]);
+        assert_eq!(clients[2].get("/").text(), "ok");
+        clients[1].send(&PLAIN[PLAIN.len() / 2..]);
+        assert_eq!(clients[1].response().text(), "ok");
+    }
+    proxy.signal(Signal::TERM);
+    clients
+        .iter_mut()
+        .for_each(|client| client.assert_closed("the process ends"));
+    assert_eq!(proxy.wait_exit().code(), Some(0));
 }
 
 /// An orchestrator asks for the drain first and sends its signal later.

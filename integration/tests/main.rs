@@ -1,11 +1,14 @@
 //! The whole proxy, tested from outside: one module a subject, tables of exact bytes where there are cases.
 
+mod artifacts;
 mod balancing;
 mod battery;
 mod bodies;
 mod bundled;
 mod canary;
+mod certificates;
 mod check;
+mod clients;
 mod contract;
 mod deadlines;
 mod discovery;
@@ -18,6 +21,7 @@ mod guests;
 mod harness;
 mod hops;
 mod hostile;
+mod http2;
 mod identity;
 mod origin;
 mod pack;
@@ -31,7 +35,12 @@ mod soak;
 mod state;
 mod support;
 mod tidy;
+mod tls;
+mod tls_clients;
+mod tls_reload;
+mod tls_upstream;
 mod toolbox;
+mod tunnels;
 mod upgrade;
 mod waiting;
 mod watching;

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::ops::RangeInclusive;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -20,7 +20,7 @@ use tamis_integration::pack::{Answer, Expected, Hostile};
 use tamis_integration::upstream::BlackHole;
 use tamis_integration::wat::Act::Reply;
 use tamis_integration::wat::Guest;
-use tamis_integration::{Client, DEADLINE, Folder, Proxy, Step, Upstream};
+use tamis_integration::{Client, DEADLINE, Folder, Proxy, Step, Upstream, wait_for};
 
 use crate::support::{ADDED, Bystander, assert_own_reply, each, wait_until};
 
@@ -610,21 +610,16 @@ impl Levels {
     /// Waits until the process is back at these; `at_once` exchanges may have left a connection each in a pool, of which
     /// both ends are here when it is to the proxy itself.
     fn wait_returned(&self, proxy: &Proxy, at_once: usize, kept: u64) {
-        let deadline = Instant::now() + GIVEN_BACK;
         let is_back = |now: &Self| {
             now.resident <= self.resident + kept
                 && now.descriptors <= self.descriptors + 2 * at_once
                 && now.threads <= self.threads
                 && now.mappings <= self.mappings + MAPPINGS * at_once
         };
-        loop {
+        wait_for(&format!("back at {self:?}"), GIVEN_BACK, || {
             let now = Self::of(proxy);
-            if is_back(&now) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "not given back: {now:?} after {self:?}");
-            thread::sleep(Duration::from_millis(5));
-        }
+            is_back(&now).then_some(()).ok_or(now)
+        });
     }
 }
 

@@ -3,17 +3,15 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
 use tamis_integration::upstream::{Refusing, ok};
 use tamis_integration::wat::Act::*;
 use tamis_integration::wat::Guest;
-use tamis_integration::{DEADLINE, Folder, Gate, Proxy, Step, Upstream};
+use tamis_integration::{Folder, Gate, Proxy, Step, Upstream};
 
-use crate::support::{Configuration, plain};
+use crate::support::{Configuration, plain, wait_until};
 
 const LOG: &str = "access.log";
 const TO_FILE: &str = "access_log: { file: access.log, format: json }";
@@ -353,11 +351,7 @@ fn the_log_is_reopened_at_a_hangup() {
     proxy.folder().wait_lines(LOG, 1);
     fs::rename(proxy.folder().path(LOG), proxy.folder().path("access.log.1")).expect("the log is there");
     proxy.signal(Signal::HUP);
-    let deadline = Instant::now() + DEADLINE;
-    while !proxy.folder().path(LOG).exists() {
-        assert!(Instant::now() < deadline, "the log is not opened again");
-        thread::sleep(Duration::from_millis(5));
-    }
+    wait_until("the log is opened again", || proxy.folder().path(LOG).exists());
     client.get("/2");
     let fresh = records(proxy.folder(), 1);
     assert_eq!((fresh.len(), &fresh[0]["path"]), (1, &"/2".into()));

@@ -1,30 +1,14 @@
 //! One generation after another, while traffic flows: every trigger, every way to replace a file, nothing lost.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use rustix::process::Signal;
 use tamis_integration::proxy::CONFIGURATION;
 use tamis_integration::socket::Found;
 use tamis_integration::upstream::ok;
 use tamis_integration::wat::Act::*;
 use tamis_integration::wat::Guest;
-use tamis_integration::{Client, Folder, Gate, Proxy, Step, Upstream};
+use tamis_integration::{Client, DEADLINE, Folder, Gate, Proxy, Step, Upstream};
 
-use crate::support::{Bystander, Configuration};
-
-/// Answers `/` with this text, by itself.
-fn saying(body: &str) -> String {
-    format!(
-        "\
-workers: 1
-admin: {{ address: 127.0.0.1:0 }}
-listeners:
-  web: {{ address: 127.0.0.1:0 }}
-routes:
-  - {{ name: all, respond: {{ status: 200, body: \"{body}\" }} }}
-"
-    )
-}
+use crate::support::{Bystander, Configuration, saying, wait_until};
 
 #[test]
 fn a_renamed_file_is_noticed() {
@@ -347,16 +331,9 @@ fn listeners_come_and_go() {
         Some(response) => response.closes() && client.ending().how != Found::Nothing,
     };
     assert!(gone, "a connection of a removed listener goes on for ever");
-    let refused = AtomicU64::new(0);
-    let deadline = std::time::Instant::now() + tamis_integration::DEADLINE;
-    while extra.connect(tamis_integration::DEADLINE).is_ok() {
-        refused.fetch_add(1, Ordering::Relaxed);
-        assert!(
-            std::time::Instant::now() < deadline,
-            "the removed listener still listens"
-        );
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    wait_until("the removed listener does not listen", || {
+        extra.connect(DEADLINE).is_err()
+    });
     assert_eq!(kept.get("/").text(), "ok");
 }
 

@@ -150,6 +150,14 @@ fn a_refusal_lists_everything_that_is_wrong() {
     let (code, printed, _) = tamis(&proxy, &["reload", "--admin", &admin, "--expect", "1", "--json"]);
     let report: Value = serde_json::from_str(&printed).expect("JSON alone");
     assert_eq!((code, &report["outcome"]), (Some(0), &json!("unchanged")));
+    let since = report["live_since"].as_str().expect("a time");
+    assert_eq!(
+        (since.len(), &report["live_cause"]),
+        ("2026-11-26T12:01:03Z".len(), &json!("start"))
+    );
+    let (_, printed, _) = tamis(&proxy, &["reload", "--admin", &admin]);
+    let expected = format!("unchanged: generation 1, live since {since} by the start of the process, stays live");
+    assert!(printed.starts_with(&expected), "{printed}");
 }
 
 /// Fault 76: of two who each believe that they know what is live, one is told that it does not; and nothing is read for
@@ -275,6 +283,45 @@ fn a_check_against_a_process_shows_the_difference_and_changes_nothing() {
     );
 }
 
+/// A candidate that lies elsewhere is the same candidate, as a filter is the same filter.
+#[test]
+fn a_component_that_lies_elsewhere_is_no_difference() {
+    let folder = Folder::new();
+    folder.write("stable.wasm", Guest::new().on_request([]).build());
+    folder.write("tried.wasm", Guest::new().on_response([]).build());
+    for name in ["stable.wasm", "tried.wasm"] {
+        folder.copy(&folder.path(name), &format!("elsewhere/{name}"));
+    }
+    let upstream = Upstream::saying("ok");
+    let yaml = Configuration {
+        top: "filters:\n  guest: { component: stable.wasm, candidate: { component: tried.wasm } }",
+        ..Default::default()
+    }
+    .to(&upstream);
+    let proxy = Proxy::start_in(&folder, &yaml);
+    let admin = proxy.admin_address().to_string();
+    folder.write("elsewhere/next.yaml", yaml);
+    let check = || {
+        tamis(
+            &proxy,
+            &["check", "-c", "elsewhere/next.yaml", "--against", &admin, "--json"],
+        )
+    };
+    let (code, printed, errors) = check();
+    assert_eq!(code, Some(0), "{printed}{errors}");
+    let comparison: Value = serde_json::from_str(&printed).expect("JSON alone");
+    let filters = &comparison["difference"]["filters"];
+    assert_eq!(
+        (&filters["changed"], &filters["unchanged"]),
+        (&json!([]), &json!(1)),
+        "{printed}"
+    );
+    // Another one at the same place is one.
+    folder.write("elsewhere/tried.wasm", Guest::new().on_completion([]).build());
+    let (_, printed, errors) = check();
+    assert!(printed.contains("component.sha256"), "{printed}{errors}");
+}
+
 /// What cannot change is refused with the reason, together with nothing else.
 #[test]
 fn what_cannot_change_is_refused_with_its_reason() {
@@ -302,7 +349,7 @@ fn what_cannot_change_is_refused_with_its_reason() {
         assert_eq!(status, 422, "{report}");
         let error = report["errors"][0].to_string();
         assert!(error.contains(sentence), "{error}");
-        assert!(error.contains("restart it, or take the change back"), "{error}");
+        assert!(error.contains("`tamis upgrade` (or SIGUSR2) changes it"), "{error}");
     }
     // The rest of the engine's settings is no reservation.
     let report = apply(

@@ -1,8 +1,11 @@
 //! Routes through the whole proxy: which one is taken, and what those answer that need no upstream.
 
-use tamis_integration::{Message, Proxy, Upstream};
+use std::time::{Duration, Instant};
 
-use crate::support::{Configuration, assert_own_reply, each, relayed};
+use tamis_integration::proxy::check_within;
+use tamis_integration::{DEADLINE, Folder, Message, Proxy, Upstream};
+
+use crate::support::{Bystander, Configuration, assert_own_reply, each, relayed};
 
 /// Each route answers with its own name.
 const ROUTES: &str = r#"
@@ -286,4 +289,110 @@ routes:
             "other"
         );
     }
+}
+
+/// Longer than any of these takes in a build without optimisation, and far less than one step of an engine that tries
+/// again and again.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
+/// Fault 74: expressions on which other engines take longer than the universe lasts. What they are tried on is as long
+/// as it may be.
+#[test]
+fn no_regex_takes_more_than_linear_time() {
+    let slow = [
+        "/(a+)+b",
+        "/(a|aa)*b",
+        "/(a*)*(a*)*b",
+        "/(.*.*)*b",
+        "/([a-z]+[a-z]+)*b",
+        "/a{0,200}a{0,200}b",
+    ];
+    let route = |(n, regex): (usize, &&str)| {
+        let path = format!("path: {{ regex: \"{regex}\" }}");
+        let field = format!("headers: {{ x-slow: {{ regex: \"{}\" }} }}", &regex[1..]);
+        let query = format!("query: {{ q: {{ regex: \"{}\" }} }}", &regex[1..]);
+        [path, field, query].map(|part| {
+            let name = part.split(':').next().unwrap_or_default();
+            format!("  - {{ name: {name}-{n}, match: {{ {part} }}, respond: {{ status: 418 }} }}\n")
+        })
+    };
+    let routes: String = slow.iter().enumerate().flat_map(route).collect();
+    let upstream = Upstream::saying("ok");
+    let proxy = Proxy::start(
+        &Configuration {
+            routes: &routes,
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
+    let bystander = Bystander::start(&proxy.address("web"), "/x");
+    let (path, query, field) = ("a".repeat(3500), "a".repeat(3500), "a".repeat(7000));
+    let target = format!("/{path}?q={query}");
+    let start = Instant::now();
+    let mut client = proxy.client();
+    for _ in 0..10 {
+        let fields = format!("X-Slow: {field}\r\n");
+        let answer = client.exchange(request("GET", &target, "a.example", &fields));
+        assert_eq!(answer.text(), "ok", "none of them matches");
+    }
+    assert!(start.elapsed() < 2 * AT_ONCE, "{:?}", start.elapsed());
+    bystander.finish();
+}
+
+/// Fault 74: what would take too much memory or time to build is refused with its place, all of it at once; a table as
+/// large as anybody's is built, and its report comes with it.
+#[test]
+fn large_tables_are_built_and_larger_ones_refused() {
+    let head = "listeners:\n  web: { address: 127.0.0.1:0 }\nroutes:\n";
+    let route =
+        |n: usize, part: &str| format!("  - {{ name: r{n}, match: {{ {part} }}, respond: {{ status: 200 }} }}\n");
+    let many = |count: usize, part: &dyn Fn(usize) -> String| -> String {
+        head.to_owned() + &(0..count).map(|n| route(n, &part(n))).collect::<String>()
+    };
+    let long = "a".repeat(5 << 10);
+    let cases = [
+        (
+            "repetitions",
+            many(1, &|_| r"path: { regex: '/(\w{100}){100}' }".into()),
+            "smaller repetitions",
+        ),
+        (
+            "depth",
+            many(1, &|_| {
+                format!("path: {{ regex: '/{}a{}' }}", "(".repeat(500), ")".repeat(500))
+            }),
+            "regex",
+        ),
+        (
+            "length",
+            many(1, &|_| format!("path: {{ regex: '/{long}' }}")),
+            "longer than",
+        ),
+        (
+            "count",
+            many(1001, &|n| format!("path: {{ regex: '/{n}/[0-9]+' }}")),
+            "more than 1000 regular expressions",
+        ),
+        (
+            "bytes",
+            many(1, &|_| format!("path: {{ exact: '/{}' }}", "a".repeat(17 << 20))),
+            "tamis.yaml",
+        ),
+    ];
+    let folder = Folder::new();
+    for (name, yaml, said) in cases {
+        let start = Instant::now();
+        let (code, printed) = check_within(&folder, &yaml, DEADLINE);
+        assert_eq!(code, 1, "{name}");
+        assert!(
+            printed.contains("tamis.yaml") && printed.contains(said),
+            "{name}: {printed:.300}"
+        );
+        assert!(start.elapsed() < AT_ONCE, "{name}: {:?}", start.elapsed());
+    }
+    let large = many(10_000, &|n| {
+        format!("hosts: [\"{n}.example\"], path: {{ prefix: /{n} }}")
+    });
+    let (code, printed) = check_within(&folder, &large, 3 * DEADLINE);
+    assert_eq!((code, printed.as_str()), (0, "tamis.yaml: ok\n"), "{printed:.300}");
 }

@@ -6,6 +6,7 @@ use std::process::Output;
 use std::thread;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tamis_integration::proxy::{CONFIGURATION, run_to_end};
 use tamis_integration::wat::Act::*;
 use tamis_integration::wat::Guest;
@@ -100,6 +101,23 @@ fn what_served_last_serves_again_when_the_files_do_not_load() {
         assert_eq!(proxy.metrics().sum("tamis_ready", &[]), 1.0);
         proxy.kill();
     }
+
+    // The same files again, by content, after a start from their copies.
+    let mut proxy = Proxy::launch(&folder, &FALLBACK);
+    write(&folder, "", &mark(&proxy));
+    let (status, report) = proxy.reload(&yaml(&mark(&proxy)));
+    assert_eq!(status, 200, "{report}");
+    let shown: Value = serde_json::from_slice(&proxy.admin("GET", "/config").body).expect("JSON");
+    let report = &shown["last_reload"];
+    assert_eq!(report["outcome"], "applied", "{report}");
+    let filters = &report["difference"]["filters"];
+    assert_eq!(
+        (&filters["changed"], &filters["unchanged"]),
+        (&json!([]), &json!(2)),
+        "{report}"
+    );
+    proxy.kill();
+    folder.replace(CONFIGURATION, "listeners: [");
 
     let mut proxy = Proxy::launch(&folder, &FALLBACK);
     write(&folder, "", "four");

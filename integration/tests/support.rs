@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tamis_integration::socket::Address;
-use tamis_integration::{Client, DEADLINE, Folder, Message, Proxy, Upstream};
+pub use tamis_integration::wait_until;
+use tamis_integration::{Client, Folder, Message, Proxy, Upstream};
 
 /// What the proxy adds to every request it sends upstream. Tables leave these out; `forwarding` looks at them.
 pub const ADDED: [&str; 5] = [
@@ -108,6 +109,20 @@ pub fn folder_with(components: &[&str]) -> Folder {
     folder
 }
 
+/// Answers everything with this text, by itself.
+pub fn saying(body: &str) -> String {
+    format!(
+        "\
+workers: 1
+admin: {{ address: 127.0.0.1:0 }}
+listeners:
+  web: {{ address: 127.0.0.1:0 }}
+routes:
+  - {{ name: all, respond: {{ status: 200, body: \"{body}\" }} }}
+"
+    )
+}
+
 /// Everything to one upstream, all defaults.
 pub fn plain(upstream: &Upstream) -> String {
     Configuration::default().to(upstream)
@@ -153,15 +168,6 @@ pub fn assert_own_reply(response: &Message, status: u16, context: &str) {
     );
 }
 
-/// Asks again until it is so, and leaves the processor to the proxy in between: the answers change by themselves.
-pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
 /// Has this configuration applied, and returns the report, whoever was first: the request for it, or the watch.
 pub fn apply(proxy: &Proxy, yaml: &str) -> Value {
     let (status, report) = proxy.reload(yaml);
@@ -195,11 +201,12 @@ pub struct Bystander {
 }
 
 impl Bystander {
-    /// GETs the target on one keep-alive connection until told to stop; anything but 200 fails the test.
+    /// GETs the target on one keep-alive connection after the other until told to stop; anything but 200 fails the test.
     pub fn start(address: &Address, target: &str) -> Self {
         let (stop, waits) = (Arc::new(AtomicBool::new(false)), Arc::<Mutex<Vec<_>>>::default());
         let mut client = Client::connect(address);
-        let (target, stopped, waited) = (target.to_owned(), stop.clone(), waits.clone());
+        let (address, target) = (address.clone(), target.to_owned());
+        let (stopped, waited) = (stop.clone(), waits.clone());
         let thread = thread::spawn(move || {
             let mut served = 0;
             while !stopped.load(Ordering::SeqCst) || served == 0 {
@@ -208,6 +215,9 @@ impl Bystander {
                 assert_eq!(response.status(), 200, "a bystander suffers: {response:?}");
                 lock(&waited).push(since.elapsed());
                 served += 1;
+                if response.closes() {
+                    client = Client::connect(&address);
+                }
             }
         });
         Self { stop, waits, thread }

@@ -224,10 +224,27 @@ fn only_the_gateway_names_hypers_server() {
 }
 
 #[test]
+fn only_http2_names_its_engine() {
+    refuse_paths(|module, path| {
+        let wrong = begins(path, "h2") && module != "http2";
+        wrong.then(|| "only http2/* may".to_owned())
+    });
+}
+
+#[test]
 fn only_wasm_names_wasmtime() {
     refuse_paths(|module, path| {
         let wrong = path.split("::").next().is_some_and(|root| root.starts_with("wasmtime")) && module != "wasm";
         wrong.then(|| "only wasm/* may".to_owned())
+    });
+}
+
+/// Whoever reads and writes a stream need not know of TLS.
+#[test]
+fn only_tls_names_rustls() {
+    refuse_paths(|module, path| {
+        let wrong = path.split("::").next().is_some_and(|root| root.starts_with("rustls")) && module != "tls";
+        wrong.then(|| "only tls/* may".to_owned())
     });
 }
 

@@ -16,7 +16,7 @@ use tamis_integration::socket::Address;
 use tamis_integration::upstream::ok;
 use tamis_integration::{Client, DEADLINE, Folder, Gate, Proxy, Step, Upstream};
 
-use crate::support::{Configuration, folder_with, wait_until};
+use crate::support::{Configuration, folder_with, saying, wait_until};
 
 const STATE: [&str; 4] = ["--state", "state", "--good-after", "0s"];
 
@@ -36,20 +36,6 @@ fn upgraded(folder: &Folder) -> String {
     let (done, printed) = upgrade(folder, &[]);
     assert!(done, "{printed}");
     printed
-}
-
-/// Answers `/` with this text, by itself.
-fn saying(body: &str) -> String {
-    format!(
-        "\
-workers: 1
-admin: {{ address: 127.0.0.1:0 }}
-listeners:
-  web: {{ address: 127.0.0.1:0 }}
-routes:
-  - {{ name: all, respond: {{ status: 200, body: \"{body}\" }} }}
-"
-    )
 }
 
 /// Lines of all processes that say of themselves that something is wrong.
@@ -172,7 +158,8 @@ fn an_upgrade_under_load_loses_nothing() {
     for step in [
         "started process",
         "it is Tamis",
-        "listening sockets",
+        "it has the sockets of 3 addresses: 127.0.0.1:",
+        "web.sock",
         "it serves",
         "has ended",
     ] {
@@ -235,7 +222,7 @@ fn a_process_that_fails_to_take_over_changes_nothing() {
             "ends",
             script(&folder, "ends", "exit 0"),
             saying("new"),
-            "exit status: 0",
+            "ended with exit status: 0 and never said that it takes over: ",
         ),
         (
             "silent",

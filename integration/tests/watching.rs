@@ -16,7 +16,7 @@ use crate::support::{Bystander, each};
 
 /// Answers `/` with this text, and every other path with another, in routes of their own: what ends between the two is
 /// a configuration that is sound by itself.
-fn saying(body: &str) -> String {
+fn two_routes(body: &str) -> String {
     format!(
         "\
 workers: 1
@@ -36,7 +36,7 @@ fn replying(body: &'static str) -> Vec<u8> {
 }
 
 fn with_guest(component: &str) -> String {
-    saying("route")
+    two_routes("route")
         .replace(
             "routes:",
             &format!("filters:\n  guest: {{ component: {component} }}\nroutes:"),
@@ -48,11 +48,11 @@ fn with_guest(component: &str) -> String {
 /// the administration endpoint takes the half for the whole.
 #[test]
 fn half_a_file_is_never_applied() {
-    let proxy = Proxy::start(&saying("zero"));
+    let proxy = Proxy::start(&two_routes("zero"));
     // From here on the files are watched.
-    proxy.folder().replace(CONFIGURATION, saying("one"));
+    proxy.folder().replace(CONFIGURATION, two_routes("one"));
     proxy.wait_generation(2);
-    let next = saying("two");
+    let next = two_routes("two");
     let (half, rest) = next.split_at(next.find("  - { name: rest").expect("it has two routes"));
     let mut writer = File::create(proxy.folder().path(CONFIGURATION)).expect("it can be written");
     writer.write_all(half.as_bytes()).expect("it takes the half");
@@ -186,12 +186,12 @@ fn every_way_to_replace_a_file_is_noticed() {
 /// Fault 58: size and time of modification are what they were; the file is another one.
 #[test]
 fn a_file_of_the_same_size_and_time_is_noticed() {
-    let proxy = Proxy::start(&saying("one"));
+    let proxy = Proxy::start(&two_routes("one"));
     let path = proxy.folder().path(CONFIGURATION);
     let modified = fs::metadata(&path)
         .and_then(|metadata| metadata.modified())
         .expect("it has a time");
-    let next = proxy.folder().write("next", saying("two"));
+    let next = proxy.folder().write("next", two_routes("two"));
     let file = File::options().write(true).open(&next).expect("it can be opened");
     file.set_modified(modified).expect("its time can be set");
     fs::rename(next, path).expect("it can be put in place");
@@ -257,10 +257,10 @@ fn what_is_no_file_is_refused_at_once() {
 /// Fault 65: a thousand events in a moment, and a few generations.
 #[test]
 fn a_storm_of_writes_is_coalesced() {
-    let proxy = Proxy::start(&saying("0"));
+    let proxy = Proxy::start(&two_routes("0"));
     let bystander = Bystander::start(&proxy.address("web"), "/x");
     for n in 1..=1000 {
-        proxy.folder().replace(CONFIGURATION, saying(&n.to_string()));
+        proxy.folder().replace(CONFIGURATION, two_routes(&n.to_string()));
     }
     crate::support::wait_until("the last one is live", || proxy.get("/").text() == "1000");
     bystander.finish();
@@ -273,13 +273,13 @@ fn a_storm_of_writes_is_coalesced() {
 /// A log that is written all the time in the folder of the configuration is nobody's business.
 #[test]
 fn what_happens_beside_the_files_is_no_change() {
-    let proxy = Proxy::start(&saying("one"));
+    let proxy = Proxy::start(&two_routes("one"));
     let mut log = File::create(proxy.folder().path("some.log")).expect("it can be written");
     for _ in 0..1000 {
         log.write_all(b"a line\n").expect("it takes a line");
     }
     assert_eq!(
-        proxy.reload(&saying("two")).0,
+        proxy.reload(&two_routes("two")).0,
         200,
         "its writer has not closed it, and that does not matter"
     );

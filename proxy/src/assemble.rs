@@ -5,6 +5,7 @@
 
 mod candidates;
 mod clusters;
+mod tls;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use std::collections::{BTreeMap, HashMap};
@@ -23,9 +24,10 @@ use crate::breaker;
 use crate::canary::Version;
 use crate::chain::{Chain, Step, StepKind};
 use crate::cluster::{Cluster, Seat};
-use crate::difference::{self, Component, Delta};
+use crate::difference::{self, Component, Delta, Files};
 use crate::discovery;
 use crate::filter::OnFailure;
+use crate::identity::Peers;
 use crate::listener::Sockets;
 use crate::name::Name;
 use crate::native;
@@ -34,6 +36,8 @@ use crate::snapshot::{self, Snapshot};
 use crate::store::{self, Table, TableName, Tables};
 use crate::telemetry::access_log::{AccessLog, Target};
 use crate::telemetry::record;
+use crate::tls::Server;
+use crate::tls::server::Ticketer;
 use crate::trial::Trial;
 use crate::wasm::{self, Artifact, Compiler, Digest, Engine, Grant};
 
@@ -53,14 +57,22 @@ pub struct Assembler {
 struct Parts {
     artifacts: HashMap<Digest, Arc<Artifact>>,
     guests: HashMap<GuestKey, Arc<wasm::Filter>>,
-    clusters: HashMap<String, (config::Cluster, Arc<Cluster>)>,
-    sockets: HashMap<(String, Address), Arc<Sockets>>,
+    /// With the digest of the files of their TLS.
+    clusters: HashMap<String, (config::Cluster, String, Arc<Cluster>)>,
+    /// TLS by listener, with the digest of its files.
+    servers: HashMap<String, (config::ListenerTls, String, Arc<Server>)>,
+    /// Keys of session tickets, by the listener's sockets and what it asks of clients.
+    tickets: HashMap<(SocketKey, String), Ticketer>,
+    sockets: HashMap<SocketKey, Arc<Sockets>>,
     log: Option<(config::LogTarget, usize, AccessLog)>,
     /// Key-value tables, and the size that this generation gives them.
     tables: HashMap<TableName, (Arc<Table>, store::Bounds)>,
     /// Each filter's trials: that of its candidate, then those of earlier ones that were rolled back.
     trials: HashMap<String, Vec<Arc<Trial>>>,
 }
+
+/// See [`socket_key`].
+pub type SocketKey = (String, Address);
 
 /// Two uses of a component with the same key are one loaded filter.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -86,6 +98,8 @@ impl fmt::Display for Faults {
 /// A snapshot that is not in use yet.
 pub struct Assembled {
     pub snapshot: Snapshot,
+    /// What is odd about the configuration, each with its place.
+    pub warnings: Vec<String>,
     compiler: Arc<Compiler>,
     parts: Parts,
 }
@@ -95,6 +109,8 @@ pub struct Checked {
     pub warnings: Vec<String>,
     /// By the filter's name.
     pub components: BTreeMap<String, Component>,
+    pub listener_files: Files,
+    pub cluster_files: Files,
 }
 
 impl Assembler {
@@ -162,12 +178,19 @@ impl Assembler {
     pub async fn check(&self, config: &Config) -> Result<Checked, Faults> {
         let mut build = Build::new(self, config)?;
         build.make_clusters(Names::AsKnown).await;
+        build.make_servers();
         build.load_filters().await;
         let table = build.table();
+        let warnings = build.warnings(table.as_ref());
+        let listeners = config.listeners.iter().map(|listener| listener.name.as_str());
+        let listener_files = difference::listener_files(listeners.zip(build.servers.iter().map(Option::as_deref)));
+        let cluster_files = difference::cluster_files(&build.clusters);
         let (_, guests) = build.finish()?;
         Ok(Checked {
-            warnings: table.map(|table| shadowed(config, &table)).unwrap_or_default(),
+            warnings,
             components: difference::components(&guests),
+            listener_files,
+            cluster_files,
         })
     }
 
@@ -175,23 +198,24 @@ impl Assembler {
     pub async fn assemble(&self, config: &Config, generation: u64) -> Result<Assembled, Faults> {
         let mut build = Build::new(self, config)?;
         build.make_clusters(Names::LookUp).await;
+        build.make_servers();
         build.load_filters().await;
         build.assembled(generation)
     }
 
-    /// The same, or `None` when it would be what is in use: this configuration, and these guests of it.
+    /// The same, or `None` when it would be what is in use: this configuration, and these parts of it.
     pub async fn assemble_anew(
         &self,
         config: &Config,
-        in_use: (&Config, &[Arc<wasm::Filter>]),
+        in_use: (&Config, &Snapshot),
         generation: u64,
     ) -> Result<Option<Assembled>, Faults> {
         let mut build = Build::new(self, config)?;
         build.make_clusters(Names::LookUp).await;
+        build.make_servers();
         build.load_filters().await;
-        let (old, guests) = in_use;
-        let ids = |guests: &[Arc<wasm::Filter>]| -> Vec<u64> { guests.iter().map(|guest| guest.id()).collect() };
-        if build.faults.is_empty() && config == old && ids(&build.guests) == ids(guests) {
+        let (old, snapshot) = in_use;
+        if build.faults.is_empty() && config == old && build.is_of(snapshot) {
             return Ok(None);
         }
         build.assembled(generation).map(Some)
@@ -211,7 +235,7 @@ impl Assembler {
     }
 
     /// Sockets that are there before the first generation is; see [`socket_key`].
-    pub fn adopt(&mut self, sockets: HashMap<(String, Address), Arc<Sockets>>) {
+    pub fn adopt(&mut self, sockets: HashMap<SocketKey, Arc<Sockets>>) {
         self.parts.sockets = sockets;
     }
 
@@ -230,6 +254,8 @@ struct Build<'a> {
     config: &'a Config,
     parts: Parts,
     clusters: Vec<Arc<Cluster>>,
+    /// TLS by listener.
+    servers: Vec<Option<Arc<Server>>>,
     guests: Vec<Arc<wasm::Filter>>,
     /// What each use of a filter became, by the filter's index and the settings it is used with.
     kinds: HashMap<(usize, String), StepSource>,
@@ -237,6 +263,7 @@ struct Build<'a> {
     candidates: HashMap<(usize, String), usize>,
     /// By filter, in the order of the configuration.
     trials: BTreeMap<usize, Arc<Trial>>,
+    warnings: Vec<String>,
     faults: Vec<String>,
 }
 
@@ -261,12 +288,26 @@ impl<'a> Build<'a> {
             config,
             parts: Parts::default(),
             clusters: Vec::new(),
+            servers: Vec::new(),
             guests: Vec::new(),
             kinds: HashMap::new(),
             candidates: HashMap::new(),
             trials: BTreeMap::new(),
+            warnings: Vec::new(),
             faults: Vec::new(),
         })
+    }
+
+    /// Whether all that was read from files is what the generation has.
+    fn is_of(&self, snapshot: &Snapshot) -> bool {
+        let guests = self.guests.iter().map(|guest| guest.id());
+        let clusters = self.clusters.iter().map(|cluster| cluster.id());
+        let same_server = |(new, listener): (&Option<Arc<Server>>, &snapshot::Listener)| {
+            new.as_ref().map(Arc::as_ptr) == listener.tls.as_ref().map(Arc::as_ptr)
+        };
+        guests.eq(snapshot.guests.iter().map(|guest| guest.id()))
+            && clusters.eq(snapshot.clusters.iter().map(|cluster| cluster.id()))
+            && self.servers.iter().zip(&snapshot.listeners).all(same_server)
     }
 
     /// Everything else, of filters that are loaded.
@@ -280,6 +321,7 @@ impl<'a> Build<'a> {
         let trials = self.trials.values().cloned().collect();
         let filters = self.names();
         let compiler = Arc::clone(&self.compiler);
+        let warnings = self.warnings(table.as_ref());
         let (parts, guests) = self.finish()?;
         let table = table.ok_or_else(|| Faults(vec!["the routes do not compile".into()]))?;
         let snapshot = Snapshot {
@@ -293,10 +335,12 @@ impl<'a> Build<'a> {
             trials,
             access_log,
             drain_timeout: config.drain_timeout,
-            description: config.describe(),
+            drain_delay: config.drain_delay,
+            description: Arc::new(config.describe()),
         };
         Ok(Assembled {
             snapshot,
+            warnings,
             compiler,
             parts,
         })
@@ -308,6 +352,24 @@ impl<'a> Build<'a> {
         } else {
             Err(Faults(self.faults))
         }
+    }
+
+    /// Of filters that were loaded, then of routes.
+    fn warnings(&self, table: Option<&route::Table>) -> Vec<String> {
+        let routes = table.map(|table| shadowed(self.config, table)).unwrap_or_default();
+        self.warnings.iter().cloned().chain(routes).collect()
+    }
+
+    /// A component that cannot take them goes on without its settings, which is not what was meant.
+    fn check_settings(&mut self, slot: usize, settings: &serde_json::Value, place: &config::Place, filter: &str) {
+        let is_empty = settings.is_null() || settings.as_object().is_some_and(serde_json::Map::is_empty);
+        if is_empty || self.guests[slot].takes_settings() {
+            return;
+        }
+        self.warnings.push(format!(
+            "{place}: filter `{filter}`: its `config` is read by nobody, because the component does not export \
+             `configure`; remove `config`, or have the component export it"
+        ));
     }
 
     fn fault(&mut self, place: &config::Place, what: &str, name: &str, message: impl fmt::Display) {
@@ -346,6 +408,9 @@ impl<'a> Build<'a> {
         };
         match loaded {
             Ok(source) => {
+                if let StepSource::Wasm(slot) = source {
+                    self.check_settings(slot, settings, place, &filter.name);
+                }
                 self.kinds.insert(key, source);
             }
             Err(message) => self.fault(place, "filter", &filter.name, message),
@@ -535,11 +600,13 @@ impl<'a> Build<'a> {
         let dns = clusters::dns(&config.dns);
         let mut planned = Vec::with_capacity(config.clusters.len());
         for cluster in &config.clusters {
+            let (tls, digest) = self.client(cluster).unzip();
             let old = self.assembler.parts.clusters.get(&cluster.name);
-            planned.push(Planned::new(cluster, &dns, old, self.assembler.workers));
+            let plan = Planned::new(cluster, &dns, old, digest.unwrap_or_default(), self.assembler.workers);
+            planned.push((plan, tls));
         }
         let mut looking = JoinSet::new();
-        for (index, plan) in planned.iter().enumerate() {
+        for (index, (plan, _)) in planned.iter().enumerate() {
             if let Planned::New { standing, origin, .. } = plan {
                 let (standing, origin) = (Arc::clone(standing), origin.clone());
                 match names {
@@ -555,7 +622,7 @@ impl<'a> Build<'a> {
             // Nothing in there panics; if it does, its cluster has no endpoints and says so.
             seats.extend(found);
         }
-        for (index, (plan, cluster)) in planned.into_iter().zip(&config.clusters).enumerate() {
+        for (index, ((plan, tls), cluster)) in planned.into_iter().zip(&config.clusters).enumerate() {
             let found = seats.remove(&index).unwrap_or_else(|| Ok(Vec::new()));
             let found = found.unwrap_or_else(|message| {
                 self.fault(
@@ -566,10 +633,13 @@ impl<'a> Build<'a> {
                 );
                 Vec::new()
             });
-            let built = plan.build(cluster, found, self.assembler.workers);
-            self.parts
-                .clusters
-                .insert(cluster.name.clone(), (cluster.clone(), Arc::clone(&built)));
+            let tls = match (plan.needs_tls(), tls) {
+                (true, Some(tls)) => self.build_client(cluster, tls),
+                _ => None,
+            };
+            let (built, digest) = plan.build(cluster, found, tls);
+            let made = (cluster.clone(), digest, Arc::clone(&built));
+            self.parts.clusters.insert(cluster.name.clone(), made);
             self.clusters.push(built);
         }
     }
@@ -593,6 +663,7 @@ impl<'a> Build<'a> {
                     chain: self.chain(&route.filters),
                     action,
                     timeout: route.timeout,
+                    upgrades: route.upgrades.iter().map(|protocol| protocol.as_str().into()).collect(),
                 }
             })
             .collect()
@@ -601,15 +672,20 @@ impl<'a> Build<'a> {
     fn listeners(&mut self) -> Vec<snapshot::Listener> {
         let config = self.config;
         let mut listeners = Vec::with_capacity(config.listeners.len());
-        for listener in &config.listeners {
+        for (index, listener) in config.listeners.iter().enumerate() {
             match self.sockets(listener) {
                 Ok(sockets) => listeners.push(snapshot::Listener {
                     name: listener.name.as_str().into(),
                     short_name: Name::new(&listener.name),
                     authority: authority(&sockets.bound),
                     sockets,
+                    tls: self.servers[index].clone(),
+                    redirect: listener.redirect.as_ref().and_then(https_redirect),
+                    protocols: protocols(&listener.protocols),
                     chain: self.chain(&listener.filters),
                     limits: listener_limits(&listener.limits, self.assembler.workers),
+                    introducers: peers(&listener.proxy_protocol),
+                    trusted: peers(&listener.trusted_proxies),
                 }),
                 Err(error) => {
                     let message = format!("address {}: cannot listen: {error}", address(&listener.address));
@@ -671,7 +747,7 @@ fn shadowed(config: &Config, table: &route::Table) -> Vec<String> {
 }
 
 /// Sockets follow their address, so that a listener can be renamed; with port 0 each listener has its own.
-pub fn socket_key(listener: &str, address: &Address) -> (String, Address) {
+pub fn socket_key(listener: &str, address: &Address) -> SocketKey {
     let name = match address {
         Address::Tcp(tcp) if tcp.port() == 0 => listener,
         _ => "",
@@ -759,17 +835,66 @@ pub fn address(address: &config::Address) -> Address {
     }
 }
 
+fn peers(peers: &config::Peers) -> Peers {
+    Peers {
+        networks: peers.networks.clone(),
+        unix: peers.unix,
+    }
+}
+
+fn https_redirect(redirect: &config::HttpsRedirect) -> Option<snapshot::Redirect> {
+    Some(snapshot::Redirect {
+        // One that redirects, as the configuration knows.
+        status: StatusCode::from_u16(redirect.status).ok()?,
+        scheme: Some("https".to_owned()),
+        host: None,
+        port: Some(redirect.port),
+        path: None,
+    })
+}
+
 fn listener_limits(limits: &config::ListenerLimits, workers: usize) -> snapshot::Limits {
     snapshot::Limits {
+        tls_handshake_timeout: limits.tls_handshake_timeout,
+        handshakes_per_worker: limits.max_handshakes.div_ceil(workers),
         head_timeout: limits.head_timeout,
         idle_timeout: limits.idle_timeout,
         body_timeout: limits.body_timeout,
         write_timeout: limits.write_timeout,
+        tunnel_idle_timeout: limits.tunnel_idle_timeout,
         max_head_bytes: limits.max_head_bytes,
         max_field_bytes: limits.max_field_bytes,
         max_fields: limits.max_fields,
         max_target_bytes: limits.max_target_bytes,
         connections_per_worker: limits.max_connections.div_ceil(workers),
+        connections_per_address: limits.max_connections_per_address,
+        max_requests: limits.max_requests,
+        http2: http2_limits(&limits.http2),
+    }
+}
+
+fn http2_limits(limits: &config::Http2Limits) -> snapshot::Http2Limits {
+    snapshot::Http2Limits {
+        max_streams: limits.max_streams,
+        max_streams_per_address: limits.max_streams_per_address,
+        stream_window: limits.stream_window,
+        connection_window: limits.connection_window,
+        send_buffer: limits.send_buffer,
+        max_header_list: limits.max_header_list,
+        max_resets: limits.max_resets,
+        max_control_frames: limits.max_control_frames,
+        min_progress: limits.min_progress,
+        ping_interval: limits.ping_interval,
+        ping_timeout: limits.ping_timeout,
+    }
+}
+
+fn protocols(protocols: &[config::Protocol]) -> snapshot::Protocols {
+    let speaks = |protocol| protocols.contains(&protocol);
+    match (speaks(config::Protocol::Http1), speaks(config::Protocol::Http2)) {
+        (false, true) => snapshot::Protocols::Http2,
+        (true, false) => snapshot::Protocols::Http1,
+        _ => snapshot::Protocols::Both,
     }
 }
 
@@ -899,6 +1024,11 @@ fn log_part(part: &config::LogPart) -> record::Part {
         From::UserAgent => To::UserAgent,
         From::Referer => To::Referer,
         From::Attributes => To::Attributes,
+        From::TlsVersion => To::TlsVersion,
+        From::Sni => To::Sni,
+        From::ClientSubject => To::ClientSubject,
+        From::ClientSans => To::ClientSans,
+        From::ClientFingerprint => To::ClientFingerprint,
     })
 }
 

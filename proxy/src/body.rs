@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::chain::Broken;
 use crate::filter::Reply;
+use crate::http2;
 use crate::passage::Passage;
 use crate::stage::{Cut, Filtered, Side};
 use crate::timer::Watchdog;
@@ -188,8 +189,40 @@ pub struct FilteredUpload {
     upload: Rc<Upload>,
 }
 
+/// Where a request's body comes from.
+#[derive(Debug)]
+pub enum Source {
+    Http1(Incoming),
+    Http2(http2::Incoming),
+}
+
+impl Source {
+    pub fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(incoming) => incoming.is_end_stream(),
+            Self::Http2(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(incoming) => incoming.size_hint(),
+            Self::Http2(incoming) => incoming.size_hint(),
+        }
+    }
+
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
+        match self {
+            Self::Http1(incoming) => Pin::new(incoming)
+                .poll_frame(context)
+                .map(|frame| frame.map(|frame| frame.map_err(|error| fault_of(&error)))),
+            Self::Http2(incoming) => incoming.poll_frame(context),
+        }
+    }
+}
+
 pub struct Streamed {
-    incoming: Incoming,
+    incoming: Source,
     upload: Rc<Upload>,
     timeout: Duration,
     waiting_since: Option<Instant>,
@@ -206,7 +239,7 @@ impl std::fmt::Debug for Streamed {
 }
 
 impl RequestBody {
-    pub fn new(incoming: Incoming, upload: &Rc<Upload>, timeout: Duration) -> Self {
+    pub fn new(incoming: Source, upload: &Rc<Upload>, timeout: Duration) -> Self {
         if incoming.is_end_stream() {
             upload.ended.set(true);
             return Self::Empty;
@@ -368,7 +401,7 @@ impl Streamed {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenUpload>>> {
-        let polled = Pin::new(&mut self.incoming).poll_frame(context);
+        let polled = self.incoming.poll_frame(context);
         if polled.is_pending() {
             return self.poll_deadline(context);
         }
@@ -383,7 +416,7 @@ impl Streamed {
                     .set(frame.is_trailers() || self.incoming.is_end_stream());
                 Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(error)) => Poll::Ready(Some(Err(self.fail(fault_of(&error))))),
+            Some(Err(fault)) => Poll::Ready(Some(Err(self.fail(fault)))),
             None => {
                 self.upload.ended.set(true);
                 Poll::Ready(None)

@@ -23,7 +23,9 @@ use crate::discovery::{Known, Origin};
 use crate::endpoint::{Endpoint, Epoch};
 use crate::health::Check;
 use crate::outlier;
+use crate::proxy_protocol;
 use crate::sticky::{Sticky, Tokens};
+use crate::tls;
 
 /// Lives as long as a generation names it unchanged, or an exchange uses it.
 #[derive(Debug)]
@@ -52,6 +54,10 @@ pub struct Terms {
     pub limits: Limits,
     pub check: Option<Check>,
     pub outlier: Option<outlier::Rules>,
+    /// `None` for plain text.
+    pub tls: Option<Arc<tls::Client>>,
+    /// Connections begin with a header that names the client; then none of them is ever idle.
+    pub proxy_protocol: Option<proxy_protocol::Version>,
 }
 
 /// What may be under way to the cluster at once, for each worker: a worker's own counts cost a request nothing, and one
@@ -162,6 +168,7 @@ pub struct TermSettings {
     pub limits: Limits,
     pub check: Option<Check>,
     pub outlier: Option<outlier::Rules>,
+    pub proxy_protocol: Option<proxy_protocol::Version>,
 }
 
 fn next_id() -> u64 {
@@ -207,6 +214,7 @@ impl Cluster {
             },
             check: None,
             outlier: None,
+            proxy_protocol: None,
         };
         let settings = Settings {
             rules,
@@ -215,7 +223,10 @@ impl Cluster {
             origin: Origin::nowhere(),
             seats: Vec::new(),
         };
-        Self::new(Arc::new(Terms::new(Arc::new(Standing::new(name, 1)), terms)), settings)
+        Self::new(
+            Arc::new(Terms::new(Arc::new(Standing::new(name, 1)), terms, None)),
+            settings,
+        )
     }
 
     pub fn id(&self) -> u64 {
@@ -272,7 +283,7 @@ impl Cluster {
 }
 
 impl Terms {
-    pub fn new(standing: Arc<Standing>, settings: TermSettings) -> Self {
+    pub fn new(standing: Arc<Standing>, settings: TermSettings, tls: Option<Arc<tls::Client>>) -> Self {
         Self {
             id: next_id(),
             standing,
@@ -283,6 +294,8 @@ impl Terms {
             limits: settings.limits,
             check: settings.check,
             outlier: settings.outlier,
+            proxy_protocol: settings.proxy_protocol,
+            tls,
         }
     }
 
@@ -294,7 +307,7 @@ impl Terms {
         &self.standing.name
     }
 
-    /// Whether a cluster with these settings may go on with the same terms.
+    /// Whether a cluster with these settings, and the same TLS, may go on with the same terms.
     pub fn are(&self, settings: &TermSettings) -> bool {
         let own = TermSettings {
             connect_timeout: self.connect_timeout,
@@ -304,6 +317,7 @@ impl Terms {
             limits: self.limits,
             check: self.check.clone(),
             outlier: self.outlier.clone(),
+            proxy_protocol: self.proxy_protocol,
         };
         own == *settings
     }

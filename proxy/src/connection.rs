@@ -2,22 +2,28 @@
 //!
 //! Data plane. It knows nothing of parsing and framing; that is the gateway's and the wire's.
 
-use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use tokio::time::Instant;
 
 use crate::head::{Attributes, Clusters, Facts, Message, RequestHead, Stage};
+use crate::lane::Lane;
+use crate::listener::Sockets;
 use crate::name::Name;
 use crate::passage;
-use crate::snapshot::Limits;
+use crate::peer::Tls;
+use crate::proxy_protocol::{self, Header, Parsed};
+use crate::snapshot::{Limits, Listener, Protocols};
 use crate::stream::Stream;
 use crate::telemetry::metrics::ListenerSeries;
-use crate::timer::Watchdog;
+use crate::tls;
 use crate::wire::{Deadlines, Wire};
 use crate::worker::{Pinned, Scene, Worker};
 
@@ -25,17 +31,20 @@ use crate::worker::{Pinned, Scene, Worker};
 pub struct Connection {
     pub worker: Rc<Worker>,
     pub wire: Rc<Wire>,
-    /// For the deadlines of the exchange under way.
-    pub watchdog: Watchdog,
-    /// `None` on a Unix socket.
-    pub client: Option<SocketAddr>,
-    /// What the client connected to; `None` on a Unix socket.
-    pub local: Option<SocketAddr>,
+    /// What its exchanges go along on, as long as there is one at a time.
+    pub lane: Rc<Lane>,
+    client: Cell<Option<SocketAddr>>,
+    local: Cell<Option<SocketAddr>>,
+    /// What its TLS is made by, from its acceptance on; `None` for plain text.
+    pub server: Option<Arc<tls::Server>>,
+    /// Set once by the handshake.
+    tls: OnceCell<Arc<Tls>>,
     /// What filters of connections have set; every exchange begins with them.
     pub attributes: RefCell<Attributes>,
-    /// The client's address as `x-forwarded-for` says it.
-    pub client_field: Option<HeaderValue>,
+    client_field: OnceCell<Option<HeaderValue>>,
     sockets: u64,
+    /// Where its address is counted, if it is.
+    counted: RefCell<Option<(Arc<Sockets>, IpAddr)>>,
     /// The generation of the latest exchange, and this connection's listener in it.
     pinned: RefCell<Rc<Pinned>>,
     listener: Cell<usize>,
@@ -45,6 +54,16 @@ pub struct Connection {
     key: usize,
     watched: Cell<bool>,
     series: ListenerSeries,
+}
+
+/// `None` when there is none, or not the whole of it; `bytes` are what came.
+async fn introduction(wire: &Wire, bytes: &mut Vec<u8>) -> Option<Header> {
+    loop {
+        match proxy_protocol::parse(bytes).ok()? {
+            Parsed::Whole(header) => return Some(header),
+            Parsed::Needs(count) => wire.read_ahead(bytes, count).await.ok()?,
+        }
+    }
 }
 
 fn position(pinned: &Pinned, sockets: u64) -> Option<usize> {
@@ -75,13 +94,16 @@ impl Connection {
         worker.tally.borrow_mut().connection(series, 1);
         let local = stream.local();
         Some(Rc::new(Self {
-            local,
+            local: Cell::new(local),
+            server: settings.tls.clone(),
+            tls: OnceCell::new(),
             attributes: RefCell::default(),
             wire: Wire::new(stream, limits.max_head_bytes, deadlines),
-            watchdog: Watchdog::default(),
-            client,
-            client_field: client.and_then(|client| HeaderValue::try_from(client.ip().to_canonical().to_string()).ok()),
+            lane: Rc::default(),
+            client: Cell::new(client),
+            client_field: OnceCell::new(),
             sockets,
+            counted: RefCell::default(),
             listener: Cell::new(listener),
             heads: Cell::new(0),
             orphaned: Cell::new(false),
@@ -91,6 +113,108 @@ impl Connection {
             worker: Rc::clone(worker),
             pinned: RefCell::new(Rc::clone(&pinned)),
         }))
+    }
+
+    /// Takes note of what the handshake has told; there is one.
+    pub fn secured(&self, facts: Arc<Tls>) {
+        let _ = self.tls.set(facts);
+    }
+
+    pub fn handshake_ended(&self, outcome: &'static str, took: Duration) {
+        let version = self.tls().map_or("", |tls| tls.version);
+        let mut tally = self.worker.tally.borrow_mut();
+        tally.handshake(self.series, version, outcome, took.as_secs_f64());
+    }
+
+    /// What the TLS handshake has told of the client; `None` on a connection of plain text.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.get()
+    }
+
+    pub fn scheme(&self) -> &'static str {
+        match self.server {
+            Some(_) => "https",
+            None => "http",
+        }
+    }
+
+    /// Whether the certificate that the client was shown is for this host, a name in lower case or an address without a
+    /// port. If it is not, 421 is due where a client may use one connection for several hosts (RFC 9113 9.1.1). In
+    /// plain text every host is as good.
+    pub fn fits(&self, host: &str) -> bool {
+        let shown = self.server.as_ref().zip(self.tls());
+        shown.is_none_or(|(server, tls)| server.fits(tls, host))
+    }
+
+    /// The id of the sockets that it was accepted on.
+    pub fn sockets(&self) -> u64 {
+        self.sockets
+    }
+
+    /// Whom the connection is for; `None` on a Unix socket.
+    pub fn client(&self) -> Option<SocketAddr> {
+        self.client.get()
+    }
+
+    /// What the client connected to; `None` on a Unix socket.
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.local.get()
+    }
+
+    /// The client's address as `x-forwarded-for` says it.
+    pub fn client_field(&self) -> Option<&HeaderValue> {
+        let field = || HeaderValue::try_from(self.client()?.ip().to_canonical().to_string()).ok();
+        self.client_field.get_or_init(field).as_ref()
+    }
+
+    /// Learns from a balancer in front for whom the connection is, before all else; whether it may stay.
+    pub async fn is_introduced(&self) -> bool {
+        let timeout = {
+            let (pinned, listener) = self.place();
+            let settings = &pinned.snapshot.listeners[listener];
+            if !settings.introducers.have(self.client().map(|client| client.ip())) {
+                return true;
+            }
+            settings.limits.head_timeout
+        };
+        let mut bytes = Vec::new();
+        match tokio::time::timeout(timeout, introduction(&self.wire, &mut bytes)).await {
+            Ok(Some(Header::Own)) => true,
+            Ok(Some(Header::Proxied { client, local })) => {
+                self.client.set(Some(client));
+                self.local.set(Some(local));
+                true
+            }
+            // It looked whether somebody listens.
+            Ok(None) if bytes.is_empty() => false,
+            Ok(None) | Err(_) => {
+                tracing::debug!(peer = ?self.client(), "no header of the PROXY protocol");
+                let mut tally = self.worker.tally.borrow_mut();
+                tally.connection_refused(self.series, "proxy_protocol");
+                false
+            }
+        }
+    }
+
+    /// Takes its place among the connections of its address; whether there is one.
+    pub fn has_its_share(&self) -> bool {
+        let (pinned, listener) = self.place();
+        let settings = &pinned.snapshot.listeners[listener];
+        let (Some(most), Some(client)) = (settings.limits.connections_per_address, self.client()) else {
+            return true;
+        };
+        let address = client.ip();
+        if settings.trusted.have(Some(address)) {
+            // Its clients are many.
+            return true;
+        }
+        if !settings.sockets.census.enter(address, most) {
+            let mut tally = self.worker.tally.borrow_mut();
+            tally.connection_refused(self.series, "max_connections_per_address");
+            return false;
+        }
+        *self.counted.borrow_mut() = Some((Arc::clone(&settings.sockets), address));
+        true
     }
 
     /// Asks the listener's filters about it, before its first exchange; whether it may stay.
@@ -125,7 +249,7 @@ impl Connection {
         Message {
             request: RequestHead {
                 method: Method::GET,
-                scheme: "http",
+                scheme: self.scheme(),
                 target: PathAndQuery::from_static("/"),
                 version: Version::HTTP_11,
                 headers: HeaderMap::new(),
@@ -133,8 +257,9 @@ impl Connection {
             response: None,
             stage: Stage::Connection,
             facts: Facts {
-                client: self.client,
-                local: self.local,
+                client: self.client(),
+                local: self.local(),
+                tls: self.tls().cloned(),
                 listener,
                 route: None,
                 request_id: HeaderValue::from_static(""),
@@ -168,10 +293,30 @@ impl Connection {
         self.rest();
     }
 
-    /// The number of the head that hyper has just parsed, from 1.
+    /// The number of the head that was just parsed, from 1.
     pub fn next_head(&self) -> u64 {
         self.heads.set(self.heads.get() + 1);
         self.heads.get()
+    }
+
+    /// Heads so far.
+    pub fn heads(&self) -> u64 {
+        self.heads.get()
+    }
+
+    /// What its client may speak.
+    pub fn protocols(&self) -> Protocols {
+        self.pinned.borrow().snapshot.listeners[self.listener.get()].protocols
+    }
+
+    /// A stream of HTTP/2 was reset before its end.
+    pub fn count_reset(&self, reason: &'static str) {
+        self.worker.tally.borrow_mut().http2_reset(self.series, reason);
+    }
+
+    /// A connection that speaks HTTP/2 is cut for what its client does.
+    pub fn count_cut(&self, reason: &'static str) {
+        self.worker.tally.borrow_mut().http2_cut(self.series, reason);
     }
 
     /// Whether the connection is to end with its current exchange.
@@ -197,11 +342,21 @@ impl Connection {
             return;
         }
         match position(&current, self.sockets) {
+            Some(listener) if !self.is_on_terms_of(&current.snapshot.listeners[listener]) => self.orphaned.set(true),
             Some(listener) => {
                 self.listener.set(listener);
                 *self.pinned.borrow_mut() = current;
             }
             None => self.orphaned.set(true),
+        }
+    }
+
+    /// Whether it may go on under these settings: one that was made while less was asked of clients may not.
+    fn is_on_terms_of(&self, listener: &Listener) -> bool {
+        match (&self.server, &listener.tls) {
+            (Some(made_by), Some(now)) => now.has_terms_of(made_by),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
         }
     }
 
@@ -221,6 +376,9 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.worker.leave(self.key);
+        if let Some((sockets, address)) = self.counted.take() {
+            sockets.census.leave(address);
+        }
         let mut tally = self.worker.tally.borrow_mut();
         tally.connection(self.series, -1);
         tally.bytes(self.series, self.wire.bytes_in.get(), self.wire.bytes_out.get());

@@ -7,11 +7,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use tamis_config::{Config, FilterUse};
 
+use crate::canary::candidate_name;
+use crate::cluster::Cluster;
 use crate::snapshot::Snapshot;
+use crate::tls;
 use crate::wasm;
 
 /// What cannot change while the process runs, and why.
@@ -26,16 +29,28 @@ const FIXED: [(&str, &str); 6] = [
 /// As `tamis_config` shows what came from a variable or a file.
 const REDACTED: &str = "[redacted]";
 const ROOM: &str = "its room for guests is set aside when it starts";
+/// What has names; all else in a configuration is a setting of the process.
+const SECTIONS: [&str; 4] = ["listeners", "filters", "clusters", "routes"];
 
 /// One generation as it can be shown: secrets in filters' settings are `[redacted]`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct State {
     pub generation: u64,
-    /// The configuration, every default filled in.
-    pub config: Value,
+    /// The configuration, every default filled in. Shared: of ten thousand routes a copy takes longer than all that is
+    /// done with it.
+    #[serde(serialize_with = "shared", deserialize_with = "unshared")]
+    pub config: Arc<Value>,
     /// By the filter's name.
     pub components: BTreeMap<String, Component>,
+    /// What TLS is made of.
+    #[serde(default)]
+    pub listener_files: Files,
+    #[serde(default)]
+    pub cluster_files: Files,
 }
+
+/// By the item's name, then by the file's key under it: the SHA-256 of the file. Those of keys are not shown.
+pub type Files = BTreeMap<String, BTreeMap<String, String>>;
 
 /// What a filter that is a component runs.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -161,15 +176,17 @@ impl State {
     pub fn of(snapshot: &Snapshot) -> Self {
         Self {
             generation: snapshot.generation,
-            config: snapshot.description.clone(),
+            config: Arc::clone(&snapshot.description),
             components: components(&snapshot.guests),
+            listener_files: listener_files(snapshot.listeners.iter().map(|of| (&*of.name, of.tls.as_deref()))),
+            cluster_files: cluster_files(&snapshot.clusters),
         }
     }
 
     /// Things whose settings hold secrets, as `filter a`.
     pub fn with_secrets(&self) -> Vec<String> {
         let named = |(key, noun)| {
-            let hides = |(_, item): &(String, &Value)| holds_secret(item);
+            let hides = |(_, item): &(&str, &Value)| holds_secret(item);
             let items = self.section(key).into_iter().filter(hides);
             items.map(|(name, _)| format!("{noun} {name}")).collect::<Vec<_>>()
         };
@@ -179,9 +196,9 @@ impl State {
             .collect()
     }
 
-    fn section(&self, key: &str) -> Vec<(String, &Value)> {
+    fn section(&self, key: &str) -> Vec<(&str, &Value)> {
         match self.config.get(key) {
-            Some(Value::Object(items)) => items.iter().map(|(name, item)| (name.clone(), item)).collect(),
+            Some(Value::Object(items)) => items.iter().map(|(name, item)| (name.as_str(), item)).collect(),
             Some(Value::Array(items)) => items.iter().map(|item| (name_of(item), item)).collect(),
             _ => Vec::new(),
         }
@@ -197,6 +214,27 @@ impl State {
         let component = self.components.get(filter);
         component.map(|component| component.imports.clone()).unwrap_or_default()
     }
+}
+
+/// Of the listeners that speak TLS.
+pub fn listener_files<'a>(servers: impl Iterator<Item = (&'a str, Option<&'a tls::Server>)>) -> Files {
+    servers
+        .filter_map(|(name, server)| Some((name.to_owned(), without_keys(&server?.files))))
+        .collect()
+}
+
+/// Of the clusters that are spoken to through TLS.
+pub fn cluster_files(clusters: &[Arc<Cluster>]) -> Files {
+    let files = |cluster: &Arc<Cluster>| {
+        let tls = cluster.terms.tls.as_ref()?;
+        Some((cluster.name().to_owned(), without_keys(&tls.files)))
+    };
+    clusters.iter().filter_map(files).collect()
+}
+
+fn without_keys(files: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let shown = files.iter().filter(|(key, _)| !key.ends_with(".key"));
+    shown.map(|(key, digest)| (key.clone(), digest.clone())).collect()
 }
 
 /// By the filter's name.
@@ -221,8 +259,16 @@ fn holds_secret(value: &Value) -> bool {
     }
 }
 
-fn name_of(item: &Value) -> String {
-    item["name"].as_str().unwrap_or_default().to_owned()
+fn name_of(item: &Value) -> &str {
+    item["name"].as_str().unwrap_or_default()
+}
+
+fn shared<S: Serializer>(value: &Arc<Value>, serializer: S) -> Result<S::Ok, S::Error> {
+    Value::serialize(value, serializer)
+}
+
+fn unshared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Arc::new)
 }
 
 fn grant_words(grant: &Value) -> Vec<String> {
@@ -246,7 +292,8 @@ fn grants_of(word: &str, of: &Value) -> Vec<String> {
 }
 
 impl Difference {
-    /// `hidden` is what the two descriptions cannot show.
+    /// `hidden` is what the two descriptions cannot show. Where a component lies is no difference, as long as it is the
+    /// same one: the two may have been loaded from different folders, or one of them from the last good generation.
     pub fn between(old: &State, new: &State, hidden: &Hidden) -> Self {
         let mut difference = Self {
             settings: settings(&old.config, &new.config),
@@ -257,7 +304,10 @@ impl Difference {
             permissions: permissions(old, new),
         };
         difference.routes.reordered = is_reordered(old, new);
+        difference.ignore_moved_components(old, new);
         difference.note_components(old, new);
+        note_files(&mut difference.listeners, &old.listener_files, &new.listener_files);
+        note_files(&mut difference.clusters, &old.cluster_files, &new.cluster_files);
         difference
     }
 
@@ -280,14 +330,17 @@ impl Difference {
         restart_lines(&self.settings)
     }
 
-    /// Forgets that a component lies elsewhere, when it is the same component.
-    pub fn ignore_moved_components(&mut self, old: &State, new: &State) {
-        let digest = |state: &State, name: &str| state.components.get(name).map(|component| component.sha256.clone());
-        for changed in &mut self.filters.changed {
-            let name = &changed.name;
-            if digest(old, name).is_some() && digest(old, name) == digest(new, name) {
-                changed.changes.retain(|change| change.key != "component");
-            }
+    fn ignore_moved_components(&mut self, old: &State, new: &State) {
+        let is_same = |name: &str| {
+            let digest = |state: &'_ State| state.components.get(name).map(|component| component.sha256.clone());
+            digest(old).is_some_and(|digest_of_old| digest(new) == Some(digest_of_old))
+        };
+        for Changed { name, changes } in &mut self.filters.changed {
+            changes.retain(|change| match change.key.as_str() {
+                "component" => !is_same(name),
+                "candidate.component" => !is_same(&candidate_name(name)),
+                _ => true,
+            });
         }
         let before = self.filters.changed.len();
         self.filters.changed.retain(|changed| !changed.changes.is_empty());
@@ -334,6 +387,24 @@ impl Difference {
     }
 }
 
+/// Files that were replaced under their names.
+fn note_files(items: &mut Items, old: &Files, new: &Files) {
+    for (name, files) in new {
+        let Some(were) = old.get(name) else { continue };
+        for (key, digest) in files {
+            let Some(was) = were.get(key).filter(|was| *was != digest) else {
+                continue;
+            };
+            let change = Change {
+                key: format!("tls.{key}.sha256"),
+                from: was.as_str().into(),
+                to: digest.as_str().into(),
+            };
+            items.note(name, change);
+        }
+    }
+}
+
 /// A line for each of these changes that a running process cannot make.
 fn restart_lines(changes: &[Change]) -> Vec<String> {
     let line = |change: &Change| {
@@ -341,8 +412,8 @@ fn restart_lines(changes: &[Change]) -> Vec<String> {
         let (_, why) = FIXED.iter().find(|(key, _)| is_it(key))?;
         let Change { key, from, to } = change;
         Some(format!(
-            "{key}: cannot change from {} to {} while the process runs, because {why}; restart it, or take the change \
-             back",
+            "{key}: cannot change from {} to {} while the process runs, because {why}; `tamis upgrade` (or SIGUSR2) \
+             changes it without losing a connection; else take the change back",
             or_default(from),
             or_default(to)
         ))
@@ -373,16 +444,12 @@ pub fn shown(value: &Value) -> String {
 }
 
 fn settings(old: &Value, new: &Value) -> Vec<Change> {
-    let whole = |config: &Value| {
-        let mut config = config.clone();
-        if let Some(keys) = config.as_object_mut() {
-            for section in ["listeners", "filters", "clusters", "routes"] {
-                keys.remove(section);
-            }
-        }
-        config
+    let of = |config: &'_ Value| -> Value {
+        let keys = config.as_object().into_iter().flatten();
+        let settings = keys.filter(|(key, _)| !SECTIONS.contains(&key.as_str()));
+        settings.map(|(key, value)| (key.clone(), value.clone())).collect()
     };
-    changes(&whole(old), &whole(new))
+    changes(&of(old), &of(new))
 }
 
 /// Every value that differs, objects taken apart.
@@ -420,19 +487,21 @@ fn collect(key: String, old: &Value, new: &Value, found: &mut Vec<Change>) {
 
 /// Whether the routes of both stand in another order; those that came or went do not count.
 fn is_reordered(old: &State, new: &State) -> bool {
-    let names = |state: &State| -> Vec<String> { state.section("routes").into_iter().map(|(name, _)| name).collect() };
-    let (was, is) = (names(old), names(new));
-    let (before, after): (HashSet<&String>, HashSet<&String>) = (was.iter().collect(), is.iter().collect());
-    let stayed = was.iter().filter(|name| after.contains(name));
-    !stayed.eq(is.iter().filter(|name| before.contains(name)))
+    let (was, is) = (old.section("routes"), new.section("routes"));
+    let names = |routes: &[(&'_ str, &Value)]| -> HashSet<String> {
+        routes.iter().map(|(name, _)| (*name).to_owned()).collect()
+    };
+    let (before, after) = (names(&was), names(&is));
+    let stayed = was.iter().map(|(name, _)| *name).filter(|name| after.contains(*name));
+    !stayed.eq(is.iter().map(|(name, _)| *name).filter(|name| before.contains(*name)))
 }
 
 fn permissions(old: &State, new: &State) -> Vec<Permissions> {
-    let of = |(filter, _): (String, &Value)| {
+    let of = |(filter, _): (&str, &Value)| {
         let permissions = Permissions {
-            imports: Delta::between(&old.imports(&filter), &new.imports(&filter)),
-            grants: Delta::between(&old.grants(&filter), &new.grants(&filter)),
-            filter,
+            imports: Delta::between(&old.imports(filter), &new.imports(filter)),
+            grants: Delta::between(&old.grants(filter), &new.grants(filter)),
+            filter: filter.to_owned(),
         };
         let differs = !permissions.imports.is_empty() || !permissions.grants.is_empty();
         differs.then_some(permissions)
@@ -459,26 +528,30 @@ impl Delta {
 impl Items {
     fn between(old: &State, new: &State, key: &str, hidden: &HashSet<String>) -> Self {
         let (was, is) = (old.section(key), new.section(key));
-        let mut before: HashMap<String, &Value> = was.iter().map(|(name, item)| (name.clone(), *item)).collect();
+        let mut before: HashMap<&str, &Value> = was.iter().copied().collect();
         let mut items = Self::default();
         for (name, item) in is {
-            let Some(old) = before.remove(&name) else {
-                items.added.push(name);
+            let Some(old) = before.remove(name) else {
+                items.added.push(name.to_owned());
                 continue;
             };
             let mut changes = changes(old, item);
-            if changes.is_empty() && hidden.contains(&name) {
+            if changes.is_empty() && hidden.contains(name) {
                 changes.push(secret());
             }
             if changes.is_empty() {
                 items.unchanged += 1;
             } else {
+                let name = name.to_owned();
                 items.changed.push(Changed { name, changes });
             }
         }
         // In the order in which they stood.
         let gone = was.into_iter().map(|(name, _)| name);
-        items.removed = gone.filter(|name| before.contains_key(name)).collect();
+        items.removed = gone
+            .filter(|name| before.contains_key(name))
+            .map(str::to_owned)
+            .collect();
         items
     }
 
@@ -520,9 +593,30 @@ mod tests {
         };
         State {
             generation: 1,
-            config,
+            config: Arc::new(config),
             components: components.iter().map(component).collect(),
+            listener_files: Files::new(),
+            cluster_files: Files::new(),
         }
+    }
+
+    #[test]
+    fn a_file_that_was_replaced_is_a_change() {
+        let with = |cert: &str| {
+            let files = [("certificates[0].cert", cert), ("client_ca", "same")];
+            let files = files.map(|(key, digest)| (key.to_owned(), digest.to_owned()));
+            State {
+                listener_files: [("web".to_owned(), files.into())].into(),
+                ..state(json!({ "listeners": { "web": {}, "other": {} } }), &[])
+            }
+        };
+        assert!(Difference::between(&with("a"), &with("a"), &Hidden::default()).is_empty());
+        let difference = Difference::between(&with("a"), &with("b"), &Hidden::default());
+        assert_eq!(difference.summary(), "listeners ~1");
+        assert_eq!(difference.listeners.unchanged, 1);
+        let change = &difference.listeners.changed[0].changes[0];
+        assert_eq!(change.key, "tls.certificates[0].cert.sha256");
+        assert_eq!((&change.from, &change.to), (&json!("a"), &json!("b")));
     }
 
     fn between(old: Value, new: Value) -> Difference {
@@ -611,6 +705,28 @@ mod tests {
     }
 
     #[test]
+    fn a_component_that_only_lies_elsewhere_is_no_change() {
+        let config = |folder: &str| {
+            let candidate = json!({ "component": format!("{folder}/b.wasm"), "share": "5%" });
+            json!({ "filters": { "a": { "component": format!("{folder}/a.wasm"), "candidate": candidate } } })
+        };
+        let tried = candidate_name("a");
+        let none: &[&str] = &[];
+        let components = |of_a, of_tried| [("a", of_a, none), (tried.as_str(), of_tried, none)];
+        let old = state(config("etc"), &components("1", "2"));
+        let moved = Difference::between(&old, &state(config("/etc"), &components("1", "2")), &Hidden::default());
+        assert!(moved.is_empty(), "{moved:?}");
+        assert_eq!(moved.filters.unchanged, 1);
+        let replaced = Difference::between(&old, &state(config("/etc"), &components("1", "3")), &Hidden::default());
+        let keys: Vec<_> = replaced.filters.changed[0]
+            .changes
+            .iter()
+            .map(|change| &*change.key)
+            .collect();
+        assert_eq!(keys, ["candidate.component"], "{replaced:?}");
+    }
+
+    #[test]
     fn what_needs_a_restart_is_refused_with_its_reason() {
         let old = json!({ "workers": 1, "wasm": { "max_stack": "512KiB", "max_component": "1MiB" }, "admin": "off" });
         let new = json!({ "workers": 2, "wasm": { "max_stack": "1MiB", "max_component": "2MiB" }, "admin": "off" });
@@ -619,7 +735,7 @@ mod tests {
         assert_eq!(
             lines[0],
             "workers: cannot change from 1 to 2 while the process runs, because its threads are started with it; \
-             restart it, or take the change back"
+             `tamis upgrade` (or SIGUSR2) changes it without losing a connection; else take the change back"
         );
     }
 }

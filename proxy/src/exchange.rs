@@ -4,7 +4,8 @@
 //! message that filters see, and is dropped exactly once: with the last byte of the response, or wherever the exchange
 //! breaks off. That drop returns what was borrowed and writes the record.
 
-use std::net::IpAddr;
+use std::cell::Cell;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -12,12 +13,11 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Response, StatusCode, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use crate::body::{Body, BodyFault, RequestBody, Upload, UploadCut, UploadFault};
+use crate::body::{Body, BodyFault, RequestBody, Source, Upload, UploadCut, UploadFault};
 use crate::chain::Broken;
 use crate::cluster::Asker;
 use crate::connection::Connection;
@@ -26,14 +26,19 @@ use crate::guard::{self, Admitted};
 use crate::h1::{self, RequestLines};
 use crate::head::{Clusters, Facts, Message, RequestHead, ResponseHead, Stage};
 use crate::hop;
+use crate::identity::{self, Claim};
+use crate::lane::Lane;
 use crate::native::REQUEST_ID;
 use crate::passage::{Forward, Passage};
 use crate::pool::{self, ClusterPool, EndpointPool, Picked, Turn, Unconnected};
 use crate::reply::{self, Error, Kind};
 use crate::route::Target;
 use crate::snapshot::{Action, Choice, Listener, Redirect};
+use crate::stream::Stream;
 use crate::telemetry::record::Record;
-use crate::upstream::{Call, Failure};
+use crate::tls;
+use crate::tunnel::{Broken as TunnelBroken, Relay};
+use crate::upstream::{Call, Failure, Switched};
 use crate::wire::Expired;
 use crate::worker::{Pinned, Scene};
 
@@ -43,9 +48,14 @@ const MAX_DISCARD: u64 = 64 << 10;
 /// A status of our own for the log: the client left before there was one (nginx's convention).
 const CLIENT_CLOSED: u16 = 499;
 
-/// Ends the client's connection without an answer.
-#[derive(Debug)]
-pub struct Abandoned;
+/// Ends the client's connection, or its stream, without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abandoned {
+    /// There is nobody to answer.
+    Left,
+    /// The request is none (RFC 9113 8.1.1).
+    Malformed,
+}
 
 impl std::fmt::Display for Abandoned {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -55,11 +65,19 @@ impl std::fmt::Display for Abandoned {
 
 impl std::error::Error for Abandoned {}
 
+/// Where an exchange that makes a tunnel leaves it, for whoever has the connection when the answer is written.
+pub type TunnelSlot = Cell<Option<Box<Tunnel>>>;
+
 /// The walk of one request.
-pub async fn run(connection: Rc<Connection>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Abandoned> {
-    let (parts, incoming) = request.into_parts();
+pub async fn run(
+    connection: Rc<Connection>,
+    lane: Rc<Lane>,
+    parts: http::request::Parts,
+    incoming: Source,
+    tunnels: &TunnelSlot,
+) -> Result<Response<ResponseBody>, Abandoned> {
     // Pin the generation; judge and normalise the head; find the route.
-    let (mut exchange, refused) = Exchange::begin(connection, parts);
+    let (mut exchange, refused) = Exchange::begin(connection, lane, parts);
     let mut upload = exchange.request_body(incoming);
     // Request filters, then the route's action: an upstream, a redirect, a fixed answer.
     let answered = match refused {
@@ -69,19 +87,22 @@ pub async fn run(connection: Rc<Connection>, request: Request<Incoming>) -> Resu
     // Whatever went wrong becomes an answer too.
     let mut body = match answered {
         Ok(body) => body,
-        Err(error) if error.kind == Kind::Upload(UploadFault::Disconnected) => return Err(exchange.abandon(error)),
-        Err(error) => exchange.fail(error),
+        Err(error) => match exchange.abandons(error.kind) {
+            Some(abandoned) => return Err(exchange.abandon(error, abandoned)),
+            None => exchange.fail(error),
+        },
     };
     // Response filters in reverse order, for every answer.
     exchange.respond(&mut body).await;
     // An early answer leaves a request unread.
     exchange.discard(upload).await;
-    Ok(exchange.finish_head(body))
+    Ok(exchange.finish_head(body, tunnels))
 }
 
 /// Lives from the end of the request's head to the end of the response's body.
 pub struct Exchange {
     connection: Rc<Connection>,
+    lane: Rc<Lane>,
     pinned: Rc<Pinned>,
     /// Index of the listener in the pinned generation.
     listener: usize,
@@ -94,7 +115,14 @@ pub struct Exchange {
     deadline: Option<Instant>,
     upload: Option<Rc<Upload>>,
     upstream: Option<Upstream>,
+    /// The protocol that the upstream is asked to change to.
+    offer: Option<HeaderValue>,
+    /// The upstream's connection after it has, until the client is told.
+    switched: Option<Box<Switched>>,
     reason: &'static str,
+    /// What a trusted proxy says of the client.
+    claim: Option<Box<Claim>>,
+    client: Option<SocketAddr>,
     /// The client waits for `100 Continue` before it sends its body.
     expects_continue: bool,
     /// The client's connection ends with this answer.
@@ -120,14 +148,21 @@ struct Upstream {
 }
 
 impl Exchange {
-    fn begin(connection: Rc<Connection>, mut parts: http::request::Parts) -> (Box<Self>, Option<Error>) {
+    fn begin(
+        connection: Rc<Connection>,
+        lane: Rc<Lane>,
+        mut parts: http::request::Parts,
+    ) -> (Box<Self>, Option<Error>) {
         let started = Instant::now();
         let (pinned, listener) = connection.begin_exchange();
+        lane.pin(pinned.snapshot.generation);
         let head = connection.next_head();
         let snapshot = Rc::clone(&pinned);
         let settings = &snapshot.snapshot.listeners[listener];
         let judged = judge(&connection, settings, &mut parts, head);
-        let route = judged.as_ref().ok().and_then(|admitted| {
+        // Where all are sent elsewhere, no route is asked.
+        let asked = judged.as_ref().ok().filter(|_| settings.redirect.is_none());
+        let route = asked.and_then(|admitted| {
             let target = Target {
                 host: admitted.host.as_str(),
                 path: admitted.target.path(),
@@ -150,11 +185,19 @@ impl Exchange {
             // HTTP/1.0 needs none; upstreams are spoken to in HTTP/1.1, which does (RFC 9112 3.2).
             parts.headers.insert(header::HOST, settings.authority.clone());
         }
+        let claim = match settings.trusted.is_empty() {
+            true => None,
+            false => identity::claim(&parts.headers, connection.client(), &settings.trusted),
+        };
+        let client = claim.as_ref().map_or_else(|| connection.client(), |claim| claim.client);
         let mut message = Box::new(Message {
             client_request_id: parts.headers.remove(REQUEST_ID),
             request: RequestHead {
                 method: parts.method,
-                scheme: "http",
+                scheme: claim
+                    .as_ref()
+                    .and_then(|claim| claim.scheme)
+                    .unwrap_or_else(|| connection.scheme()),
                 target,
                 version: parts.version,
                 headers: parts.headers,
@@ -162,8 +205,9 @@ impl Exchange {
             response: None,
             stage: Stage::Request,
             facts: Facts {
-                client: connection.client,
-                local: connection.local,
+                client,
+                local: connection.local(),
+                tls: connection.tls().cloned(),
                 listener: settings.short_name,
                 route: found.map(|route| route.short_name),
                 request_id: connection.worker.new_request_id(),
@@ -183,6 +227,7 @@ impl Exchange {
         }
         let exchange = Box::new(Self {
             connection,
+            lane,
             pinned,
             listener,
             route,
@@ -191,7 +236,11 @@ impl Exchange {
             deadline: found.and_then(|route| route.timeout).map(|timeout| started + timeout),
             upload: None,
             upstream: None,
+            offer: None,
+            switched: None,
             reason: "",
+            claim,
+            client,
             expects_continue,
             closes: false,
             hides_length: false,
@@ -208,9 +257,12 @@ impl Exchange {
     async fn answer(&mut self, upload: &mut RequestBody) -> Result<Body, Error> {
         let pinned = Rc::clone(&self.pinned);
         let route = self.route.map(|index| &pinned.snapshot.routes[index]);
-        self.prepare_request();
+        self.prepare_request(upload)?;
         if let Some(reply) = self.filter_request(upload).await? {
             return Ok(self.local(*reply));
+        }
+        if let Some(redirect) = &pinned.snapshot.listeners[self.listener].redirect {
+            return Ok(self.redirect(redirect));
         }
         let route = route.ok_or(Kind::NoRoute)?;
         match &route.action {
@@ -253,22 +305,35 @@ impl Exchange {
     }
 
     /// Sets what every filter and every upstream finds in a request, and removes what concerns this connection only.
-    fn prepare_request(&mut self) {
+    fn prepare_request(&mut self, upload: &RequestBody) -> Result<(), Error> {
         let mut message = self.passage.message();
-        let Some(message) = &mut *message else { return };
+        let Some(message) = &mut *message else { return Ok(()) };
         let headers = &mut message.request.headers;
-        hop::strip_request(headers);
+        let upgrade = hop::strip_request(headers);
+        // RFC 9110 7.8: one in HTTP/1.0 is ignored.
+        if let (Some(route), Version::HTTP_11) = (self.route, message.request.version)
+            && let Some(protocol) = upgrade.first_of(&self.pinned.snapshot.routes[route].upgrades)
+        {
+            if !upload.is_empty() {
+                return Err(Kind::UpgradeWithBody.into());
+            }
+            hop::switch(headers, protocol.clone());
+            self.offer = Some(protocol);
+        }
         if self.expects_continue {
             headers.remove(header::EXPECT);
         }
-        let host = headers.get(header::HOST).cloned();
-        hop::forwarded(
-            headers,
-            self.connection.client_field.as_ref(),
-            message.request.scheme,
-            host.as_ref(),
-        );
+        let (route, host) = match self.claim.take() {
+            Some(claim) => (claim.route, claim.host),
+            None => (self.connection.client_field().cloned(), None),
+        };
+        let host = host.or_else(|| headers.get(header::HOST).cloned());
+        hop::forwarded(headers, route, message.request.scheme, host);
+        if let Some(certificate) = message.facts.tls.as_ref().and_then(|tls| tls.certificate.as_ref()) {
+            hop::forwarded_certificate(headers, &certificate.forwarded);
+        }
         headers.insert(REQUEST_ID, message.facts.request_id.clone());
+        Ok(())
     }
 
     /// A filter that waits for the client's body is bound by the route's timeout like an upstream.
@@ -276,9 +341,9 @@ impl Exchange {
         if !self.passage.has_filters() {
             return Ok(None);
         }
-        let (connection, deadline) = (Rc::clone(&self.connection), self.deadline);
+        let (lane, deadline) = (Rc::clone(&self.lane), self.deadline);
         let walk = std::pin::pin!(self.walk_forward(upload));
-        let walked = connection.watchdog.watch(deadline, walk).await;
+        let walked = lane.watchdog.watch(deadline, walk).await;
         walked.unwrap_or_else(|| Err(Kind::RouteTimeout.into()))
     }
 
@@ -401,13 +466,18 @@ impl Exchange {
             upstream.time_to_head = Some(waited);
             let cookie = upstream.cookie.take();
             self.upstream = Some(upstream);
+            if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                self.switched = Some(Box::new(call.into_switched()));
+                self.accept(head, cookie);
+                return Ok(Body::Empty);
+            }
             let download = call.into_download(&head, now);
             self.accept(head, cookie);
             return Ok(Body::Download(download));
         }
     }
 
-    fn request_body(&mut self, incoming: Incoming) -> RequestBody {
+    fn request_body(&mut self, incoming: Source) -> RequestBody {
         if incoming.is_end_stream() {
             return RequestBody::Empty;
         }
@@ -416,18 +486,27 @@ impl Exchange {
         RequestBody::new(incoming, upload, timeout)
     }
 
-    fn call(&self, connection: pool::Connection, body: RequestBody) -> Result<Call, Error> {
-        let message = self.passage.message();
-        let Some(message) = &*message else {
+    fn call(&mut self, connection: pool::Connection, body: RequestBody) -> Result<Call, Error> {
+        let mut message = self.passage.message();
+        let Some(message) = &mut *message else {
             return Err(Kind::Reset.into());
         };
+        if self.offer.is_some() && !body.is_empty() {
+            // A filter has put one there.
+            self.offer = None;
+            hop::stay(&mut message.request.headers);
+        }
         let lines = RequestLines {
             method: &message.request.method,
             target: &message.request.target,
             headers: &message.request.headers,
-            via: self.connection.worker.via.entry(),
+            via: self.connection.worker.via.entry(message.request.version),
         };
-        Ok(Call::new(connection, &lines, body))
+        let mut call = Call::new(connection, &lines, body);
+        if let Some(protocol) = &self.offer {
+            call.offer(protocol.clone());
+        }
+        Ok(call)
     }
 
     /// An endpoint, none of `tried`.
@@ -451,7 +530,7 @@ impl Exchange {
         let message = self.passage.message();
         let request = &message.as_ref()?.request;
         let asker = Asker {
-            client: self.connection.client.map(|client| client.ip()),
+            client: self.client.map(|client| client.ip()),
             path: request.target.path(),
             headers: &request.headers,
             is_secure: request.scheme == "https",
@@ -464,9 +543,10 @@ impl Exchange {
         if let Some(idle) = endpoint.idle() {
             return Ok(idle);
         }
-        let connecting = Box::pin(endpoint.connect(pool));
+        let local = self.connection.local();
+        let connecting = Box::pin(endpoint.connect(pool, self.client, local));
         let connected = self
-            .connection
+            .lane
             .watchdog
             .watch(self.deadline, connecting)
             .await
@@ -480,6 +560,7 @@ impl Exchange {
                 Unconnected::Failed(error) => error,
             };
             let kind = match error.kind() {
+                _ if tls::is_fault(&error) => Kind::UpstreamTls,
                 std::io::ErrorKind::TimedOut => Kind::ConnectTimeout,
                 // No port or no descriptor is left: the endpoint has nothing to do with it.
                 _ if pool::is_ours(&error) => {
@@ -500,7 +581,7 @@ impl Exchange {
         let answered = loop {
             let until = progress.1 + patience;
             let earliest = self.deadline.map_or(until, |deadline| deadline.min(until));
-            if let Some(answered) = self.connection.watchdog.watch(Some(earliest), &mut answer).await {
+            if let Some(answered) = self.lane.watchdog.watch(Some(earliest), &mut answer).await {
                 break answered;
             }
             let uploaded = self.upload.as_ref().map_or(0, |upload| upload.bytes.get());
@@ -542,6 +623,12 @@ impl Exchange {
         hop::strip_response(&mut head.headers);
         if let Some(cookie) = cookie {
             head.headers.append(header::SET_COOKIE, cookie);
+        }
+        if let (StatusCode::SWITCHING_PROTOCOLS, Some(protocol)) = (head.status, &self.offer) {
+            // What frames a body has no place here (RFC 9112 6.1, RFC 9110 8.6).
+            head.headers.remove(header::TRANSFER_ENCODING);
+            head.headers.remove(header::CONTENT_LENGTH);
+            hop::switch(&mut head.headers, protocol.clone());
         }
         let needs_heads = self.passage.needs_heads();
         if let Some(message) = &mut *self.passage.message() {
@@ -588,10 +675,29 @@ impl Exchange {
         self.local(reply::reply(error.kind, &request_id))
     }
 
-    /// The client has left in the middle of its body; there is nobody to answer.
-    fn abandon(&mut self, error: Error) -> Abandoned {
+    /// Whether there is nobody to answer, or nothing.
+    fn abandons(&self, kind: Kind) -> Option<Abandoned> {
+        match kind {
+            Kind::Upload(UploadFault::Disconnected) => Some(Abandoned::Left),
+            Kind::Refused(refusal) if refusal.is_malformed() && self.is_http2() => Some(Abandoned::Malformed),
+            _ => None,
+        }
+    }
+
+    fn abandon(&mut self, error: Error, abandoned: Abandoned) -> Abandoned {
         self.reason = error.kind.reason();
-        Abandoned
+        if abandoned == Abandoned::Malformed {
+            // What the client would be told if there were an answer.
+            self.status = error.kind.status().as_u16();
+        }
+        abandoned
+    }
+
+    fn is_http2(&self) -> bool {
+        let message = self.passage.message();
+        message
+            .as_ref()
+            .is_some_and(|message| message.request.version == Version::HTTP_2)
     }
 
     async fn respond(&mut self, body: &mut Body) {
@@ -641,10 +747,11 @@ impl Exchange {
         message.request.method != Method::HEAD && !ends_with_head
     }
 
-    /// Reads a small unread body to its end; else the connection closes after the answer (RFC 9112 9.3).
+    /// Reads a small unread body to its end; else the connection closes after the answer (RFC 9112 9.3). In HTTP/2 the
+    /// stream alone ends with it (RFC 9113 8.1).
     async fn discard(&mut self, unread: RequestBody) {
         let is_unread = self.upload.as_ref().is_some_and(|upload| !upload.ended.get());
-        if self.closes || !is_unread || unread.is_empty() {
+        if self.closes || !is_unread || unread.is_empty() || self.is_http2() {
             return;
         }
         let RequestBody::Streamed(mut unread) = unread else {
@@ -660,12 +767,13 @@ impl Exchange {
         let timeout = self.pinned.snapshot.listeners[self.listener].limits.body_timeout;
         let read = Box::pin(unread.discard());
         let deadline = Some(Instant::now() + timeout);
-        self.closes = self.connection.watchdog.watch(deadline, read).await != Some(true);
+        self.closes = self.lane.watchdog.watch(deadline, read).await != Some(true);
     }
 
-    /// Turns the message into hyper's response; the exchange goes on in its body.
-    fn finish_head(mut self: Box<Self>, body: Body) -> Response<ResponseBody> {
+    /// Turns the message into a response; the exchange goes on in its body.
+    fn finish_head(mut self: Box<Self>, body: Body, tunnels: &TunnelSlot) -> Response<ResponseBody> {
         let mut response = Response::new(());
+        let is_last = !self.is_http2() && self.is_last();
         if let Some(head) = self
             .passage
             .message()
@@ -683,7 +791,15 @@ impl Exchange {
             headers.remove(header::CONTENT_LENGTH);
         }
         self.connection.worker.via.append(headers);
-        if self.closes || self.is_overtaken() || self.connection.is_closing() {
+        if let Some(upstream) = self.switched.take()
+            && response.status() == StatusCode::SWITCHING_PROTOCOLS
+        {
+            self.status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
+            tunnels.set(Some(Box::new(Tunnel::new(self, *upstream))));
+            return response.map(|()| ResponseBody::empty());
+        }
+        let headers = response.headers_mut();
+        if is_last {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         self.status = response.status().as_u16();
@@ -692,6 +808,13 @@ impl Exchange {
             exchange: Some(self),
             waiting_since: None,
         })
+    }
+
+    /// Whether the client's HTTP/1 connection is to end with this answer.
+    fn is_last(&self) -> bool {
+        let limits = &self.pinned.snapshot.listeners[self.listener].limits;
+        let is_spent = self.connection.heads() >= limits.max_requests;
+        is_spent || self.closes || self.is_overtaken() || self.connection.is_closing()
     }
 
     /// An answer that overtakes its request leaves bytes that nobody will read (RFC 9112 9.3): neither connection can
@@ -719,7 +842,7 @@ impl Exchange {
             pinned: Rc::clone(&self.pinned),
             listener: self.listener,
             route: self.route,
-            client: self.connection.client.map(|client| client.ip()),
+            client: self.client.map(|client| client.ip().to_canonical()),
             authority: self.authority.take(),
             agent: self.agent.take(),
             referer: self.referer.take(),
@@ -768,12 +891,10 @@ impl Remains {
             method: request.map_or(b"", |request| request.method.as_str().as_bytes()),
             authority: self.authority.as_ref().map(HeaderValue::as_bytes),
             path: request.map_or(b"", |request| request.target.as_str().as_bytes()),
-            protocol: request.map_or("", |request| {
-                if request.version == Version::HTTP_10 {
-                    "HTTP/1.0"
-                } else {
-                    "HTTP/1.1"
-                }
+            protocol: request.map_or("", |request| match request.version {
+                Version::HTTP_10 => "HTTP/1.0",
+                Version::HTTP_2 => "HTTP/2",
+                _ => "HTTP/1.1",
             }),
             status: Some(outcome.status),
             reason: outcome.reason,
@@ -784,7 +905,101 @@ impl Remains {
             user_agent: self.agent.as_ref().map(HeaderValue::as_bytes),
             referer: self.referer.as_ref().map(HeaderValue::as_bytes),
             attributes: message.map(|message| &message.attributes),
+            tls: message.and_then(|message| message.facts.tls.as_deref()),
         });
+    }
+}
+
+/// An exchange whose connection changes its protocol, from the answer that says so to the end of both connections.
+pub struct Tunnel {
+    exchange: Box<Exchange>,
+    upload: Rc<Upload>,
+    upstream: Switched,
+}
+
+/// How a tunnel ends.
+enum TunnelEnd {
+    /// Both sides have ended it.
+    Closed,
+    Broken(TunnelBroken),
+    /// Nothing has moved for too long.
+    Idle,
+    /// The client has taken nothing for too long.
+    Stalled,
+    /// Its generation was replaced too long ago.
+    Outlived,
+}
+
+impl Tunnel {
+    fn new(mut exchange: Box<Exchange>, upstream: Switched) -> Self {
+        Self {
+            upload: Rc::clone(exchange.upload.get_or_insert_with(Upload::nothing)),
+            exchange,
+            upstream,
+        }
+    }
+
+    /// The client is told, and `ahead` are the bytes that it has sent since it asked.
+    pub async fn run(mut self, client: Stream, ahead: Bytes) {
+        let connection = Rc::clone(&self.exchange.connection);
+        let limits = connection.limits();
+        let (stream, input) = (
+            &mut self.upstream.connection.stream,
+            std::mem::take(&mut self.upstream.input),
+        );
+        let mut relay = Relay::new(client, stream, ahead, input);
+        // The wire has counted these.
+        let (mut before, mut since) = (relay.progress(), Instant::now());
+        self.upload.bytes.set(before.received);
+        let (exchange, upload) = (&mut self.exchange, &self.upload);
+        let end = std::future::poll_fn(|context| {
+            connection.watch_worker(context.waker());
+            if connection.is_outlived() {
+                return Poll::Ready(TunnelEnd::Outlived);
+            }
+            let polled = relay.poll(context);
+            let progress = relay.progress();
+            if progress != before {
+                let (received, sent) = (progress.received - before.received, progress.sent - before.sent);
+                connection.wire.count(received, sent);
+                upload.bytes.set(progress.received);
+                exchange.response_bytes = progress.sent;
+                (before, since) = (progress, Instant::now());
+            }
+            match polled {
+                Poll::Ready(Ok(())) => return Poll::Ready(TunnelEnd::Closed),
+                Poll::Ready(Err(broken)) => return Poll::Ready(TunnelEnd::Broken(broken)),
+                Poll::Pending => {}
+            }
+            let (wait, end) = match relay.waits_for_client() && limits.write_timeout < limits.tunnel_idle_timeout {
+                true => (limits.write_timeout, TunnelEnd::Stalled),
+                false => (limits.tunnel_idle_timeout, TunnelEnd::Idle),
+            };
+            match exchange.lane.watchdog.expired(context, since + wait) {
+                true => Poll::Ready(end),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+        drop(relay);
+        self.exchange.end_tunnel(end);
+    }
+}
+
+impl Exchange {
+    fn end_tunnel(&mut self, end: TunnelEnd) {
+        self.reason = match end {
+            TunnelEnd::Closed => "",
+            TunnelEnd::Broken(TunnelBroken::Client(_)) => "client_closed",
+            TunnelEnd::Broken(TunnelBroken::Upstream(_)) => Kind::Reset.reason(),
+            TunnelEnd::Idle => "tunnel_idle",
+            TunnelEnd::Stalled => "write_timeout",
+            TunnelEnd::Outlived => "generation_max_age",
+        };
+        self.complete = self.reason.is_empty();
+        if let (TunnelEnd::Broken(TunnelBroken::Upstream(error)), Some(upstream)) = (end, &self.upstream) {
+            self.upstream_failed(upstream, Kind::Reset, error);
+        }
     }
 }
 
@@ -792,11 +1007,7 @@ impl Drop for Exchange {
     /// Runs exactly once for every request that hyper could parse.
     fn drop(&mut self) {
         if !self.complete && self.reason.is_empty() {
-            self.reason = match self.connection.wire.expired() {
-                Some(Expired::Write) => "write_timeout",
-                Some(Expired::Generation) => "generation_max_age",
-                _ => "client_closed",
-            };
+            self.reason = broken_reason(self.lane.broken().or(self.connection.wire.expired()));
         }
         let now = Instant::now();
         let duration = now.duration_since(self.started);
@@ -813,6 +1024,15 @@ impl Drop for Exchange {
             self.remains(duration).write_record();
         }
         self.connection.end_exchange(now);
+    }
+}
+
+/// Why an exchange did not come to its end, for the log, when nothing else has been said.
+pub fn broken_reason(expired: Option<Expired>) -> &'static str {
+    match expired {
+        Some(Expired::Write) => "write_timeout",
+        Some(Expired::Generation) => "generation_max_age",
+        _ => "client_closed",
     }
 }
 
@@ -854,7 +1074,7 @@ pub fn record_refused(connection: &Connection, status: StatusCode, reason: &'sta
         route: None,
         cluster: None,
         endpoint: None,
-        client: connection.client.map(|client| client.ip()),
+        client: connection.client().map(|client| client.ip()),
         method: b"",
         authority: None,
         path: b"",
@@ -868,6 +1088,7 @@ pub fn record_refused(connection: &Connection, status: StatusCode, reason: &'sta
         user_agent: None,
         referer: None,
         attributes: None,
+        tls: connection.tls().map(|tls| &**tls),
     });
 }
 
@@ -887,6 +1108,10 @@ fn judge(
         max_fields: listener.limits.max_fields,
     };
     let admitted = guard::admit(parts, &limits).map_err(Kind::Refused)?;
+    // A client of HTTP/2 may take a connection for one host to be good for others (RFC 9113 9.1.2).
+    if parts.version == Version::HTTP_2 && !connection.fits(admitted.host.as_str()) {
+        return Err(Kind::Misdirected.into());
+    }
     if connection.worker.via.seen(&parts.headers) {
         return Err(Kind::Loop.into());
     }
@@ -958,6 +1183,15 @@ impl HttpBody for ResponseBody {
 }
 
 impl ResponseBody {
+    /// Of an answer whose exchange goes on elsewhere.
+    fn empty() -> Self {
+        Self {
+            body: Body::Empty,
+            exchange: None,
+            waiting_since: None,
+        }
+    }
+
     fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         let Some(exchange) = &self.exchange else {
@@ -970,7 +1204,7 @@ impl ResponseBody {
         let Some(earliest) = patience.into_iter().chain(exchange.deadline).min() else {
             return Poll::Pending;
         };
-        if !exchange.connection.watchdog.expired(context, earliest) {
+        if !exchange.lane.watchdog.expired(context, earliest) {
             return Poll::Pending;
         }
         let kind = if exchange.deadline == Some(earliest) {
@@ -978,7 +1212,7 @@ impl ResponseBody {
         } else {
             Kind::UpstreamTimeout
         };
-        Poll::Ready(Some(Err(self.broken(kind, &Abandoned))))
+        Poll::Ready(Some(Err(self.broken(kind, &Abandoned::Left))))
     }
 
     /// Why the request broke off after its answer had begun.
@@ -1007,6 +1241,15 @@ impl ResponseBody {
             }
         }
         Error::new(kind, chain_of(error))
+    }
+
+    /// It will not be sent to its end, however much of it was taken.
+    pub fn break_off(&mut self, reason: &'static str) {
+        if let Some(mut exchange) = self.exchange.take()
+            && exchange.reason.is_empty()
+        {
+            exchange.reason = reason;
+        }
     }
 
     /// The answer to HEAD has a body only in its length.

@@ -139,7 +139,8 @@ mod tests {
             filters: Vec::new(),
             access_log: None,
             drain_timeout: Duration::ZERO,
-            description: serde_json::Value::Null,
+            drain_delay: None,
+            description: Arc::default(),
         })
     }
 

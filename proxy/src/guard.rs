@@ -4,7 +4,8 @@
 //! is at most one Host, the framing fields do not contradict each other, and every size is within [`Limits`]. What
 //! hyper hides of the head (fragments, raw lengths, line ends) is `scan`'s to judge.
 //!
-//! Must not know: hyper, configuration, routes. HTTP/2 is a seam: it is refused here until `:authority` has its rules.
+//! Must not know: hyper, configuration, routes. An HTTP/2 head comes with `:authority` as that of an absolute target, and
+//! the rules are the same; what RFC 9113 asks for besides is at the end.
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
@@ -53,7 +54,7 @@ pub struct Host {
 /// Why a request is refused. The connection is closed after the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Other than HTTP/1.0 and 1.1 (RFC 9110 15.6.6).
+    /// Other than HTTP/1.0, 1.1 and 2 (RFC 9110 15.6.6).
     Version,
     /// CONNECT: a reverse proxy makes no tunnels on request (RFC 9110 9.3.6).
     Connect,
@@ -95,6 +96,12 @@ pub enum Refusal {
     TransferEncoding,
     /// Both framing fields (RFC 9112 6.1).
     LengthWithTransferEncoding,
+    /// A value in HTTP/2 that begins or ends with a blank, which HTTP/1 would drop (RFC 9113 8.2.1).
+    ValueBlank,
+    /// A field in HTTP/2 that belongs to a connection (RFC 9113 8.2.2).
+    ConnectionField,
+    /// CONNECT in HTTP/2 without an authority (RFC 9113 8.5).
+    ConnectAuthority,
 }
 
 /// Judges a request head and makes its host and target normal. On success `parts.headers` has exactly one Host with the
@@ -103,6 +110,9 @@ pub enum Refusal {
 /// Order: what can be told without the fields, then one pass over the fields, then the authority, then the path.
 pub fn admit(parts: &mut request::Parts, limits: &Limits) -> Result<Admitted, Refusal> {
     check_version(parts.version)?;
+    if parts.version == Version::HTTP_2 {
+        check_http2(parts)?;
+    }
     check_method(&parts.method)?;
     check_target_size(&parts.uri, limits)?;
     let fields = Fields::read(&parts.headers, limits)?;
@@ -112,6 +122,9 @@ pub fn admit(parts: &mut request::Parts, limits: &Limits) -> Result<Admitted, Re
         None => None,
     };
     let wanted = target_authority(&parts.uri, named.as_ref())?;
+    if wanted.is_none() && named.is_none() && parts.version == Version::HTTP_2 {
+        return Err(Refusal::HostMissing);
+    }
     let target = target(&parts.method, &parts.uri)?;
     let Some(authority) = wanted.or(named) else {
         return Ok(Admitted {
@@ -122,6 +135,9 @@ pub fn admit(parts: &mut request::Parts, limits: &Limits) -> Result<Admitted, Re
     let host = authority.into_host(fields.host)?;
     if fields.host != Some(&host.authority) {
         parts.headers.insert(header::HOST, host.authority.clone());
+    }
+    if parts.version == Version::HTTP_2 {
+        join_cookies(&mut parts.headers);
     }
     Ok(Admitted { host, target })
 }
@@ -199,14 +215,71 @@ impl Refusal {
             Refusal::LengthInvalid => "length_invalid",
             Refusal::TransferEncoding => "transfer_encoding",
             Refusal::LengthWithTransferEncoding => "length_with_transfer_encoding",
+            Refusal::ValueBlank => "value_blank",
+            Refusal::ConnectionField => "connection_field",
+            Refusal::ConnectAuthority => "connect_authority",
         }
+    }
+
+    /// Whether HTTP/2 calls such a request malformed, which ends its stream without an answer (RFC 9113 8.1.1).
+    pub fn is_malformed(self) -> bool {
+        matches!(
+            self,
+            Refusal::HostRepeated
+                | Refusal::HostDisagrees
+                | Refusal::LengthInvalid
+                | Refusal::TransferEncoding
+                | Refusal::LengthWithTransferEncoding
+                | Refusal::ValueBlank
+                | Refusal::ConnectionField
+                | Refusal::ConnectAuthority
+        )
     }
 }
 
 fn check_version(version: Version) -> Result<(), Refusal> {
     match version {
-        Version::HTTP_10 | Version::HTTP_11 => Ok(()),
+        Version::HTTP_10 | Version::HTTP_11 | Version::HTTP_2 => Ok(()),
         _ => Err(Refusal::Version),
+    }
+}
+
+/// What would mean something else, or nothing, once it is written as HTTP/1. The engine has judged names, pseudo-header
+/// fields and control characters.
+fn check_http2(parts: &request::Parts) -> Result<(), Refusal> {
+    if parts.method == Method::CONNECT && parts.uri.authority().is_none() {
+        return Err(Refusal::ConnectAuthority);
+    }
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    for (name, value) in &parts.headers {
+        let bytes = value.as_bytes();
+        if is_blank(bytes.first()) || is_blank(bytes.last()) {
+            return Err(Refusal::ValueBlank);
+        }
+        match name.as_str() {
+            "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" => {
+                return Err(Refusal::ConnectionField);
+            }
+            "te" if bytes != b"trailers" => return Err(Refusal::ConnectionField),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// RFC 9113 8.2.3: a cookie may come in pieces, for the sake of compression; HTTP/1 and filters know one field.
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    let Some(first) = crumbs.next() else { return };
+    let mut whole = first.as_bytes().to_vec();
+    for crumb in crumbs {
+        whole.extend_from_slice(b"; ");
+        whole.extend_from_slice(crumb.as_bytes());
+    }
+    if whole.len() > first.len()
+        && let Ok(value) = HeaderValue::try_from(whole)
+    {
+        headers.insert(header::COOKIE, value);
     }
 }
 
@@ -745,7 +818,9 @@ mod tests {
             (Version::HTTP_11, "/", Err(Refusal::HostMissing)),
             (Version::HTTP_11, "http://h/", Err(Refusal::HostMissing)),
             (Version::HTTP_09, "/", Err(Refusal::Version)),
-            (Version::HTTP_2, "http://h/", Err(Refusal::Version)),
+            (Version::HTTP_2, "http://h/", Ok(("h", Some("h")))),
+            (Version::HTTP_2, "/", Err(Refusal::HostMissing)),
+            (Version::HTTP_3, "http://h/", Err(Refusal::Version)),
         ];
         for (version, target, expected) in cases {
             let expected = expected.map(|(host, field)| (host.to_owned(), field.map(str::to_owned), "/".to_owned()));
@@ -755,6 +830,55 @@ mod tests {
                 "{version:?} {target}"
             );
         }
+    }
+
+    /// What the engine does not refuse by itself, and what it does, in case it stops.
+    #[test]
+    fn http2() {
+        let cases: &[FieldsCase] = &[
+            (&[("host", "H:80")], Ok(())),
+            (&[("host", "b")], Err(Refusal::HostDisagrees)),
+            (&[("x", "a b")], Ok(())),
+            (&[("x", " a")], Err(Refusal::ValueBlank)),
+            (&[("x", "a\t")], Err(Refusal::ValueBlank)),
+            (&[("te", "trailers")], Ok(())),
+            (&[("te", "gzip")], Err(Refusal::ConnectionField)),
+            (&[("connection", "close")], Err(Refusal::ConnectionField)),
+            (&[("keep-alive", "1")], Err(Refusal::ConnectionField)),
+            (&[("proxy-connection", "close")], Err(Refusal::ConnectionField)),
+            (&[("upgrade", "h2c")], Err(Refusal::ConnectionField)),
+            (&[("transfer-encoding", "chunked")], Err(Refusal::ConnectionField)),
+        ];
+        for (fields, expected) in cases {
+            let admitted = admitted(parts(Version::HTTP_2, "GET", "http://h/", fields));
+            assert_eq!(admitted.map(|_| ()), *expected, "{fields:?}");
+            let refusal = expected.err();
+            assert!(refusal.is_none_or(Refusal::is_malformed), "{fields:?}");
+        }
+        let tunnel = admitted(parts(Version::HTTP_2, "CONNECT", "h:80", &[]));
+        assert_eq!(tunnel, Err(Refusal::Connect));
+        assert_eq!(
+            admitted(parts(Version::HTTP_2, "CONNECT", "/", &[])),
+            Err(Refusal::ConnectAuthority)
+        );
+    }
+
+    #[test]
+    fn crumbs_become_one_cookie() {
+        let fields = [("cookie", "a=1"), ("x", "y"), ("cookie", "b=2"), ("cookie", "c=3")];
+        for (version, expected) in [
+            (Version::HTTP_2, &["a=1; b=2; c=3"][..]),
+            (Version::HTTP_11, &["a=1", "b=2", "c=3"]),
+        ] {
+            let mut parts = parts(version, "GET", "http://h/", &fields);
+            parts.headers.insert("host", HeaderValue::from_static("h"));
+            admit(&mut parts, &LIMITS).unwrap();
+            let cookies: Vec<_> = parts.headers.get_all("cookie").iter().collect();
+            assert_eq!(cookies, expected, "{version:?}");
+        }
+        let crumbs = [("cookie", "a=1"); 9];
+        let refused = admitted(parts(Version::HTTP_2, "GET", "http://h/", &crumbs));
+        assert_eq!(refused, Err(Refusal::TooManyFields), "each counts");
     }
 
     #[test]

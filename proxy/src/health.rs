@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::address::Address;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Terms};
 use crate::endpoint::{Endpoint, Health};
 use crate::h1::{self, Parsed};
+use crate::pool;
 
 /// How, and how often. Defaults and reasons are the configuration's.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,7 +73,7 @@ pub async fn keep(cluster: Arc<Cluster>) {
             let endpoint = &member.endpoint;
             checked.entry(endpoint.id()).or_insert_with(|| {
                 let (cluster, endpoint, check) = (Arc::clone(&cluster), Arc::clone(endpoint), Arc::clone(&check));
-                tasks.spawn(async move { check_on(&cluster, &endpoint, &check).await })
+                tasks.spawn_local(async move { check_on(&cluster, &endpoint, &check).await })
             });
         }
         // Those that were let go of.
@@ -87,7 +87,7 @@ async fn check_on(cluster: &Cluster, endpoint: &Endpoint, check: &Check) {
     // Not all at once when there are many.
     tokio::time::sleep(check.interval.mul_f64(check.jitter * fraction())).await;
     loop {
-        let asked = tokio::time::timeout(check.timeout, probe(endpoint, &check.probe)).await;
+        let asked = tokio::time::timeout(check.timeout, probe(&cluster.terms, endpoint, &check.probe)).await;
         let fault = match asked {
             Ok(Ok(())) => None,
             Ok(Err(fault)) => Some(fault),
@@ -167,15 +167,9 @@ impl From<io::Error> for Fault {
     }
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-async fn probe(endpoint: &Endpoint, probe: &Probe) -> Result<(), Fault> {
-    let mut stream: Box<dyn Stream> = match &endpoint.address {
-        Address::Tcp(address) => Box::new(TcpStream::connect(address).await?),
-        Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
-    };
+/// Over a connection like those that requests take: with TLS, if the cluster has it.
+async fn probe(terms: &Terms, endpoint: &Endpoint, probe: &Probe) -> Result<(), Fault> {
+    let mut stream = pool::open_stream(terms, endpoint, None, None).await?;
     let Probe::Http { path, host, statuses } = probe else {
         return Ok(());
     };
@@ -187,6 +181,7 @@ async fn probe(endpoint: &Endpoint, probe: &Probe) -> Result<(), Fault> {
         "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: tamis-health-check\r\naccept: */*\r\nconnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await?;
+    stream.flush().await?;
     let status = status(&mut stream).await?;
     let is_good = match &**statuses {
         [] => status.is_success(),
@@ -196,7 +191,7 @@ async fn probe(endpoint: &Endpoint, probe: &Probe) -> Result<(), Fault> {
 }
 
 /// Of the final response.
-async fn status(stream: &mut (dyn Stream + '_)) -> Result<StatusCode, Fault> {
+async fn status(stream: &mut (impl AsyncRead + Unpin)) -> Result<StatusCode, Fault> {
     let (mut input, mut seen) = (Vec::with_capacity(1 << 10), 0);
     loop {
         if stream.read_buf(&mut input).await? == 0 {
@@ -209,7 +204,7 @@ async fn status(stream: &mut (dyn Stream + '_)) -> Result<StatusCode, Fault> {
         let mut bytes = Bytes::from(std::mem::take(&mut input));
         loop {
             match h1::parse(&mut bytes, &Method::GET).map_err(Fault::Malformed)? {
-                Parsed::Final(head) => return Ok(head.status),
+                Parsed::Final(head) | Parsed::Switching(head) => return Ok(head.status),
                 Parsed::Interim => {}
                 Parsed::Partial => break,
             }

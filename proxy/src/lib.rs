@@ -2,10 +2,15 @@
 //!
 //! # Life of a request, in the order of the files
 //!
-//! 1. [`listener`] accepts a connection in the thread that will serve it ([`worker`]), within the listener's limits.
+//! 1. [`listener`] accepts a connection in the thread that will serve it ([`worker`]), within the listener's limits. A
+//!    balancer in front may say first for whom it is ([`proxy_protocol`]); no address takes more than its share
+//!    ([`census`]). If the listener speaks [`tls`], the [`handshake`] comes next, in the connection's own task; what it
+//!    tells of the client ([`peer`]) every exchange knows. From then on the [`stream`] is as plain as any other.
 //! 2. [`gateway`] gives the [`connection`] to hyper. Bytes pass through [`wire`], which keeps the deadlines and lets [`scan`] look at
-//!    each head before hyper parses it. Each parsed request becomes an [`exchange`].
+//!    each head before hyper parses it. Each parsed request becomes an [`exchange`]. A client that begins with the preface
+//!    of HTTP/2 goes to [`http2`] instead, where many exchanges share a connection and each has a [`lane`] of its own.
 //! 3. [`exchange`] pins the current [`snapshot`], the one immutable generation that this request will see to its end.
+//!    What trusted proxies say of the client is believed, or not, here and once: [`identity`].
 //! 4. [`guard`] judges the head (sizes, framing, authority) and normalises authority and path, once.
 //! 5. [`route`] finds the route: first match wins. The route carries its chain and its action.
 //! 6. [`hop`] removes hop-by-hop fields and sets `x-forwarded-*`.
@@ -15,8 +20,10 @@
 //!    the [`store`], and are spared while their [`breaker`] is open. Of a filter with a candidate, the [`trial`] says
 //!    which version an exchange meets.
 //! 8. The [`cluster`] has [`endpoint`]s, of which [`balance`] picks one, or a [`sticky`] cookie; [`pool`] gives a
-//!    connection to it, within the cluster's limits; [`upstream`] sends the request and reads the response, both of which are bytes in [`h1`]; the [`body`] streams through. Small writes to a [`stream`] wait in
-//!    the [`outbox`] for the end of the round.
+//!    connection to it, within the cluster's limits; [`upstream`] sends the request and reads the response, both of
+//!    which are bytes in [`h1`]; the [`body`] streams through. Small writes to a [`stream`] wait in the [`outbox`] for
+//!    the end of the round.
+//!    A request that asks for another protocol, and is answered with it, makes a [`tunnel`] of both connections.
 //! 9. The response head goes back through the [`passage`] in reverse: only filters whose request half ran, for every
 //!    answer.
 //! 10. Errors, wherever they come from, become an answer in [`reply`].
@@ -28,13 +35,16 @@
 //! The *control plane* may block and may fail with a paragraph: `tamis_config` parses, [`assemble`] builds a snapshot,
 //! [`reload`] swaps the pointer, [`watch`] pulls its [`trigger`], [`difference`] and [`report`] say what came of it,
 //! [`generations`] keeps what was replaced until nobody is on it, [`court`] has candidates judged by the rules of
-//! [`canary`], [`upkeep`] has endpoints found ([`discovery`]), asked ([`health`]) and left alone ([`outlier`]), [`admin`] answers operators, [`server`] owns the process, [`handover`] gives its place to a new one,
-//! [`state`] keeps what outlives it, [`supervisor`] tells the service manager; [`toolbox`] is for whoever writes a
-//! filter, and serves nobody. The *data plane* (everything above) never compiles, never locks to read configuration,
-//! never panics by input. They share one atomic pointer, and commands that are never sent per request.
+//! [`canary`], [`upkeep`] has endpoints found ([`discovery`]), asked ([`health`]) and left alone ([`outlier`]),
+//! [`admin`] answers operators, [`server`] owns the process, [`handover`] gives its place to a new one,
+//! [`state`] keeps what outlives it, [`priority`] has all this give way to exchanges, [`supervisor`] tells the service
+//! manager; [`toolbox`] is for whoever writes a filter, and serves nobody. The *data plane* (everything above) never
+//! compiles, never locks to read configuration, never panics by input. They share one atomic pointer, and commands that
+//! are never sent per request.
 //!
-//! What is deliberately absent: the data plane does not know `tamis_config`; only [`wasm`] names wasmtime; only
-//! [`gateway`] names hyper's server types on the data plane, and nobody hyper's client; [`h1`] knows no socket, clock or
+//! What is deliberately absent: the data plane does not know `tamis_config`; only [`wasm`] names wasmtime, only [`tls`]
+//! rustls; only [`gateway`] names hyper's server types on the data plane, only [`http2`] the `h2` crate, and nobody
+//! hyper's client; [`h1`] knows no socket, clock or
 //! engine; nothing points back at `gateway`, `server` or `main`;
 //! `filter`, `chain` and `head` know no engine, no socket and no runtime.
 
@@ -47,11 +57,13 @@ pub mod balance;
 pub mod body;
 pub mod breaker;
 pub mod canary;
+pub mod census;
 pub mod chain;
 pub mod cluster;
 pub mod connection;
 pub mod court;
 pub mod demo;
+pub mod descriptors;
 pub mod difference;
 pub mod discovery;
 pub mod endpoint;
@@ -62,9 +74,13 @@ pub mod generations;
 pub mod guard;
 pub mod h1;
 pub mod handover;
+pub mod handshake;
 pub mod head;
 pub mod health;
 pub mod hop;
+pub mod http2;
+pub mod identity;
+pub mod lane;
 pub mod listener;
 pub mod name;
 pub mod native;
@@ -73,8 +89,11 @@ pub mod outbound;
 pub mod outbox;
 pub mod outlier;
 pub mod passage;
+pub mod peer;
 pub mod permits;
 pub mod pool;
+pub mod priority;
+pub mod proxy_protocol;
 pub mod reload;
 pub mod reply;
 pub mod report;
@@ -91,9 +110,11 @@ pub mod supervisor;
 pub mod telemetry;
 pub mod tick;
 pub mod timer;
+pub mod tls;
 pub mod toolbox;
 pub mod trial;
 pub mod trigger;
+pub mod tunnel;
 pub mod upkeep;
 pub mod upstream;
 pub mod wasm;

@@ -36,10 +36,10 @@ struct Arguments {
 enum Command {
     /// Serve a configuration until a signal ends it
     ///
-    /// SIGTERM and SIGQUIT drain: readiness flips, the listeners close, every further answer says `Connection: close`,
-    /// a connection without a request is closed after a second, exchanges in flight finish within `drain_timeout`; exit
-    /// status 0. A second one, or SIGINT, ends at once. SIGHUP reads the configuration again and reopens the access
-    /// log. SIGUSR2 hands over to a new process of the same program, as `tamis upgrade` does.
+    /// SIGTERM and SIGQUIT drain: readiness flips, after `drain_delay` the listeners close, every further answer says
+    /// `Connection: close`, a connection without a request is closed after a second, exchanges in flight finish within
+    /// `drain_timeout`; exit status 0. A second one, or SIGINT, ends at once. SIGHUP reads the configuration again and
+    /// reopens the access log. SIGUSR2 hands over to a new process of the same program, as `tamis upgrade` does.
     Run {
         #[command(flatten)]
         file: File,

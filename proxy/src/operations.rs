@@ -23,10 +23,11 @@ use crate::endpoint::millis;
 use crate::filter::Hook;
 use crate::generations::Generations;
 use crate::reload::{Handles, History};
-use crate::report::{Outcome, Report as ReloadReport};
+use crate::report::{Outcome, Report as ReloadReport, milliseconds, seconds};
 use crate::snapshot::{Action, Snapshot};
 use crate::telemetry::exposition::{
-    self, BreakerFacts, ClusterFacts, EndpointFacts, FilterFacts, ProcessFacts, TableFacts, TrialFacts,
+    self, BreakerFacts, CertificateFacts, ClusterFacts, EndpointFacts, FilterFacts, ProcessFacts, TableFacts,
+    TrialFacts,
 };
 use crate::telemetry::metrics::Report;
 use crate::trial::{Standing, Trial};
@@ -165,6 +166,7 @@ impl Operations for Operator {
             workers_missing: missing,
             filters: filter_facts(&snapshot),
             clusters: cluster_facts(&snapshot),
+            certificates: certificate_facts(&snapshot),
         };
         exposition::encode(&last, &facts)
     }
@@ -175,12 +177,16 @@ impl Operations for Operator {
             generation,
             config,
             components,
+            listener_files,
+            cluster_files,
         } = State::of(&snapshot);
         json!({
             "generation": generation,
             "last_reload": self.history.last(),
             "components": components,
-            "config": config,
+            "listener_files": listener_files,
+            "cluster_files": cluster_files,
+            "config": *config,
         })
     }
 
@@ -262,7 +268,7 @@ impl Operations for Operator {
                     "hooks": hooks.map(Hook::as_str).collect::<Vec<_>>(),
                     "on_failure": guest.on_failure().as_str(),
                     "breaker": breaker,
-                    "tick_seconds": guest.tick().map(|tick| tick.as_secs_f64()),
+                    "tick_seconds": guest.tick().map(seconds),
                     "instances": live,
                     "instances_idle": idle,
                     "waiting": waiting,
@@ -277,7 +283,8 @@ impl Operations for Operator {
         let asked = self.trigger.pull_and_wait("admin", expected).await;
         asked.unwrap_or_else(|why| {
             let live = self.live.load().generation;
-            ReloadReport::failed(Outcome::Unavailable, live, "admin", vec![why.to_owned()])
+            let report = ReloadReport::failed(Outcome::Unavailable, live, "admin", vec![why.to_owned()]);
+            self.history.complete(report)
         })
     }
 
@@ -349,6 +356,20 @@ fn endpoint_facts(member: &Member) -> EndpointFacts {
     }
 }
 
+fn certificate_facts(snapshot: &Snapshot) -> Vec<CertificateFacts> {
+    let of_listener = |listener: &crate::snapshot::Listener| {
+        let certificates = listener.tls.iter().flat_map(|server| server.certificates().enumerate());
+        let facts = certificates.map(|(index, certificate)| CertificateFacts {
+            listener: listener.name.to_string(),
+            index,
+            subject: certificate.subject.clone(),
+            not_after: certificate.not_after,
+        });
+        facts.collect::<Vec<_>>()
+    };
+    snapshot.listeners.iter().flat_map(of_listener).collect()
+}
+
 /// Each filter once, however many chains it stands in.
 fn filter_facts(snapshot: &Snapshot) -> Vec<FilterFacts> {
     let mut shown = HashSet::new();
@@ -394,7 +415,7 @@ fn shown_trial(trial: &Trial) -> Value {
     let both = |count: fn(&Account) -> u64| json!({ "stable": count(stable), "candidate": count(candidate) });
     let p99 = Hook::ALL.into_iter().filter_map(|hook| {
         let times = [stable, candidate].map(|account| &account.times[hook as usize]);
-        let millis = |times: &Times| (times.count() > 0).then(|| times.p99().as_secs_f64() * 1e3);
+        let millis = |times: &Times| (times.count() > 0).then(|| milliseconds(times.p99()));
         let shown = json!({ "stable": millis(times[0]), "candidate": millis(times[1]) });
         times
             .iter()
@@ -406,8 +427,8 @@ fn shown_trial(trial: &Trial) -> Value {
         "reason": reason,
         "sha256": trial.component(),
         "share": part_of(trial.share(), WHOLE),
-        "window_seconds": trial.terms().rules.window.as_secs_f64(),
-        "elapsed_seconds": elapsed.as_secs_f64(),
+        "window_seconds": seconds(trial.terms().rules.window),
+        "elapsed_seconds": seconds(elapsed),
         "min_calls": trial.terms().rules.min_calls,
         "exchanges": both(|account| account.exchanges),
         "failed": both(|account| account.failed),
@@ -445,7 +466,7 @@ fn shown_breaker(breaker: &Breaker) -> Value {
     let (state, opens_in) = match breaker.state(std::time::Instant::now()) {
         breaker::State::Closed => ("closed", None),
         breaker::State::HalfOpen => ("half_open", None),
-        breaker::State::Open { remaining } => ("open", Some(remaining.as_secs_f64())),
+        breaker::State::Open { remaining } => ("open", Some(seconds(remaining))),
     };
     json!({ "state": state, "probe_in_seconds": opens_in, "openings": breaker.openings() })
 }

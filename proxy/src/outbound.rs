@@ -198,7 +198,8 @@ async fn send(worker: &Worker, order: &Order, body: Bytes) -> Result<(Head, Answ
         let endpoint = turn.endpoint();
         let connected = match endpoint.idle() {
             Some(idle) => Ok(idle),
-            None => endpoint.connect(&pool).await,
+            // No client asks, but the guest.
+            None => endpoint.connect(&pool, None, None).await,
         };
         let connection = match connected {
             Ok(connection) => connection,
@@ -252,7 +253,7 @@ fn lines<'a>(worker: &'a Worker, order: &'a Order) -> RequestLines<'a> {
         method: &order.method,
         target: &order.target,
         headers: &order.headers,
-        via: worker.via.entry(),
+        via: worker.via.entry(http::Version::HTTP_11),
     }
 }
 

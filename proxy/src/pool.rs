@@ -9,10 +9,12 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::HeaderValue;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -21,6 +23,10 @@ use crate::cluster::{Asker, Cluster, Limit, Roll, Terms};
 use crate::endpoint::Endpoint;
 use crate::stream::Stream;
 use crate::telemetry::metrics::EndpointSeries;
+use crate::tls;
+
+/// Between two words on handshakes that fail, for one endpoint and worker.
+const COMPLAINT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Everything that one worker keeps for upstreams.
 #[derive(Default)]
@@ -151,6 +157,7 @@ impl Share {
                 open: Rc::default(),
                 in_flight: Cell::new(0),
                 series: OnceCell::new(),
+                complained: Cell::new(None),
                 is_retired: Cell::new(false),
                 counts: Rc::clone(&self.counts),
             })
@@ -322,6 +329,8 @@ pub struct EndpointPool {
     /// No cluster has it any more: what is under way ends, and nothing is kept.
     is_retired: Cell<bool>,
     counts: Rc<Counts>,
+    /// When a handshake that failed was last told of.
+    complained: Cell<Option<Instant>>,
 }
 
 struct Idle {
@@ -481,8 +490,14 @@ impl EndpointPool {
     }
 
     /// A connection within the cluster's limits: a new one, or one that was given back meanwhile. Waits for either when
-    /// there are as many as there may be.
-    pub async fn connect(self: &Rc<Self>, pool: &ClusterPool) -> Result<Connection, Unconnected> {
+    /// there are as many as there may be. It is for this client, who connected to this address; both are only for those
+    /// clusters that want to know.
+    pub async fn connect(
+        self: &Rc<Self>,
+        pool: &ClusterPool,
+        client: Option<SocketAddr>,
+        local: Option<SocketAddr>,
+    ) -> Result<Connection, Unconnected> {
         if self.counts.pending.get() >= self.terms.limits.pending {
             return Err(self.overload(Limit::Pending));
         }
@@ -502,7 +517,11 @@ impl EndpointPool {
         }
         // Counted before it is open: others see at once that there is one more.
         let open = Open::among(self);
-        let stream = tokio::time::timeout_at(deadline, Stream::connect(&self.endpoint.address)).await;
+        let opening = open_stream(&self.terms, &self.endpoint, client, local);
+        let stream = tokio::time::timeout_at(deadline, opening).await;
+        if let Ok(Err(error)) = &stream {
+            self.complain(error);
+        }
         Ok(Connection {
             stream: stream.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??,
             reused: false,
@@ -521,4 +540,36 @@ impl EndpointPool {
         self.is_retired.set(true);
         self.idle.borrow_mut().clear();
     }
+
+    /// What is wrong with an endpoint's TLS is for the operator to mend, so it is told at the usual level of the log, but
+    /// not for every request.
+    fn complain(&self, error: &io::Error) {
+        let now = Instant::now();
+        let last = self.complained.get();
+        if !tls::is_fault(error) || last.is_some_and(|last| now.duration_since(last) < COMPLAINT) {
+            return;
+        }
+        self.complained.set(Some(now));
+        let (cluster, endpoint) = (self.terms.name(), &*self.endpoint.label);
+        tracing::warn!(cluster, endpoint, %error, "a TLS handshake with an upstream failed");
+    }
+}
+
+/// Connected, and through with the handshake if there is one.
+pub async fn open_stream(
+    terms: &Terms,
+    endpoint: &Endpoint,
+    client: Option<SocketAddr>,
+    local: Option<SocketAddr>,
+) -> io::Result<Stream> {
+    let mut stream = Stream::connect(&endpoint.address).await?;
+    if let Some(version) = terms.proxy_protocol {
+        stream.write_all(&version.header(client, local)).await?;
+    }
+    if let Some(tls) = &terms.tls {
+        stream
+            .request_tls(tls, &endpoint.address, endpoint.host.as_deref())
+            .await?;
+    }
+    Ok(stream)
 }

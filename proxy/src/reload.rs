@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tamis_config::Config;
 use tokio::sync::{Mutex as Turn, oneshot};
@@ -17,7 +17,7 @@ use crate::assemble::{self, Assembled, Assembler, Faults};
 use crate::chain::StepKind;
 use crate::difference::{self, Difference, Hidden, State};
 use crate::generations::{Bounds, Generations, Overdue};
-use crate::report::{Outcome, Report, Took, milliseconds};
+use crate::report::{Outcome, Report, Tenure, Took, milliseconds};
 use crate::snapshot::{Listener, Snapshot};
 use crate::telemetry::exposition::Reloads;
 use crate::trigger::{self, Batch, Requests, Trigger};
@@ -43,10 +43,11 @@ pub struct History {
     ended: AtomicU64,
     compilations: Arc<wasm::CompilerCounts>,
     last: Mutex<Option<Report>>,
+    live: Mutex<Tenure>,
 }
 
 impl History {
-    fn new(compilations: Arc<wasm::CompilerCounts>) -> Self {
+    fn new(compilations: Arc<wasm::CompilerCounts>, live: Tenure) -> Self {
         Self {
             applied: AtomicU64::new(0),
             unchanged: AtomicU64::new(0),
@@ -54,6 +55,7 @@ impl History {
             ended: AtomicU64::new(0),
             compilations,
             last: Mutex::default(),
+            live: Mutex::new(live),
         }
     }
 
@@ -72,6 +74,15 @@ impl History {
     /// the live generation brought is still of interest.
     pub fn last(&self) -> Option<Report> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The report, and how what is live came to be so.
+    pub fn complete(&self, report: Report) -> Report {
+        report.of(&self.live.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn begin(&self, live: Tenure) {
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = live;
     }
 
     fn note(&self, report: &Report) {
@@ -126,17 +137,21 @@ struct Candidate {
 }
 
 impl Reloader {
-    /// `config` is what `assembler` has assembled and accepted already.
+    /// `config` is what `assembler` has assembled and accepted already, with these `warnings`.
     pub fn new(
         file: &Path,
         config: Config,
+        warnings: Vec<String>,
         assembler: Assembler,
         live: Arc<Live>,
         workers: Workers,
     ) -> (Self, Handles) {
         let (trigger, requests) = trigger::queue();
         let turn = trigger.turn();
-        let history = Arc::new(History::new(Arc::clone(assembler.compiler_counts())));
+        let history = Arc::new(History::new(
+            Arc::clone(assembler.compiler_counts()),
+            tenure("start", warnings),
+        ));
         let generations = Arc::new(Generations::default());
         let reloader = Self {
             file: file.to_owned(),
@@ -176,6 +191,7 @@ impl Reloader {
         let first = self.reload("start").await;
         if first.outcome != Outcome::Unchanged {
             self.settle(&first);
+            self.sweep();
         }
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -198,6 +214,7 @@ impl Reloader {
             .partition(|waiting| waiting.expects.is_none_or(|expected| expected == live));
         for waiting in mistaken {
             let report = conflict(live, waiting.cause, waiting.expects.unwrap_or_default());
+            let report = self.history.complete(report);
             // Whoever asked may have gone.
             let _ = waiting.tell.send(report);
         }
@@ -209,6 +226,10 @@ impl Reloader {
         for waiting in waiting {
             let _ = waiting.tell.send(report.clone());
         }
+        // Last: to free what ten thousand routes were takes longer than to tell of it.
+        if report.outcome == Outcome::Applied {
+            self.sweep();
+        }
     }
 
     /// Counts and logs what came of a reload.
@@ -219,6 +240,7 @@ impl Reloader {
             Outcome::Applied => {
                 let (changes, took_ms) = (report.difference.summary(), report.took_ms.total());
                 tracing::info!(generation, cause, changes, took_ms, "generation live");
+                warn(&report.warnings);
                 for permissions in &report.difference.permissions {
                     let (imports, grants) = (&permissions.imports.added, &permissions.grants.added);
                     if !imports.is_empty() || !grants.is_empty() {
@@ -253,7 +275,7 @@ impl Reloader {
             Err(Faults(errors)) => Report::failed(Outcome::Refused, old.generation, cause, errors),
         };
         report.compiled = self.assembler.compiler_counts().compiled() - compiled;
-        report
+        self.history.complete(report)
     }
 
     async fn build(&mut self, old: &Snapshot) -> Result<Built, Faults> {
@@ -268,7 +290,7 @@ impl Reloader {
         self.check_fixed(&config)?;
         took.read = milliseconds(begun.elapsed());
         let begun = Instant::now();
-        let in_use = (&self.config, &*old.guests);
+        let in_use = (&self.config, old);
         let assembled = self
             .assembler
             .assemble_anew(&config, in_use, old.generation + 1)
@@ -306,7 +328,13 @@ impl Reloader {
             assembled,
             mut took,
         } = candidate;
+        let warnings = assembled.warnings.clone();
         let snapshot = Arc::new(self.assembler.accept(assembled));
+        let begun = Instant::now();
+        // Before the swap, so that whoever asked knows of it as soon as it is done.
+        let hidden = Hidden::between(&self.config, &config);
+        let difference = Difference::between(&State::of(&old), &State::of(&snapshot), &hidden);
+        took.compare = milliseconds(begun.elapsed());
         let begun = Instant::now();
         let warmed = self.warm(&old, &snapshot).await;
         took.warm = milliseconds(begun.elapsed());
@@ -318,17 +346,16 @@ impl Reloader {
         }
         self.tell_workers(|| Command::Reconcile);
         took.swap = milliseconds(begun.elapsed());
-        let hidden = Hidden::between(&self.config, &config);
+        self.history.begin(tenure(cause, warnings));
         let report = Report {
             previous: old.generation,
             took_ms: took,
             warmed,
-            difference: Difference::between(&State::of(&old), &State::of(&snapshot), &hidden),
+            difference,
             ..Report::new(Outcome::Applied, snapshot.generation, cause)
         };
         self.config = config;
         self.generations.retire(old, Instant::now());
-        self.sweep();
         report
     }
 
@@ -396,6 +423,22 @@ impl Reloader {
         }
         let file = self.file.display();
         Err(Faults(faults.iter().map(|fault| format!("{file}: {fault}")).collect()))
+    }
+}
+
+/// From now on.
+fn tenure(cause: &str, warnings: Vec<String>) -> Tenure {
+    Tenure {
+        since: SystemTime::now(),
+        cause: cause.to_owned(),
+        warnings,
+    }
+}
+
+/// What is odd about a configuration that is live.
+pub fn warn(warnings: &[String]) {
+    for warning in warnings {
+        tracing::warn!(warning, "the configuration is live, and odd");
     }
 }
 

@@ -32,7 +32,11 @@ pub enum Kind {
     Ambiguous(Fault),
     /// The request came through this process before.
     Loop,
+    /// The connection's certificate is not for the request's host.
+    Misdirected,
     Upload(UploadFault),
+    /// A request to change the protocol has a body: no telling where that ends and the other protocol begins.
+    UpgradeWithBody,
     /// A filter wants to see the whole body, and it is longer than that filter allows.
     BodyTooLarge,
     // The operator's.
@@ -47,6 +51,8 @@ pub enum Kind {
     // The upstream's.
     ConnectFailed,
     ConnectTimeout,
+    /// The endpoint's TLS is not one that is believed or understood.
+    UpstreamTls,
     /// The connection broke before there was a response.
     Reset,
     /// What came back is not a response (RFC 9112), or not one to this request.
@@ -87,14 +93,16 @@ impl Kind {
             Kind::Ambiguous(fault) => fault.status(),
             Kind::Upload(UploadFault::Malformed | UploadFault::Disconnected) => StatusCode::BAD_REQUEST,
             Kind::Upload(UploadFault::TimedOut) => StatusCode::REQUEST_TIMEOUT,
+            Kind::UpgradeWithBody => StatusCode::BAD_REQUEST,
             Kind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Kind::Loop => StatusCode::LOOP_DETECTED,
+            Kind::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Kind::NoRoute => StatusCode::NOT_FOUND,
             Kind::NoEndpoint | Kind::Overload | Kind::Filter(Failure::NoInstance | Failure::Breaker) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Kind::Filter(_) | Kind::Cut | Kind::Upload(UploadFault::Filter) => StatusCode::INTERNAL_SERVER_ERROR,
-            Kind::ConnectFailed | Kind::Reset | Kind::Protocol => StatusCode::BAD_GATEWAY,
+            Kind::ConnectFailed | Kind::UpstreamTls | Kind::Reset | Kind::Protocol => StatusCode::BAD_GATEWAY,
             Kind::ConnectTimeout | Kind::UpstreamTimeout | Kind::RouteTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -108,14 +116,17 @@ impl Kind {
             Kind::Upload(UploadFault::TimedOut) => "body_timeout",
             Kind::Upload(UploadFault::Disconnected) => "client_closed",
             Kind::Upload(UploadFault::Filter) | Kind::Cut => "filter_cut",
+            Kind::UpgradeWithBody => "upgrade_with_body",
             Kind::BodyTooLarge => "body_too_large",
             Kind::Loop => "loop",
+            Kind::Misdirected => "misdirected",
             Kind::NoRoute => "no_route",
             Kind::NoEndpoint => "no_endpoint",
             Kind::Overload => "overload",
             Kind::Filter(failure) => failure.as_str(),
             Kind::ConnectFailed => "connect_failed",
             Kind::ConnectTimeout => "connect_timeout",
+            Kind::UpstreamTls => "upstream_tls",
             Kind::Reset => "upstream_reset",
             Kind::Protocol => "upstream_protocol",
             Kind::UpstreamTimeout => "upstream_timeout",
@@ -125,14 +136,23 @@ impl Kind {
 
     /// Whether the client's connection can carry no further request, because what follows on it is not understood.
     pub fn closes(self) -> bool {
-        matches!(self, Kind::Refused(_) | Kind::Ambiguous(_) | Kind::Upload(_))
+        matches!(
+            self,
+            Kind::Refused(_) | Kind::Ambiguous(_) | Kind::UpgradeWithBody | Kind::Upload(_)
+        )
     }
 
     /// Whether a log line at warning level is due; the rest is the daily noise of a public listener.
     pub fn is_ours(self) -> bool {
         !matches!(
             self,
-            Kind::Refused(_) | Kind::Ambiguous(_) | Kind::Upload(_) | Kind::BodyTooLarge | Kind::NoRoute
+            Kind::Refused(_)
+                | Kind::Ambiguous(_)
+                | Kind::Misdirected
+                | Kind::UpgradeWithBody
+                | Kind::Upload(_)
+                | Kind::BodyTooLarge
+                | Kind::NoRoute
         )
     }
 

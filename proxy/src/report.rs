@@ -4,7 +4,7 @@
 //! never renamed or removed, and every report has all of them. It knows nothing of how a reload is done.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -25,6 +25,11 @@ pub struct Report {
     pub previous: u64,
     /// Who asked first: `admin`, `SIGHUP`, `file` or `start`.
     pub cause: String,
+    /// When the generation that is live now went live (RFC 3339, to a second), and who had asked for it.
+    #[serde(default)]
+    pub live_since: String,
+    #[serde(default)]
+    pub live_cause: String,
     pub took_ms: Took,
     /// Components that were compiled for it; those that were kept, or came from `wasm.cache`, were not.
     pub compiled: u64,
@@ -32,6 +37,10 @@ pub struct Report {
     pub warmed: u64,
     /// Empty unless `outcome` is `applied`.
     pub difference: Difference,
+    /// What is odd about the configuration that is live now, each with its place, as `tamis check` says it. Empty when
+    /// the files were not read, or are refused.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// All that is wrong, each with its place. Empty unless `outcome` is `refused`, `conflict` or `unavailable`.
     pub errors: Vec<String>,
 }
@@ -72,6 +81,9 @@ pub struct Took {
     pub read: f64,
     /// Reading and compiling components, starting guests, opening sockets.
     pub build: f64,
+    /// Finding out what is different.
+    #[serde(default)]
+    pub compare: f64,
     /// Making guests ready in the workers.
     pub warm: f64,
     /// From ready to live.
@@ -80,7 +92,9 @@ pub struct Took {
 
 impl Took {
     pub fn total(&self) -> f64 {
-        self.read + self.build + self.warm + self.swap
+        let total = self.read + self.build + self.compare + self.warm + self.swap;
+        // A sum of such numbers has digits that none of them has.
+        (total * 1e3).round() / 1e3
     }
 }
 
@@ -89,11 +103,23 @@ pub fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
+/// To a millisecond.
+pub fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e3).round() / 1e3
+}
+
+/// How a generation came to be live.
+#[derive(Clone, Debug)]
+pub struct Tenure {
+    pub since: SystemTime,
+    pub cause: String,
+    /// Of its configuration.
+    pub warnings: Vec<String>,
+}
+
 impl Comparison {
-    /// Both were loaded in different processes, perhaps from different folders: where a component lies does not count.
     pub fn between(running: &State, candidate: &State, warnings: Vec<String>) -> Self {
-        let mut difference = Difference::between(running, candidate, &Hidden::default());
-        difference.ignore_moved_components(running, candidate);
+        let difference = Difference::between(running, candidate, &Hidden::default());
         Self {
             generation: running.generation,
             needs_restart: difference.needs_restart(),
@@ -112,10 +138,13 @@ impl Report {
             generation,
             previous: generation,
             cause: cause.to_owned(),
+            live_since: String::new(),
+            live_cause: String::new(),
             took_ms: Took::default(),
             compiled: 0,
             warmed: 0,
             difference: Difference::default(),
+            warnings: Vec::new(),
             errors: Vec::new(),
         }
     }
@@ -125,6 +154,20 @@ impl Report {
         Self {
             errors,
             ..Self::new(outcome, generation, cause)
+        }
+    }
+
+    /// The same, and how the generation that is live came to be so.
+    pub fn of(self, live: &Tenure) -> Self {
+        Self {
+            live_since: humantime::format_rfc3339_seconds(live.since).to_string(),
+            live_cause: live.cause.clone(),
+            warnings: if self.is_success() {
+                live.warnings.clone()
+            } else {
+                Vec::new()
+            },
+            ..self
         }
     }
 
@@ -142,13 +185,13 @@ impl fmt::Display for Report {
             Outcome::Applied => {
                 writeln!(f, "applied: generation {live} is live (before: {})", self.previous)?;
                 writeln!(f, "{}", Times(self))?;
-                write!(f, "{}", self.difference)
+                write!(f, "{}", self.difference)?;
+                warnings(f, &self.warnings)
             }
             Outcome::Unchanged => {
-                writeln!(
-                    f,
-                    "unchanged: generation {live} stays live, because it is what the files say"
-                )
+                write!(f, "unchanged: generation {live}{}", Since(self))?;
+                writeln!(f, " stays live, because it is what the files say")?;
+                warnings(f, &self.warnings)
             }
             Outcome::Refused => {
                 writeln!(f, "REFUSED: generation {live} stays live and serves as before")?;
@@ -181,6 +224,29 @@ impl fmt::Display for Comparison {
     }
 }
 
+/// How the live generation came to be so, in commas; nothing when an older process has not said it.
+struct Since<'a>(&'a Report);
+
+impl fmt::Display for Since<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report {
+            live_since, live_cause, ..
+        } = self.0;
+        let cause = match live_cause.as_str() {
+            "" => return Ok(()),
+            "admin" => "POST /reload",
+            "file" => "file change",
+            "start" => "the start of the process",
+            other => other,
+        };
+        write!(f, ", live since {live_since} by {cause},")
+    }
+}
+
+fn warnings(f: &mut fmt::Formatter<'_>, warnings: &[String]) -> fmt::Result {
+    some(f, warnings, |f, warning| writeln!(f, "warning: {warning}"))
+}
+
 fn errors(f: &mut fmt::Formatter<'_>, errors: &[String]) -> fmt::Result {
     let count = errors.len();
     writeln!(f, "{count} error{}:", if count == 1 { "" } else { "s" })?;
@@ -195,6 +261,7 @@ impl fmt::Display for Times<'_> {
         let Took {
             read,
             build,
+            compare,
             warm,
             swap,
         } = self.0.took_ms;
@@ -204,7 +271,10 @@ impl fmt::Display for Times<'_> {
             "took {:.1} ms: read {read:.1}, build {build:.1} ({compiled} compiled), ",
             self.0.took_ms.total()
         )?;
-        write!(f, "warm {warm:.1} ({warmed} instances), swap {swap:.3}")
+        write!(
+            f,
+            "compare {compare:.1}, warm {warm:.1} ({warmed} instances), swap {swap:.3}"
+        )
     }
 }
 
@@ -324,6 +394,7 @@ mod tests {
         report.took_ms = Took {
             read: 1.25,
             build: 20.0,
+            compare: 0.25,
             warm: 0.5,
             swap: 0.0424,
         };
@@ -354,7 +425,7 @@ mod tests {
             report.to_string(),
             "\
 applied: generation 8 is live (before: 7)
-took 21.8 ms: read 1.2, build 20.0 (1 compiled), warm 0.5 (2 instances), swap 0.042
+took 22.0 ms: read 1.2, build 20.0 (1 compiled), compare 0.2, warm 0.5 (2 instances), swap 0.042
 ~ drain_timeout: 30s -> 10s
 filters: 1 changed
   ~ tenant
@@ -368,6 +439,40 @@ permissions of filter tenant: NEW grant clock
 permissions of filter tenant: grant gone: metrics
 "
         );
+    }
+
+    #[test]
+    fn what_stays_says_since_when_and_by_whom_it_is_live() {
+        let live = Tenure {
+            since: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_694_463_999),
+            cause: "file".into(),
+            warnings: vec!["tamis.yaml:9:5: odd".into()],
+        };
+        let report = Report::new(Outcome::Unchanged, 8, "admin").of(&live);
+        assert_eq!(
+            report.to_string(),
+            "unchanged: generation 8, live since 2026-11-26T12:01:03Z by file change, stays live, because it is what \
+             the files say\nwarning: tamis.yaml:9:5: odd\n"
+        );
+        let refused = Report::failed(Outcome::Refused, 8, "admin", vec!["no".into()]).of(&live);
+        assert_eq!(refused.live_cause, "file");
+        assert_eq!(
+            refused.warnings,
+            Vec::<String>::new(),
+            "they are not of what was refused"
+        );
+    }
+
+    #[test]
+    fn times_have_no_digits_that_mean_nothing() {
+        assert_eq!(milliseconds(Duration::from_nanos(1_234_567)), 1.235);
+        assert_eq!(seconds(Duration::from_micros(1_234_567)), 1.235);
+        let took = Took {
+            read: 0.1,
+            build: 0.2,
+            ..Took::default()
+        };
+        assert_eq!(took.total().to_string(), "0.3", "and not 0.30000000000000004");
     }
 
     #[test]
@@ -398,7 +503,7 @@ permissions of filter tenant: grant gone: metrics
         let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
         assert_eq!(
             keys(&json),
-            "outcome generation previous cause took_ms compiled warmed difference errors"
+            "outcome generation previous cause live_since live_cause took_ms compiled warmed difference warnings errors"
         );
         assert_eq!(
             keys(&json["difference"]),

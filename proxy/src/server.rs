@@ -19,7 +19,7 @@ use pingora_core::services::background::{BackgroundService, background_service};
 use tamis_config::Config;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::address::Address;
 use crate::admin;
@@ -32,6 +32,7 @@ use crate::handover::successor::End;
 use crate::handover::{self, Heritage, Predecessor, Upgrader};
 use crate::listener::Sockets;
 use crate::operations::{Operator, Origin};
+use crate::priority;
 use crate::reload::{self, Reloader};
 use crate::report::Comparison;
 use crate::snapshot::Snapshot;
@@ -120,8 +121,10 @@ pub fn check_against(file: &Path, admin: &Address) -> Result<Comparison, String>
     };
     let candidate = State {
         generation: running.generation,
-        config: config.describe(),
+        config: Arc::new(config.describe()),
         components: checked.components,
+        listener_files: checked.listener_files,
+        cluster_files: checked.cluster_files,
     };
     Ok(Comparison::between(&running, &candidate, checked.warnings))
 }
@@ -188,6 +191,7 @@ impl Process {
     ) -> Result<Self, String> {
         let First {
             config,
+            warnings,
             assembler,
             snapshot,
             admin,
@@ -202,7 +206,15 @@ impl Process {
             live: Arc::clone(&live),
             alarm: assembler.alarm(),
         };
-        let (reloader, reloading) = Reloader::new(&options.file, config, assembler, Arc::clone(&live), senders.clone());
+        reload::warn(&warnings);
+        let (reloader, reloading) = Reloader::new(
+            &options.file,
+            config,
+            warnings,
+            assembler,
+            Arc::clone(&live),
+            senders.clone(),
+        );
         let trigger = reloading.trigger.clone();
         let (begin_drain, drain) = watch::channel(false);
         let operator = Arc::new(Operator::new(
@@ -327,6 +339,7 @@ impl Process {
 /// The first generation, built and bound.
 struct First {
     config: Config,
+    warnings: Vec<String>,
     assembler: Assembler,
     snapshot: Arc<Snapshot>,
     admin: Option<Arc<Sockets>>,
@@ -350,6 +363,7 @@ impl First {
         if !is_served {
             assembler.yield_to_exchanges();
         }
+        let warnings = assembled.warnings.clone();
         let snapshot = Arc::new(assembler.accept(assembled));
         let mut taken = Taken::default();
         taken.note_listeners(&given, &snapshot.listeners);
@@ -359,6 +373,7 @@ impl First {
         };
         Ok(Self {
             config,
+            warnings,
             assembler,
             snapshot,
             admin,
@@ -474,6 +489,8 @@ impl BackgroundService for Reloading {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let taken = self.reloader.lock().ok().and_then(|mut reloader| reloader.take());
         let Some(mut reloader) = taken else { return };
+        // The service's own thread: with a storm of triggers it would never rest.
+        priority::yield_to_exchanges();
         reloader.watch_files(self.trigger.clone());
         tokio::select! {
             () = reloader.run() => {}
@@ -504,10 +521,20 @@ struct Upkeep(Arc<Live>);
 #[async_trait]
 impl BackgroundService for Upkeep {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        tokio::select! {
-            () = upkeep::keep(Arc::clone(&self.0)) => {}
-            _ = shutdown.wait_for(|down| *down) => {}
+        let (live, (end, ended)) = (Arc::clone(&self.0), oneshot::channel());
+        // A runtime of its own: the connections of health checks do not move between threads. It gives way to nobody: a
+        // check that came too late for want of a processor would speak against an endpoint that is well.
+        let thread = std::thread::Builder::new().name("tamis-upkeep".into());
+        let spawned = thread.spawn(move || {
+            if let Err(error) = upkeep::run(live, ended) {
+                tracing::error!(%error, "endpoints are not looked after");
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::error!(%error, "endpoints are not looked after");
         }
+        let _ = shutdown.wait_for(|down| *down).await;
+        drop(end);
     }
 }
 
@@ -705,7 +732,8 @@ impl Signals {
         }
     }
 
-    /// Readiness flips first, then connections are told to close; the deadline always ends it.
+    /// Readiness flips first; after a delay, for balancers that look at it now and then, the listeners close and
+    /// connections are told to; the deadline always ends it.
     async fn drain(&self) {
         let end = self.decide().await;
         self.operator.begin_drain();
@@ -713,6 +741,11 @@ impl Signals {
         tracing::info!(?timeout, handed_over = end == End::HandedOver, "draining");
         if end == End::Alone {
             supervisor::stopping();
+            // Not where another process answers already. Nor a sleep of nothing without one: somebody would see that
+            // readiness says no, and an answer that does not say that it is the last.
+            if let Some(delay) = self.live.load().drain_delay {
+                tokio::time::sleep(delay).await;
+            }
         }
         let deadline = Instant::now() + timeout;
         for worker in &self.workers {

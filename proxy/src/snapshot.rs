@@ -12,11 +12,13 @@ use http::{HeaderValue, StatusCode};
 use crate::chain::Chain;
 use crate::cluster::Cluster;
 use crate::filter::Reply;
+use crate::identity::Peers;
 use crate::listener::Sockets;
 use crate::name::Name;
 use crate::route::Table;
 use crate::telemetry::access_log::AccessLog as Writer;
 use crate::telemetry::record::{Format, Record};
+use crate::tls;
 use crate::trial::Trial;
 use crate::wasm;
 
@@ -40,8 +42,10 @@ pub struct Snapshot {
     pub trials: Vec<Arc<Trial>>,
     pub access_log: Option<AccessLog>,
     pub drain_timeout: Duration,
+    /// How long readiness says no before the listeners close.
+    pub drain_delay: Option<Duration>,
     /// The configuration as `GET /config` shows it, without secrets.
-    pub description: serde_json::Value,
+    pub description: Arc<serde_json::Value>,
 }
 
 pub struct AccessLog {
@@ -56,22 +60,68 @@ pub struct Listener {
     pub sockets: Arc<Sockets>,
     /// The host of a request that names none.
     pub authority: HeaderValue,
+    /// `None` for plain text.
+    pub tls: Option<Arc<tls::Server>>,
+    /// Where all its clients are sent.
+    pub redirect: Option<Redirect>,
+    pub protocols: Protocols,
     pub chain: Chain,
     pub limits: Limits,
+    /// Who begins connections with a header of the PROXY protocol.
+    pub introducers: Peers,
+    /// Whose word about the client is believed.
+    pub trusted: Peers,
+}
+
+/// What clients may speak on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocols {
+    Http1,
+    Http2,
+    Both,
 }
 
 /// What a listener grants a connection and a request; defaults and reasons are the configuration's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
+    pub tls_handshake_timeout: Duration,
+    pub handshakes_per_worker: usize,
     pub head_timeout: Duration,
     pub idle_timeout: Duration,
     pub body_timeout: Duration,
     pub write_timeout: Duration,
+    pub tunnel_idle_timeout: Duration,
     pub max_head_bytes: usize,
     pub max_field_bytes: usize,
     pub max_fields: usize,
     pub max_target_bytes: usize,
     pub connections_per_worker: usize,
+    /// Over all workers.
+    pub connections_per_address: Option<u32>,
+    /// Of one connection.
+    pub max_requests: u64,
+    pub http2: Http2Limits,
+}
+
+/// What a listener grants an HTTP/2 connection besides.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Http2Limits {
+    pub max_streams: u32,
+    /// Of one client address in one worker.
+    pub max_streams_per_address: usize,
+    /// Bytes, like all that follow.
+    pub stream_window: u32,
+    pub connection_window: u32,
+    pub send_buffer: usize,
+    pub max_header_list: u32,
+    /// Resets beyond responses.
+    pub max_resets: u32,
+    /// Frames that carry nothing, beyond what the traffic explains.
+    pub max_control_frames: u32,
+    /// Bytes of a response that are taken within `write_timeout`.
+    pub min_progress: usize,
+    pub ping_interval: Option<Duration>,
+    pub ping_timeout: Duration,
 }
 
 pub struct Route {
@@ -80,6 +130,8 @@ pub struct Route {
     pub chain: Chain,
     pub action: Action,
     pub timeout: Option<Duration>,
+    /// Protocols that a connection may change to, in lower case.
+    pub upgrades: Vec<Box<str>>,
 }
 
 pub enum Action {

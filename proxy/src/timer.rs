@@ -4,20 +4,28 @@
 //! timer for each costs more than routing does; a watchdog is armed once, is left alone while deadlines move further
 //! away, and looks again when it fires. It knows nothing of what it guards.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Lives as long as its connection; at most one deadline is watched at a time, and always by the same task.
+/// Lives as long as its connection; at most one deadline is watched at a time, and by the same task until
+/// [`Watchdog::change_task`].
 #[derive(Default)]
 pub struct Watchdog {
     sleep: RefCell<Option<Pin<Box<Sleep>>>>,
+    /// The timer knows the waker of another task.
+    is_strange: Cell<bool>,
 }
 
 impl Watchdog {
+    /// From now on another task watches.
+    pub fn change_task(&self) {
+        self.is_strange.set(true);
+    }
+
     /// Whether `deadline` has passed; if not, the task is woken when it does, or earlier.
     pub fn expired(&self, context: &mut Context<'_>, deadline: Instant) -> bool {
         let mut slot = self.sleep.borrow_mut();
@@ -27,10 +35,11 @@ impl Watchdog {
             sleep.as_mut().reset(deadline);
             is_armed = false;
         }
-        if is_armed && !sleep.is_elapsed() {
+        if is_armed && !sleep.is_elapsed() && !self.is_strange.get() {
             // It knows the task's waker, which stays the same.
             return false;
         }
+        self.is_strange.set(false);
         while sleep.as_mut().poll(context).is_ready() {
             if Instant::now() >= deadline {
                 return true;

@@ -6,14 +6,31 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::cluster::Cluster;
 use crate::worker::Live;
-use crate::{discovery, health, outlier};
+use crate::{discovery, health, outbox, outlier};
 
-/// Until it is dropped.
-pub async fn keep(live: Arc<Live>) {
+/// Until `ended` is told, or its other end is gone.
+pub fn run(live: Arc<Live>, ended: oneshot::Receiver<()>) -> std::io::Result<()> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
+    runtime.block_on(async {
+        // Checks go over connections like those of workers.
+        tokio::task::spawn_local(outbox::serve());
+        tokio::select! {
+            () = keep(live) => {}
+            _ = ended => {}
+        }
+    });
+    Ok(())
+}
+
+async fn keep(live: Arc<Live>) {
     let mut generations = live.generations();
     let mut kept: HashMap<u64, Vec<Task>> = HashMap::new();
     loop {
@@ -35,13 +52,13 @@ pub async fn keep(live: Arc<Live>) {
 fn tasks(cluster: &Arc<Cluster>) -> Vec<Task> {
     let mut tasks = Vec::new();
     if !cluster.origin.is_fixed() {
-        tasks.push(Task(tokio::spawn(discovery::keep(Arc::clone(cluster)))));
+        tasks.push(Task(tokio::task::spawn_local(discovery::keep(Arc::clone(cluster)))));
     }
     if cluster.terms.check.is_some() {
-        tasks.push(Task(tokio::spawn(health::keep(Arc::clone(cluster)))));
+        tasks.push(Task(tokio::task::spawn_local(health::keep(Arc::clone(cluster)))));
     }
     if cluster.terms.outlier.is_some() {
-        tasks.push(Task(tokio::spawn(outlier::keep(Arc::clone(cluster)))));
+        tasks.push(Task(tokio::task::spawn_local(outlier::keep(Arc::clone(cluster)))));
     }
     tasks
 }

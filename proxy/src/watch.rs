@@ -396,6 +396,7 @@ mod tests {
         })
         .unwrap();
         watcher.set(vec![path.to_owned()]);
+        watcher.wait_armed();
         (watcher, told)
     }
 

@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,6 +36,7 @@ use crate::telemetry::metrics::{
     EndpointSeries, FilterSeries, Live as LiveNames, Report, RouteSeries, Tally, UNMATCHED,
 };
 use crate::tick;
+use crate::tls;
 use crate::wasm;
 
 /// Tasks polled between two looks at the sockets when tasks never run out. An exchange takes four polls of some
@@ -113,6 +115,8 @@ pub struct Worker {
     pub index: usize,
     pub via: Via,
     pub tally: RefCell<Tally>,
+    /// TLS handshakes of clients under way.
+    pub handshakes: Rc<tls::queue::Queue>,
     live: Arc<Live>,
     upstreams: pool::Pools,
     guests: wasm::Pools,
@@ -128,6 +132,8 @@ pub struct Worker {
     connections: RefCell<slab::Slab<Entry>>,
     /// Open connections by the id of their sockets.
     open: RefCell<HashMap<u64, usize>>,
+    /// Streams under way by the address of their client, of those with a connection that speaks HTTP/2.
+    streams: RefCell<HashMap<IpAddr, Rc<Cell<usize>>>>,
     /// What the gauges of guests were last set to, by filter.
     weighed: RefCell<HashMap<Arc<str>, wasm::Usage>>,
     /// The same of connections to upstreams, by cluster and endpoint.
@@ -186,6 +192,7 @@ impl Worker {
             index,
             via: Via::new(instance),
             tally: RefCell::default(),
+            handshakes: Rc::default(),
             live,
             upstreams: pool::Pools::default(),
             guests: wasm::Pools::new(desk.clone()),
@@ -197,6 +204,7 @@ impl Worker {
             draining: Cell::new(false),
             connections: RefCell::default(),
             open: RefCell::default(),
+            streams: RefCell::default(),
             weighed: RefCell::default(),
             counted: RefCell::default(),
             settling: Cell::new(0),
@@ -283,6 +291,25 @@ impl Worker {
     fn outlive(&self, generation: u64) {
         self.outlived.set(generation);
         self.wake_connections();
+    }
+
+    /// What is on this generation or an older one has had its time.
+    pub fn outlived(&self) -> u64 {
+        self.outlived.get()
+    }
+
+    /// How many streams of HTTP/2 this address has here; for whoever has some.
+    pub fn streams_of(&self, address: IpAddr) -> Rc<Cell<usize>> {
+        Rc::clone(self.streams.borrow_mut().entry(address.to_canonical()).or_default())
+    }
+
+    /// Nobody else may have to do with the address.
+    pub fn forget_streams_of(&self, address: IpAddr) {
+        let mut streams = self.streams.borrow_mut();
+        let address = address.to_canonical();
+        if streams.get(&address).is_some_and(|count| Rc::strong_count(count) == 1) {
+            streams.remove(&address);
+        }
     }
 
     /// Whether what is on this generation has had its time.

@@ -8,8 +8,8 @@ mod sticky;
 
 use std::time::Duration;
 
-use super::{or_default, pattern};
-use crate::model::{Cluster, ClusterLimits, Endpoints, HashKey, LoadBalancing};
+use super::{or_default, pattern, tls};
+use crate::model::{Address, Cluster, ClusterLimits, Endpoint, Endpoints, HashKey, LoadBalancing, Target};
 use crate::reader::Reader;
 use crate::shape::{At, OffOr, ShortOr};
 use crate::vocabulary::{self, HashKeyBlock};
@@ -60,6 +60,12 @@ pub(super) fn cluster(name: &str, cluster: At<vocabulary::Cluster>, reader: &mut
         let sticky = sticky::sticky(cluster.sticky, reader);
         let health_check = health::health_check(cluster.health_check, reader);
         let outlier_ejection = health::outlier_ejection(cluster.outlier_ejection, reader);
+        let is_path = |endpoint: &Endpoint| matches!(endpoint.target, Target::Address(Address::Unix(_)));
+        let nameless = match &endpoints {
+            Some(Endpoints::Listed(listed)) => listed.iter().any(is_path),
+            Some(Endpoints::File(_)) | None => false,
+        };
+        let tls = reader.within("tls", |reader| tls::cluster(cluster.tls, nameless, reader));
         Some(Cluster {
             name: name.to_owned(),
             place,
@@ -76,6 +82,8 @@ pub(super) fn cluster(name: &str, cluster: At<vocabulary::Cluster>, reader: &mut
             idle_timeout: or_default(cluster.idle_timeout, IDLE_TIMEOUT),
             max_idle: cluster.max_idle.map_or(MAX_IDLE, |count| count.as_usize()),
             read_timeout: or_default(cluster.read_timeout, READ_TIMEOUT),
+            tls: tls?,
+            proxy_protocol: cluster.proxy_protocol,
         })
     })
 }

@@ -50,6 +50,9 @@ impl Build<'_> {
             .await
         {
             Ok(slot) => {
+                if let Some(own) = &candidate.config {
+                    self.check_settings(slot, &own.value, &candidate.place, &candidate_name(&filter.name));
+                }
                 self.candidates.insert(key, slot);
             }
             Err(message) => self.fault(

@@ -12,29 +12,32 @@ use crate::cluster::{Cluster, HashKey, Limits, Seat, Settings, Standing, TermSet
 use crate::discovery::{Dns, Origin, Place};
 use crate::health::{Check, Probe};
 use crate::outlier;
+use crate::proxy_protocol;
 use crate::sticky::Sticky;
+use crate::tls;
 
 /// Hundredths of a percent in the whole.
 const WHOLE: f64 = 10_000.0;
 
+/// A cluster of the generation before, with the digest of its TLS files.
+type Old = (config::Cluster, String, Arc<Cluster>);
+
 /// What becomes of a cluster.
 pub(super) enum Planned {
-    Kept(Arc<Cluster>),
+    Kept(Arc<Cluster>, String),
     New {
         standing: Arc<Standing>,
         origin: Origin,
-        /// Of the cluster of that name before, whose connections are kept if they are the same.
+        settings: TermSettings,
+        /// Of the cluster of that name before, if they are the same: then its connections are kept.
         terms: Option<Arc<Terms>>,
+        digest: String,
     },
 }
 
 impl Planned {
-    pub(super) fn new(
-        cluster: &config::Cluster,
-        dns: &Dns,
-        old: Option<&(config::Cluster, Arc<Cluster>)>,
-        workers: usize,
-    ) -> Self {
+    /// `digest` is that of the TLS files as they are now.
+    pub(super) fn new(cluster: &config::Cluster, dns: &Dns, old: Option<&Old>, digest: String, workers: usize) -> Self {
         let origin = Origin {
             place: match &cluster.endpoints {
                 config::Endpoints::Listed(listed) => Place::Listed(listed.iter().map(Into::into).collect()),
@@ -42,41 +45,62 @@ impl Planned {
             },
             dns: dns.clone(),
         };
-        match old {
-            Some((was, kept)) if was == cluster && (kept.origin == origin || origin.is_fixed()) => {
-                Self::Kept(Arc::clone(kept))
-            }
-            old => Self::New {
-                standing: match old {
-                    Some((_, old)) => Arc::clone(&old.terms.standing),
-                    None => Arc::new(Standing::new(&cluster.name, workers)),
-                },
+        let Some((was, with, old)) = old else {
+            return Self::New {
+                standing: Arc::new(Standing::new(&cluster.name, workers)),
                 origin,
-                terms: old.map(|(_, old)| Arc::clone(&old.terms)),
-            },
+                settings: term_settings(cluster, workers),
+                terms: None,
+                digest,
+            };
+        };
+        let has_same_tls = *with == digest && was.tls == cluster.tls;
+        if has_same_tls && was == cluster && (old.origin == origin || origin.is_fixed()) {
+            return Self::Kept(Arc::clone(old), digest);
+        }
+        let settings = term_settings(cluster, workers);
+        let has_same_terms = has_same_tls && old.terms.are(&settings);
+        Self::New {
+            standing: Arc::clone(&old.terms.standing),
+            origin,
+            settings,
+            terms: has_same_terms.then(|| Arc::clone(&old.terms)),
+            digest,
         }
     }
 
-    pub(super) fn build(self, cluster: &config::Cluster, seats: Vec<Seat>, workers: usize) -> Arc<Cluster> {
-        let (standing, origin, terms) = match self {
-            Self::Kept(kept) => return kept,
+    /// Whether its TLS is not there yet.
+    pub(super) fn needs_tls(&self) -> bool {
+        matches!(self, Self::New { terms: None, .. })
+    }
+
+    /// The cluster, and the digest of its TLS files.
+    pub(super) fn build(
+        self,
+        cluster: &config::Cluster,
+        seats: Vec<Seat>,
+        tls: Option<Arc<tls::Client>>,
+    ) -> (Arc<Cluster>, String) {
+        match self {
+            Self::Kept(kept, digest) => (kept, digest),
             Self::New {
                 standing,
                 origin,
+                settings,
                 terms,
-            } => (standing, origin, terms),
-        };
-        let settings = term_settings(cluster, workers);
-        let same = terms.filter(|terms| terms.are(&settings));
-        let terms = same.unwrap_or_else(|| Arc::new(Terms::new(standing, settings)));
-        let settings = Settings {
-            rules: rules(cluster),
-            hash_key: hash_key(&cluster.hash_key),
-            sticky: cluster.sticky.as_ref().map(sticky),
-            origin,
-            seats,
-        };
-        Arc::new(Cluster::new(terms, settings))
+                digest,
+            } => {
+                let terms = terms.unwrap_or_else(|| Arc::new(Terms::new(standing, settings, tls)));
+                let settings = Settings {
+                    rules: rules(cluster),
+                    hash_key: hash_key(&cluster.hash_key),
+                    sticky: cluster.sticky.as_ref().map(sticky),
+                    origin,
+                    seats,
+                };
+                (Arc::new(Cluster::new(terms, settings)), digest)
+            }
+        }
     }
 }
 
@@ -133,7 +157,15 @@ fn term_settings(cluster: &config::Cluster, workers: usize) -> TermSettings {
         connect_timeout: cluster.connect_timeout,
         idle_timeout: cluster.idle_timeout,
         read_timeout: cluster.read_timeout,
-        max_idle: cluster.max_idle,
+        // A connection that names a client is for no other one.
+        max_idle: match cluster.proxy_protocol {
+            Some(_) => 0,
+            None => cluster.max_idle,
+        },
+        proxy_protocol: cluster.proxy_protocol.map(|version| match version {
+            config::ProxyVersion::V1 => proxy_protocol::Version::V1,
+            config::ProxyVersion::V2 => proxy_protocol::Version::V2,
+        }),
         limits: Limits {
             connections: cluster.limits.max_connections.div_ceil(workers),
             pending: cluster.limits.max_pending.div_ceil(workers),

@@ -3,7 +3,7 @@
 //! Blocks, in a thread of its own. Until the successor serves, nothing here changes what this process does; whatever
 //! fails, the successor is ended and its reason told.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -161,11 +161,9 @@ impl Upgrader {
         let version = successor.hello(deadline)?;
         tell(format!("it is Tamis {version}"));
         let places = self.places();
-        let count = self
-            .give(&successor, &places)
+        self.give(&successor, &places)
             .map_err(|error| successor.fault(&error))?;
-        let names: Vec<_> = places.iter().map(|(place, _)| place.to_string()).collect();
-        tell(format!("it has {count} listening sockets: {}", names.join(", ")));
+        tell(format!("it has {}", Listeners(&places)));
         let taken = successor.prepared(deadline)?;
         tell("its configuration is loaded and its filters have started".into());
         self.go_on(|phase| match phase {
@@ -202,13 +200,11 @@ impl Upgrader {
         listeners.chain(admin).collect()
     }
 
-    /// The number of sockets.
-    fn give(&self, successor: &Successor, places: &[(Place, Arc<Sockets>)]) -> io::Result<usize> {
+    /// Every listener has a socket for each worker.
+    fn give(&self, successor: &Successor, places: &[(Place, Arc<Sockets>)]) -> io::Result<()> {
         let channel = &successor.channel;
-        let mut count = 0;
         for (place, sockets) in places {
             let sockets = sockets.all()?;
-            count += sockets.len();
             for sockets in sockets.chunks(MAX_DESCRIPTORS) {
                 let descriptors: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
                 channel.send(&Offer::Sockets { place: place.clone() }, &descriptors)?;
@@ -218,8 +214,7 @@ impl Upgrader {
             channel.send(&Offer::Lock, &[lock.as_fd()])?;
             channel.send(&Offer::Control, &[control.as_fd()])?;
         }
-        channel.send(&Offer::All, &[])?;
-        Ok(count)
+        channel.send(&Offer::All, &[])
     }
 
     fn go_on(&self, next: impl FnOnce(&Phase) -> Result<Phase, &'static str>) -> Result<(), String> {
@@ -243,7 +238,37 @@ struct Successor {
     pid: u32,
     child: Arc<Mutex<Child>>,
     channel: Channel,
+    word: Word,
     is_let_go: bool,
+}
+
+/// Whether a program has shown what it is.
+#[derive(Clone, Copy)]
+enum Word {
+    None,
+    /// It is a Tamis, which has a log.
+    Hello,
+}
+
+/// What is handed over: each address once.
+struct Listeners<'a>(&'a [(Place, Arc<Sockets>)]);
+
+impl std::fmt::Display for Listeners<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = |(place, sockets): &(Place, Arc<Sockets>)| match place {
+            Place::Listener { .. } => sockets.bound.to_string(),
+            Place::Admin { .. } => format!("{} (admin)", sockets.bound),
+        };
+        let addresses: BTreeSet<String> = self.0.iter().map(shown).collect();
+        let count = addresses.len();
+        let addresses: Vec<String> = addresses.into_iter().collect();
+        let plural = if count == 1 { "" } else { "es" };
+        write!(
+            formatter,
+            "the sockets of {count} address{plural}: {}",
+            addresses.join(", ")
+        )
+    }
 }
 
 impl Successor {
@@ -264,6 +289,7 @@ impl Successor {
             pid: child.id(),
             child: Arc::new(Mutex::new(child)),
             channel,
+            word: Word::None,
             is_let_go: false,
         })
     }
@@ -274,7 +300,10 @@ impl Successor {
             Answer::Hello {
                 protocol: PROTOCOL,
                 version,
-            } => Ok(version),
+            } => {
+                self.word = Word::Hello;
+                Ok(version)
+            }
             Answer::Hello { protocol, version } => Err(format!(
                 "process {} is Tamis {version}, which takes over in another way ({protocol} and not {PROTOCOL}); restart",
                 self.pid
@@ -318,9 +347,16 @@ impl Successor {
         let pid = self.pid;
         match error.kind() {
             ErrorKind::TimedOut => format!("process {pid} was not ready in time"),
-            ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe => match self.status() {
-                Some(status) => format!("process {pid} ended before it had taken over ({status}); its log says why"),
-                None => format!("process {pid} does not take over; is it Tamis?"),
+            ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe => match (self.status(), self.word) {
+                (Some(status), Word::Hello) => {
+                    format!("process {pid} ended before it had taken over ({status}); its log says why")
+                }
+                (Some(status), Word::None) => format!(
+                    "process {pid} ended with {status} and never said that it takes over: {} is no Tamis, or one that \
+                     cannot be started with the arguments of the running process",
+                    self.program.display()
+                ),
+                (None, _) => format!("process {pid} does not take over; is it Tamis?"),
             },
             _ => format!("process {pid} cannot be spoken with: {error}"),
         }

@@ -602,6 +602,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
+    fn shadows_are_those_of_every_pair(patterns in patterns()) {
+        let table = Table::build(patterns).unwrap();
+        let earlier = |later: usize| (0..later).find(|at| table.rules[*at].covers(&table.rules[later]));
+        let pairs: Vec<_> = (0..table.rules.len()).filter_map(|later| Some((later, earlier(later)?))).collect();
+        prop_assert_eq!(table.shadowed(), pairs);
+    }
+
+    #[test]
     fn the_index_answers_what_trying_in_order_does(patterns in patterns(), requests in prop::collection::vec(request(), 12)) {
         let table = Table::build(patterns).unwrap();
         let shadowed = table.shadowed();

@@ -27,9 +27,12 @@ const NAME: &str = "last-good";
 const OBJECTS: &str = "objects";
 /// The first word of the file; another version's is refused.
 const FORMAT: &str = "tamis-last-good-1";
-/// A configuration has 16 MiB at most, and JSON escapes some of it.
+/// A configuration has 16 MiB at most, and JSON escapes some of it. Not a setting, because the other bound is none: this
+/// one is there for a file that is not ours.
 const MAX_BYTES: u64 = 64 << 20;
-/// All components together: hundreds of usual ones, a dozen of the largest.
+/// All components together: hundreds of usual ones, a dozen of the largest. Not a setting, because nobody has more and
+/// only the last generation is kept: it bounds what a mistake can cost the disk, and a folder that is not ours can cost
+/// the memory. Whoever is beyond it serves all the same, and is told that nothing is kept.
 pub const MAX_OBJECTS_BYTES: u64 = 1 << 30;
 
 /// What is kept of a generation.
@@ -131,7 +134,15 @@ impl<D: Disk> Store<D> {
         let parsed = tamis_config::parse(&good.text, file, &tamis_config::System);
         let mut config = parsed.map_err(|errors| errors.to_string())?;
         for filter in &mut config.filters {
-            if let FilterKind::Component(path) = &mut filter.kind {
+            let stable = match &mut filter.kind {
+                FilterKind::Component(path) => Some(path),
+                FilterKind::Native(_) => None,
+            };
+            let candidate = filter
+                .candidate
+                .as_mut()
+                .and_then(|candidate| candidate.component.as_mut());
+            for path in stable.into_iter().chain(candidate) {
                 let digest = good.components.get(path);
                 let digest = digest.ok_or_else(|| format!("component {} was not kept", path.display()))?;
                 *path = self.object(digest);

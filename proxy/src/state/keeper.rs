@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tamis_config::{Config, Environment, FilterKind, System};
+use tamis_config::{Config, Environment, Filter, FilterKind, System};
 use tokio::sync::{Mutex, watch};
 
 use super::disk;
 use super::good::{Good, MAX_OBJECTS_BYTES, Store};
+use crate::canary::candidate_name;
 use crate::snapshot::Snapshot;
 use crate::worker::Live;
 
@@ -101,7 +102,7 @@ impl Keeper {
         let Ok(config) = tamis_config::parse(&text, &self.file, &System) else {
             return Ok(None);
         };
-        if config.describe() != snapshot.description {
+        if config.describe() != *snapshot.description {
             return Ok(None);
         }
         let Some(components) = self.stage(&config, snapshot)? else {
@@ -119,20 +120,18 @@ impl Keeper {
     fn stage(&self, config: &Config, snapshot: &Snapshot) -> Result<Option<BTreeMap<PathBuf, String>>, String> {
         let mut components = BTreeMap::new();
         let mut left = MAX_OBJECTS_BYTES;
-        for filter in &config.filters {
-            let FilterKind::Component(path) = &filter.kind else {
-                continue;
-            };
+        for (name, path) in config.filters.iter().flat_map(versions) {
             let Ok(bytes) = System.read(path, config.wasm.max_component) else {
                 return Ok(None);
             };
-            let digest = self.digest_in(snapshot, &filter.name);
+            let digest = self.digest_in(snapshot, &name);
             if digest != Some(crate::wasm::Digest::of(&bytes)) {
                 return Ok(None);
             }
-            left = left
-                .checked_sub(bytes.len() as u64)
-                .ok_or("its components are too large together")?;
+            left = left.checked_sub(bytes.len() as u64).ok_or_else(|| {
+                let most = MAX_OBJECTS_BYTES >> 30;
+                format!("its components are larger than {most} GiB together, which is the most that is kept")
+            })?;
             let staged = self.store.stage(&bytes).map_err(|error| error.to_string())?;
             components.insert(path.clone(), staged);
         }
@@ -151,4 +150,19 @@ impl Keeper {
             Err(error) => tracing::warn!(generation, %error, "the generation cannot be kept"),
         }
     }
+}
+
+/// The names and components of what a filter runs: itself, and its candidate.
+fn versions(filter: &Filter) -> impl Iterator<Item = (String, &PathBuf)> {
+    let stable = match &filter.kind {
+        FilterKind::Component(path) => Some((filter.name.clone(), path)),
+        FilterKind::Native(_) => None,
+    };
+    let candidate = filter
+        .candidate
+        .as_ref()
+        .and_then(|candidate| candidate.component.as_ref());
+    stable
+        .into_iter()
+        .chain(candidate.map(|path| (candidate_name(&filter.name), path)))
 }

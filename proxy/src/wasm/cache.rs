@@ -30,6 +30,9 @@ type Authenticator = Hmac<Sha256>;
 const KEY_BYTES: usize = 32;
 const CODE_BYTES: usize = 32;
 const KEY_FILE: &str = "key";
+/// Compiled code is some five times its component, and 64 MiB of component are the default's bound; whatever is larger
+/// was not written here.
+const MAX_ENTRY_BYTES: u64 = 1 << 30;
 
 /// Lives as long as the process.
 pub struct Cache {
@@ -60,8 +63,14 @@ impl Cache {
 
     /// The component's code, if it is here and sound.
     pub fn load(&self, engine: &Engine, digest: Digest) -> Option<Component> {
-        let entry = fs::read(self.path(engine, digest)).ok()?;
-        let (code, compiled) = entry.split_at_checked(CODE_BYTES)?;
+        let path = self.path(engine, digest);
+        let metadata = fs::metadata(&path).ok()?;
+        if !metadata.is_file() || metadata.len() > MAX_ENTRY_BYTES {
+            tracing::warn!(%digest, "an entry of wasm.cache is nothing that was written there; the component is compiled anew");
+            return None;
+        }
+        let entry = fs::read(path).ok()?;
+        let (code, compiled) = entry.split_at_checked(CODE_BYTES).unwrap_or((&[], &entry[..]));
         if self.authenticator(engine, digest, compiled).verify_slice(code).is_err() {
             tracing::warn!(%digest, "an entry of wasm.cache is not sound; the component is compiled anew");
             return None;

@@ -14,9 +14,8 @@ use tokio::sync::oneshot;
 use super::artifact::{Artifact, Digest};
 use super::cache::Cache;
 use super::engine::Engine;
+use crate::priority;
 
-/// Added to the niceness of compiling threads: with the workers busy, they get about a tenth of a core.
-const NICENESS: i32 = 10;
 /// Components that took too long and are still being compiled, beyond which the next one waits for them: a compilation
 /// cannot be broken off, and each keeps threads of its own.
 const MAX_OVERDUE: usize = 2;
@@ -108,7 +107,7 @@ impl Compiler {
     pub fn yield_to_exchanges(&self) {
         self.counts.serving.store(true, Ordering::Relaxed);
         let threads = Arc::clone(&self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        threads.broadcast(|_| yield_to_others());
+        threads.broadcast(|_| priority::yield_to_exchanges());
     }
 
     /// The artifact of these bytes, from the cache or anew.
@@ -177,17 +176,12 @@ fn start_threads(count: usize, counts: &Counts) -> Result<Arc<rayon::ThreadPool>
         .thread_name(|index| format!("tamis-compile-{index}"))
         .start_handler(move |_| {
             if is_serving {
-                yield_to_others();
+                priority::yield_to_exchanges();
             }
         })
         .build()
         .map(Arc::new)
         .map_err(|error| format!("wasm: cannot start the compiling threads: {error}"))
-}
-
-fn yield_to_others() {
-    // Best effort: without the right to, the threads compete as equals.
-    let _ = rustix::process::nice(NICENESS);
 }
 
 fn obtain(engine: &Engine, cache: Option<&Cache>, counts: &Counts, bytes: &[u8]) -> Result<Artifact, String> {

@@ -258,6 +258,11 @@ impl Filter {
         self.outbound.as_ref().map(|granted| granted.permits.taken())
     }
 
+    /// Whether it has a function that reads its configuration.
+    pub fn takes_settings(&self) -> bool {
+        self.exports.configure.is_some()
+    }
+
     pub fn tick(&self) -> Option<Duration> {
         self.tick
     }
