@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::model::{
     AccessLog, Action, Breaker, Candidate, CandidateKey, CertificateFiles, Cluster, ClusterTls, Config, Endpoint,
     Filter, FilterKind, FilterLimits, FilterUse, Grant, HostPattern, Http2Limits, Listener, ListenerLimits,
-    ListenerTls, LogFormat, LogPart, LogTarget, PathPattern, Redirect, Reload, Respond, Route, RouteMatch,
+    ListenerTls, LogFormat, LogPart, LogTarget, PathPattern, Peers, Redirect, Reload, Respond, Route, RouteMatch,
     ValuePattern, Verify, Wasm, WeightedCluster,
 };
 use crate::units::{show_duration, show_percent, show_size};
@@ -94,6 +94,8 @@ fn listener(config: &Config, listener: &Listener) -> Json {
         "protocols": listener.protocols.iter().map(|protocol| protocol.word()).collect::<Vec<_>>(),
         "filters": chain(config, &listener.filters),
         "limits": listener_limits(&listener.limits),
+        "proxy_protocol": { "from": peers(&listener.proxy_protocol) },
+        "trusted_proxies": peers(&listener.trusted_proxies),
     });
     if let Some(tls) = &listener.tls {
         described["tls"] = listener_tls(tls);
@@ -123,6 +125,11 @@ fn certificate(files: &CertificateFiles) -> Json {
     json!({ "cert": files.cert.display().to_string(), "key": files.key.display().to_string() })
 }
 
+fn peers(peers: &Peers) -> Vec<String> {
+    let networks = peers.networks.iter().map(ToString::to_string);
+    networks.chain(peers.unix.then(|| "unix".to_owned())).collect()
+}
+
 fn listener_limits(limits: &ListenerLimits) -> Json {
     json!({
         "tls_handshake_timeout": show_duration(limits.tls_handshake_timeout),
@@ -131,11 +138,13 @@ fn listener_limits(limits: &ListenerLimits) -> Json {
         "idle_timeout": show_duration(limits.idle_timeout),
         "body_timeout": show_duration(limits.body_timeout),
         "write_timeout": show_duration(limits.write_timeout),
+        "tunnel_idle_timeout": show_duration(limits.tunnel_idle_timeout),
         "max_head_bytes": show_size(limits.max_head_bytes as u64),
         "max_field_bytes": show_size(limits.max_field_bytes as u64),
         "max_fields": limits.max_fields,
         "max_target_bytes": show_size(limits.max_target_bytes as u64),
         "max_connections": limits.max_connections,
+        "max_connections_per_address": limits.max_connections_per_address.map_or(json!("off"), |count| json!(count)),
         "max_requests": limits.max_requests,
         "http2": http2_limits(&limits.http2),
     })
@@ -275,6 +284,7 @@ fn cluster(cluster: &Cluster) -> Json {
         "idle_timeout": show_duration(cluster.idle_timeout),
         "max_idle": cluster.max_idle,
         "read_timeout": show_duration(cluster.read_timeout),
+        "proxy_protocol": cluster.proxy_protocol.map(|version| version.word()),
     });
     if let Some(tls) = &cluster.tls {
         described["tls"] = cluster_tls(tls);
@@ -313,6 +323,7 @@ fn route(config: &Config, route: &Route) -> Json {
         "filters": chain(config, &route.filters),
         key: action,
         "timeout": timeout(route.timeout),
+        "upgrades": route.upgrades,
     })
 }
 

@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::place::Place;
 use crate::settings::Settings;
 
@@ -153,6 +155,19 @@ pub struct Listener {
     /// Run before any route's own filters, on every exchange, also when no route matches.
     pub filters: Vec<FilterUse>,
     pub limits: ListenerLimits,
+    /// Who begins connections with a header of the PROXY protocol; by default nobody.
+    pub proxy_protocol: Peers,
+    /// Whose word about the client is believed; by default nobody's.
+    pub trusted_proxies: Peers,
+}
+
+/// Whoever connects from there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peers {
+    /// A single address is a network of one. None of IPv4 addresses in the form of IPv6.
+    pub networks: Vec<IpNet>,
+    /// To a Unix socket.
+    pub unix: bool,
 }
 
 /// TLS towards clients. The files are named here and read by the proxy.
@@ -232,6 +247,8 @@ pub struct ListenerLimits {
     pub body_timeout: Duration,
     /// Between two pieces of a response that the client takes. Default 30 s.
     pub write_timeout: Duration,
+    /// How long nothing may move in a tunnel. Default 10 min.
+    pub tunnel_idle_timeout: Duration,
     /// Request line and fields together. Default 64 KiB.
     pub max_head_bytes: usize,
     /// One field's name and value. Default 16 KiB.
@@ -242,6 +259,8 @@ pub struct ListenerLimits {
     pub max_target_bytes: usize,
     /// Connections at once on this listener. Default 10,000.
     pub max_connections: usize,
+    /// Connections at once of one address, or of one `/64` of IPv6, that is no trusted proxy's. Default none.
+    pub max_connections_per_address: Option<u32>,
     /// Requests of one connection. Default 1,000.
     pub max_requests: u64,
     pub http2: Http2Limits,
@@ -456,6 +475,8 @@ pub struct Cluster {
     pub max_idle: usize,
     /// Between two pieces of a response body. Default 60 s.
     pub read_timeout: Duration,
+    /// Connections begin with a header that names the client, and none is used for another request.
+    pub proxy_protocol: Option<ProxyVersion>,
     /// `None` for plain text.
     pub tls: Option<ClusterTls>,
 }
@@ -493,6 +514,15 @@ pub struct Endpoint {
     pub weight: u32,
 }
 
+/// Of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LoadBalancing {
     RoundRobin,
@@ -509,6 +539,8 @@ pub struct Route {
     pub action: Action,
     /// From the end of the request head to the end of the response; `None` for no limit. Default 15 s.
     pub timeout: Option<Duration>,
+    /// Protocols that a request may change its connection to, in lower case, each once. Default `websocket` alone.
+    pub upgrades: Vec<String>,
 }
 
 /// All parts must hold; an empty part always holds.

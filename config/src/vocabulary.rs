@@ -8,7 +8,9 @@ use std::borrow::Cow;
 use crate::choice::Choice;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use crate::model::{Address, Alpn, ClientAuthMode, LoadBalancing, OnFailure, Protocol, TlsVersion, WhenGood};
+use crate::model::{
+    Address, Alpn, ClientAuthMode, LoadBalancing, OnFailure, Protocol, ProxyVersion, TlsVersion, WhenGood,
+};
 use crate::node::{Node, Value};
 use crate::reader::{Block, FromNode, Reader, quote};
 use crate::settings::Settings;
@@ -157,6 +159,18 @@ vocabulary! {
         filters: Option<Vec<FilterUse>>,
         /// What one connection and one request may take.
         limits: Option<ListenerLimits>,
+        /// Who says with the PROXY protocol (version 1 or 2) for which client a connection is. Default: nobody.
+        proxy_protocol: Option<ProxyProtocol>,
+        /// Whose `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded` are believed: addresses, networks as in
+        /// `10.0.0.0/8`, and `unix` for whoever connects to a Unix socket. Default: nobody's.
+        trusted_proxies: Option<Vec<At<String>>>,
+    }
+
+    /// The PROXY protocol.
+    struct ProxyProtocol {
+        /// Those who begin each connection with its header: addresses, networks as in `10.0.0.0/8`, and `unix` for
+        /// whoever connects to a Unix socket. All others begin with a request, and are the clients themselves.
+        from: Required<At<Vec<At<String>>>>,
     }
 
     /// TLS towards clients.
@@ -204,6 +218,8 @@ vocabulary! {
         body_timeout: Option<Period>,
         /// Between two pieces of a response that the client takes. Default `30s`.
         write_timeout: Option<Period>,
+        /// How long nothing may move in a tunnel, as a WebSocket is one. Default `10m`.
+        tunnel_idle_timeout: Option<Period>,
         /// Request line and header fields together. Default `64KiB`.
         max_head_bytes: Option<Size<{ 8 << 10 }, { 1 << 20 }>>,
         /// Name and value of one header field. Default `16KiB`, or `max_head_bytes` if that is less.
@@ -214,6 +230,9 @@ vocabulary! {
         max_target_bytes: Option<At<Size<256, 65_534>>>,
         /// Connections at once. Default 10000.
         max_connections: Option<Count<1, 1_000_000>>,
+        /// Connections at once of one address, or of one network of IPv6 (`/64`), trusted proxies apart; or `off`. Default
+        /// `off`.
+        max_connections_per_address: Option<OffOr<Count<1, 1_000_000>>>,
         /// Requests of one connection; it ends with the last of them. Default 1000.
         max_requests: Option<Count<1, 1_000_000_000>>,
         /// What HTTP/2 connections may take beyond that.
@@ -396,6 +415,9 @@ vocabulary! {
         max_idle: Option<Count<0, 100_000>>,
         /// Between two pieces of a response body. Default `60s`.
         read_timeout: Option<Period>,
+        /// Begin each connection with a header of the PROXY protocol that names the client. Each request then has a
+        /// connection of its own. Default: no header.
+        proxy_protocol: Option<ProxyVersion>,
         /// Speak TLS to the endpoints, `{}` with all defaults. Default: plain text.
         tls: Option<At<ClusterTls>>,
     }
@@ -442,6 +464,8 @@ vocabulary! {
         respond: Option<Respond>,
         /// From the end of the request's head to the end of the response, or `off`. Default `15s`.
         timeout: Option<OffOr<Period>>,
+        /// Protocols that a request may change its connection to (`Upgrade`). Default `[websocket]`.
+        upgrades: Option<Vec<At<String>>>,
     }
 
     /// Which requests; all parts must hold.

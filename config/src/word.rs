@@ -6,7 +6,9 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use crate::model::{Alpn, ClientAuthMode, Grant, LoadBalancing, LogField, OnFailure, Protocol, TlsVersion, WhenGood};
+use crate::model::{
+    Alpn, ClientAuthMode, Grant, LoadBalancing, LogField, OnFailure, Protocol, ProxyVersion, TlsVersion, WhenGood,
+};
 use crate::node::Node;
 use crate::reader::{FromNode, Reader, quote};
 use crate::suggest::suggestion;
@@ -43,6 +45,12 @@ impl Word for LoadBalancing {
     const DESCRIPTION: &'static str = "`round_robin` takes endpoints in turn, by weight; `least_request` takes the one with fewest exchanges in flight.";
     const WORDS: &'static [(&'static str, Self)] =
         &[("round_robin", Self::RoundRobin), ("least_request", Self::LeastRequest)];
+}
+
+impl Word for ProxyVersion {
+    const NAME: &'static str = "ProxyVersion";
+    const DESCRIPTION: &'static str = "A version of the PROXY protocol: `v1` is a line of text, `v2` is binary.";
+    const WORDS: &'static [(&'static str, Self)] = &[("v1", Self::V1), ("v2", Self::V2)];
 }
 
 impl Word for Protocol {
@@ -222,6 +230,7 @@ macro_rules! readable {
 readable!(
     LoadBalancing,
     OnFailure,
+    ProxyVersion,
     GrantWord,
     KeyWord,
     Protocol,

@@ -77,6 +77,7 @@ fn everything_shows_the_defaults() {
     assert_eq!((app.max_idle, app.read_timeout), (nginx.max_idle, nginx.read_timeout));
     assert_eq!(app.endpoints[1].weight, nginx.endpoints[0].weight);
     assert_eq!(config.routes[0].timeout, defaults.routes[0].timeout);
+    assert_eq!(config.routes[0].upgrades, defaults.routes[0].upgrades);
     let Action::Redirect(redirect) = &config.routes[3].action else {
         panic!("{:?}", config.routes[3])
     };
@@ -201,6 +202,9 @@ fn schema_and_parser_agree() {
         ("routes: [{ cluster: c }]", true),
         ("routes: [{ cluster: c, timeout: off }]", true),
         ("routes: [{ cluster: c, timeout: 5s }]", true),
+        ("routes: [{ cluster: c, upgrades: [] }]", true),
+        ("routes: [{ cluster: c, upgrades: [WebSocket, foo/2] }]", true),
+        ("routes: [{ cluster: c, upgrades: websocket }]", false),
         ("routes: [{ cluster: c, timeout: ~ }]", true),
         ("routes: [{ cluster: c }]\nworkers: 4", true),
         ("routes: [{ cluster: c }]\nworkers: '${NONE:-4}'", true),

@@ -23,9 +23,11 @@ use crate::chain::{Chain, Step, StepKind};
 use crate::cluster::{self, Cluster};
 use crate::difference::{self, Component, Delta, Files};
 use crate::filter::OnFailure;
+use crate::identity::Peers;
 use crate::listener::Sockets;
 use crate::name::Name;
 use crate::native;
+use crate::proxy_protocol;
 use crate::route;
 use crate::snapshot::{self, Snapshot};
 use crate::store::{self, Table, TableName, Tables};
@@ -623,6 +625,7 @@ impl<'a> Build<'a> {
                     chain: self.chain(&route.filters),
                     action,
                     timeout: route.timeout,
+                    upgrades: route.upgrades.iter().map(|protocol| protocol.as_str().into()).collect(),
                 }
             })
             .collect()
@@ -643,6 +646,8 @@ impl<'a> Build<'a> {
                     protocols: protocols(&listener.protocols),
                     chain: self.chain(&listener.filters),
                     limits: listener_limits(&listener.limits, self.assembler.workers),
+                    introducers: peers(&listener.proxy_protocol),
+                    trusted: peers(&listener.trusted_proxies),
                 }),
                 Err(error) => {
                     let message = format!("address {}: cannot listen: {error}", address(&listener.address));
@@ -809,6 +814,17 @@ fn settings(cluster: &config::Cluster) -> cluster::Settings {
         read_timeout: cluster.read_timeout,
         max_idle: cluster.max_idle,
         tls: None,
+        proxy_protocol: cluster.proxy_protocol.map(|version| match version {
+            config::ProxyVersion::V1 => proxy_protocol::Version::V1,
+            config::ProxyVersion::V2 => proxy_protocol::Version::V2,
+        }),
+    }
+}
+
+fn peers(peers: &config::Peers) -> Peers {
+    Peers {
+        networks: peers.networks.clone(),
+        unix: peers.unix,
     }
 }
 
@@ -831,11 +847,13 @@ fn listener_limits(limits: &config::ListenerLimits, workers: usize) -> snapshot:
         idle_timeout: limits.idle_timeout,
         body_timeout: limits.body_timeout,
         write_timeout: limits.write_timeout,
+        tunnel_idle_timeout: limits.tunnel_idle_timeout,
         max_head_bytes: limits.max_head_bytes,
         max_field_bytes: limits.max_field_bytes,
         max_fields: limits.max_fields,
         max_target_bytes: limits.max_target_bytes,
         connections_per_worker: limits.max_connections.div_ceil(workers),
+        connections_per_address: limits.max_connections_per_address,
         max_requests: limits.max_requests,
         http2: http2_limits(&limits.http2),
     }

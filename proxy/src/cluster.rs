@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::proxy_protocol;
 use crate::tls;
 
 /// Lives as long as a generation names it unchanged, or an exchange uses it.
@@ -27,6 +28,8 @@ pub struct Cluster {
     pub max_idle: usize,
     /// `None` for plain text.
     pub tls: Option<Arc<tls::Client>>,
+    /// Connections begin with a header that names the client; then none of them is ever idle.
+    pub proxy_protocol: Option<proxy_protocol::Version>,
 }
 
 #[derive(Clone, Debug)]
@@ -54,6 +57,7 @@ pub struct Settings {
     pub read_timeout: Duration,
     pub max_idle: usize,
     pub tls: Option<Arc<tls::Client>>,
+    pub proxy_protocol: Option<proxy_protocol::Version>,
 }
 
 impl Cluster {
@@ -72,7 +76,11 @@ impl Cluster {
             connect_timeout: settings.connect_timeout,
             idle_timeout: settings.idle_timeout,
             read_timeout: settings.read_timeout,
-            max_idle: settings.max_idle,
+            max_idle: match settings.proxy_protocol {
+                Some(_) => 0,
+                None => settings.max_idle,
+            },
+            proxy_protocol: settings.proxy_protocol,
             tls: settings.tls,
         }
     }
@@ -210,6 +218,7 @@ mod tests {
             read_timeout: Duration::from_secs(1),
             max_idle: 1,
             tls: None,
+            proxy_protocol: None,
         }))
     }
 

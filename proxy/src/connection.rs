@@ -3,7 +3,7 @@
 //! Data plane. It knows nothing of parsing and framing; that is the gateway's and the wire's.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -15,9 +15,11 @@ use tokio::time::Instant;
 
 use crate::head::{Attributes, Clusters, Facts, Message, RequestHead, Stage};
 use crate::lane::Lane;
+use crate::listener::Sockets;
 use crate::name::Name;
 use crate::passage;
 use crate::peer::Tls;
+use crate::proxy_protocol::{self, Header, Parsed};
 use crate::snapshot::{Limits, Listener, Protocols};
 use crate::stream::Stream;
 use crate::telemetry::metrics::ListenerSeries;
@@ -31,19 +33,18 @@ pub struct Connection {
     pub wire: Rc<Wire>,
     /// What its exchanges go along on, as long as there is one at a time.
     pub lane: Rc<Lane>,
-    /// `None` on a Unix socket.
-    pub client: Option<SocketAddr>,
-    /// What the client connected to; `None` on a Unix socket.
-    pub local: Option<SocketAddr>,
+    client: Cell<Option<SocketAddr>>,
+    local: Cell<Option<SocketAddr>>,
     /// What its TLS is made by, from its acceptance on; `None` for plain text.
     pub server: Option<Arc<tls::Server>>,
     /// Set once by the handshake.
     tls: OnceCell<Arc<Tls>>,
     /// What filters of connections have set; every exchange begins with them.
     pub attributes: RefCell<Attributes>,
-    /// The client's address as `x-forwarded-for` says it.
-    pub client_field: Option<HeaderValue>,
+    client_field: OnceCell<Option<HeaderValue>>,
     sockets: u64,
+    /// Where its address is counted, if it is.
+    counted: RefCell<Option<(Arc<Sockets>, IpAddr)>>,
     /// The generation of the latest exchange, and this connection's listener in it.
     pinned: RefCell<Rc<Pinned>>,
     listener: Cell<usize>,
@@ -53,6 +54,16 @@ pub struct Connection {
     key: usize,
     watched: Cell<bool>,
     series: ListenerSeries,
+}
+
+/// `None` when there is none, or not the whole of it; `bytes` are what came.
+async fn introduction(wire: &Wire, bytes: &mut Vec<u8>) -> Option<Header> {
+    loop {
+        match proxy_protocol::parse(bytes).ok()? {
+            Parsed::Whole(header) => return Some(header),
+            Parsed::Needs(count) => wire.read_ahead(bytes, count).await.ok()?,
+        }
+    }
 }
 
 fn position(pinned: &Pinned, sockets: u64) -> Option<usize> {
@@ -83,15 +94,16 @@ impl Connection {
         worker.tally.borrow_mut().connection(series, 1);
         let local = stream.local();
         Some(Rc::new(Self {
-            local,
+            local: Cell::new(local),
             server: settings.tls.clone(),
             tls: OnceCell::new(),
             attributes: RefCell::default(),
             wire: Wire::new(stream, limits.max_head_bytes, deadlines),
             lane: Rc::default(),
-            client,
-            client_field: client.and_then(|client| HeaderValue::try_from(client.ip().to_canonical().to_string()).ok()),
+            client: Cell::new(client),
+            client_field: OnceCell::new(),
             sockets,
+            counted: RefCell::default(),
             listener: Cell::new(listener),
             heads: Cell::new(0),
             orphaned: Cell::new(false),
@@ -139,6 +151,72 @@ impl Connection {
         self.sockets
     }
 
+    /// Whom the connection is for; `None` on a Unix socket.
+    pub fn client(&self) -> Option<SocketAddr> {
+        self.client.get()
+    }
+
+    /// What the client connected to; `None` on a Unix socket.
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.local.get()
+    }
+
+    /// The client's address as `x-forwarded-for` says it.
+    pub fn client_field(&self) -> Option<&HeaderValue> {
+        let field = || HeaderValue::try_from(self.client()?.ip().to_canonical().to_string()).ok();
+        self.client_field.get_or_init(field).as_ref()
+    }
+
+    /// Learns from a balancer in front for whom the connection is, before all else; whether it may stay.
+    pub async fn is_introduced(&self) -> bool {
+        let timeout = {
+            let (pinned, listener) = self.place();
+            let settings = &pinned.snapshot.listeners[listener];
+            if !settings.introducers.have(self.client().map(|client| client.ip())) {
+                return true;
+            }
+            settings.limits.head_timeout
+        };
+        let mut bytes = Vec::new();
+        match tokio::time::timeout(timeout, introduction(&self.wire, &mut bytes)).await {
+            Ok(Some(Header::Own)) => true,
+            Ok(Some(Header::Proxied { client, local })) => {
+                self.client.set(Some(client));
+                self.local.set(Some(local));
+                true
+            }
+            // It looked whether somebody listens.
+            Ok(None) if bytes.is_empty() => false,
+            Ok(None) | Err(_) => {
+                tracing::debug!(peer = ?self.client(), "no header of the PROXY protocol");
+                let mut tally = self.worker.tally.borrow_mut();
+                tally.connection_refused(self.series, "proxy_protocol");
+                false
+            }
+        }
+    }
+
+    /// Takes its place among the connections of its address; whether there is one.
+    pub fn has_its_share(&self) -> bool {
+        let (pinned, listener) = self.place();
+        let settings = &pinned.snapshot.listeners[listener];
+        let (Some(most), Some(client)) = (settings.limits.connections_per_address, self.client()) else {
+            return true;
+        };
+        let address = client.ip();
+        if settings.trusted.have(Some(address)) {
+            // Its clients are many.
+            return true;
+        }
+        if !settings.sockets.census.enter(address, most) {
+            let mut tally = self.worker.tally.borrow_mut();
+            tally.connection_refused(self.series, "max_connections_per_address");
+            return false;
+        }
+        *self.counted.borrow_mut() = Some((Arc::clone(&settings.sockets), address));
+        true
+    }
+
     /// Asks the listener's filters about it, before its first exchange; whether it may stay.
     pub async fn is_admitted(&self) -> bool {
         let (pinned, listener) = self.place();
@@ -179,8 +257,8 @@ impl Connection {
             response: None,
             stage: Stage::Connection,
             facts: Facts {
-                client: self.client,
-                local: self.local,
+                client: self.client(),
+                local: self.local(),
                 tls: self.tls().cloned(),
                 listener,
                 route: None,
@@ -298,6 +376,9 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.worker.leave(self.key);
+        if let Some((sockets, address)) = self.counted.take() {
+            sockets.census.leave(address);
+        }
         let mut tally = self.worker.tally.borrow_mut();
         tally.connection(self.series, -1);
         tally.bytes(self.series, self.wire.bytes_in.get(), self.wire.bytes_out.get());

@@ -4,7 +4,8 @@
 //! message that filters see, and is dropped exactly once: with the last byte of the response, or wherever the exchange
 //! breaks off. That drop returns what was borrowed and writes the record.
 
-use std::net::IpAddr;
+use std::cell::Cell;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -24,6 +25,7 @@ use crate::guard::{self, Admitted};
 use crate::h1::{self, RequestLines};
 use crate::head::{Clusters, Facts, Message, RequestHead, ResponseHead, Stage};
 use crate::hop;
+use crate::identity::{self, Claim};
 use crate::lane::Lane;
 use crate::native::REQUEST_ID;
 use crate::passage::{Forward, Passage};
@@ -31,9 +33,11 @@ use crate::pool::{self, ClusterPool};
 use crate::reply::{self, Error, Kind};
 use crate::route::Target;
 use crate::snapshot::{Action, Choice, Listener, Redirect};
+use crate::stream::Stream;
 use crate::telemetry::record::Record;
 use crate::tls;
-use crate::upstream::{Call, Failure};
+use crate::tunnel::{Broken as TunnelBroken, Relay};
+use crate::upstream::{Call, Failure, Switched};
 use crate::wire::Expired;
 use crate::worker::{Pinned, Scene};
 
@@ -60,12 +64,16 @@ impl std::fmt::Display for Abandoned {
 
 impl std::error::Error for Abandoned {}
 
+/// Where an exchange that makes a tunnel leaves it, for whoever has the connection when the answer is written.
+pub type TunnelSlot = Cell<Option<Box<Tunnel>>>;
+
 /// The walk of one request.
 pub async fn run(
     connection: Rc<Connection>,
     lane: Rc<Lane>,
     parts: http::request::Parts,
     incoming: Source,
+    tunnels: &TunnelSlot,
 ) -> Result<Response<ResponseBody>, Abandoned> {
     // Pin the generation; judge and normalise the head; find the route.
     let (mut exchange, refused) = Exchange::begin(connection, lane, parts);
@@ -87,7 +95,7 @@ pub async fn run(
     exchange.respond(&mut body).await;
     // An early answer leaves a request unread.
     exchange.discard(upload).await;
-    Ok(exchange.finish_head(body))
+    Ok(exchange.finish_head(body, tunnels))
 }
 
 /// Lives from the end of the request's head to the end of the response's body.
@@ -106,7 +114,14 @@ pub struct Exchange {
     deadline: Option<Instant>,
     upload: Option<Rc<Upload>>,
     upstream: Option<Upstream>,
+    /// The protocol that the upstream is asked to change to.
+    offer: Option<HeaderValue>,
+    /// The upstream's connection after it has, until the client is told.
+    switched: Option<Box<Switched>>,
     reason: &'static str,
+    /// What a trusted proxy says of the client.
+    claim: Option<Box<Claim>>,
+    client: Option<SocketAddr>,
     /// The client waits for `100 Continue` before it sends its body.
     expects_continue: bool,
     /// The client's connection ends with this answer.
@@ -168,11 +183,19 @@ impl Exchange {
             // HTTP/1.0 needs none; upstreams are spoken to in HTTP/1.1, which does (RFC 9112 3.2).
             parts.headers.insert(header::HOST, settings.authority.clone());
         }
+        let claim = match settings.trusted.is_empty() {
+            true => None,
+            false => identity::claim(&parts.headers, connection.client(), &settings.trusted),
+        };
+        let client = claim.as_ref().map_or_else(|| connection.client(), |claim| claim.client);
         let mut message = Box::new(Message {
             client_request_id: parts.headers.remove(REQUEST_ID),
             request: RequestHead {
                 method: parts.method,
-                scheme: connection.scheme(),
+                scheme: claim
+                    .as_ref()
+                    .and_then(|claim| claim.scheme)
+                    .unwrap_or_else(|| connection.scheme()),
                 target,
                 version: parts.version,
                 headers: parts.headers,
@@ -180,8 +203,8 @@ impl Exchange {
             response: None,
             stage: Stage::Request,
             facts: Facts {
-                client: connection.client,
-                local: connection.local,
+                client,
+                local: connection.local(),
                 tls: connection.tls().cloned(),
                 listener: settings.short_name,
                 route: found.map(|route| route.short_name),
@@ -211,7 +234,11 @@ impl Exchange {
             deadline: found.and_then(|route| route.timeout).map(|timeout| started + timeout),
             upload: None,
             upstream: None,
+            offer: None,
+            switched: None,
             reason: "",
+            claim,
+            client,
             expects_continue,
             closes: false,
             hides_length: false,
@@ -228,7 +255,7 @@ impl Exchange {
     async fn answer(&mut self, upload: &mut RequestBody) -> Result<Body, Error> {
         let pinned = Rc::clone(&self.pinned);
         let route = self.route.map(|index| &pinned.snapshot.routes[index]);
-        self.prepare_request();
+        self.prepare_request(upload)?;
         if let Some(reply) = self.filter_request(upload).await? {
             return Ok(self.local(*reply));
         }
@@ -276,25 +303,35 @@ impl Exchange {
     }
 
     /// Sets what every filter and every upstream finds in a request, and removes what concerns this connection only.
-    fn prepare_request(&mut self) {
+    fn prepare_request(&mut self, upload: &RequestBody) -> Result<(), Error> {
         let mut message = self.passage.message();
-        let Some(message) = &mut *message else { return };
+        let Some(message) = &mut *message else { return Ok(()) };
         let headers = &mut message.request.headers;
-        hop::strip_request(headers);
+        let upgrade = hop::strip_request(headers);
+        // RFC 9110 7.8: one in HTTP/1.0 is ignored.
+        if let (Some(route), Version::HTTP_11) = (self.route, message.request.version)
+            && let Some(protocol) = upgrade.first_of(&self.pinned.snapshot.routes[route].upgrades)
+        {
+            if !upload.is_empty() {
+                return Err(Kind::UpgradeWithBody.into());
+            }
+            hop::switch(headers, protocol.clone());
+            self.offer = Some(protocol);
+        }
         if self.expects_continue {
             headers.remove(header::EXPECT);
         }
-        let host = headers.get(header::HOST).cloned();
-        hop::forwarded(
-            headers,
-            self.connection.client_field.as_ref(),
-            message.request.scheme,
-            host.as_ref(),
-        );
+        let (route, host) = match self.claim.take() {
+            Some(claim) => (claim.route, claim.host),
+            None => (self.connection.client_field().cloned(), None),
+        };
+        let host = host.or_else(|| headers.get(header::HOST).cloned());
+        hop::forwarded(headers, route, message.request.scheme, host);
         if let Some(certificate) = message.facts.tls.as_ref().and_then(|tls| tls.certificate.as_ref()) {
             hop::forwarded_certificate(headers, &certificate.forwarded);
         }
         headers.insert(REQUEST_ID, message.facts.request_id.clone());
+        Ok(())
     }
 
     /// A filter that waits for the client's body is bound by the route's timeout like an upstream.
@@ -424,6 +461,11 @@ impl Exchange {
             worker.upstream_answered(&upstream.pool, upstream.endpoint, head.status, waited);
             upstream.time_to_head = Some(waited);
             self.upstream = Some(upstream);
+            if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                self.switched = Some(Box::new(call.into_switched()));
+                self.accept(head);
+                return Ok(Body::Empty);
+            }
             let download = call.into_download(&head, now);
             self.accept(head);
             return Ok(Body::Download(download));
@@ -439,18 +481,27 @@ impl Exchange {
         RequestBody::new(incoming, upload, timeout)
     }
 
-    fn call(&self, connection: pool::Connection, body: RequestBody) -> Result<Call, Error> {
-        let message = self.passage.message();
-        let Some(message) = &*message else {
+    fn call(&mut self, connection: pool::Connection, body: RequestBody) -> Result<Call, Error> {
+        let mut message = self.passage.message();
+        let Some(message) = &mut *message else {
             return Err(Kind::Reset.into());
         };
+        if self.offer.is_some() && !body.is_empty() {
+            // A filter has put one there.
+            self.offer = None;
+            hop::stay(&mut message.request.headers);
+        }
         let lines = RequestLines {
             method: &message.request.method,
             target: &message.request.target,
             headers: &message.request.headers,
             via: self.connection.worker.via.entry(message.request.version),
         };
-        Ok(Call::new(connection, &lines, body))
+        let mut call = Call::new(connection, &lines, body);
+        if let Some(protocol) = &self.offer {
+            call.offer(protocol.clone());
+        }
+        Ok(call)
     }
 
     fn pick(&mut self, pool: &Rc<ClusterPool>, tried: Option<usize>) -> Result<Upstream, Error> {
@@ -471,7 +522,8 @@ impl Exchange {
         if let Some(idle) = upstream.pool.idle(upstream.endpoint) {
             return Ok(idle);
         }
-        let connecting = Box::pin(upstream.pool.connect(upstream.endpoint));
+        let local = self.connection.local();
+        let connecting = Box::pin(upstream.pool.connect(upstream.endpoint, self.client, local));
         let connected = self
             .lane
             .watchdog
@@ -539,6 +591,12 @@ impl Exchange {
     /// Takes over the head of an upstream's response.
     fn accept(&mut self, mut head: h1::Head) {
         hop::strip_response(&mut head.headers);
+        if let (StatusCode::SWITCHING_PROTOCOLS, Some(protocol)) = (head.status, &self.offer) {
+            // What frames a body has no place here (RFC 9112 6.1, RFC 9110 8.6).
+            head.headers.remove(header::TRANSFER_ENCODING);
+            head.headers.remove(header::CONTENT_LENGTH);
+            hop::switch(&mut head.headers, protocol.clone());
+        }
         let needs_heads = self.passage.needs_heads();
         if let Some(message) = &mut *self.passage.message() {
             if !needs_heads {
@@ -680,7 +738,7 @@ impl Exchange {
     }
 
     /// Turns the message into a response; the exchange goes on in its body.
-    fn finish_head(mut self: Box<Self>, body: Body) -> Response<ResponseBody> {
+    fn finish_head(mut self: Box<Self>, body: Body, tunnels: &TunnelSlot) -> Response<ResponseBody> {
         let mut response = Response::new(());
         let is_last = !self.is_http2() && self.is_last();
         if let Some(head) = self
@@ -700,6 +758,14 @@ impl Exchange {
             headers.remove(header::CONTENT_LENGTH);
         }
         self.connection.worker.via.append(headers);
+        if let Some(upstream) = self.switched.take()
+            && response.status() == StatusCode::SWITCHING_PROTOCOLS
+        {
+            self.status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
+            tunnels.set(Some(Box::new(Tunnel::new(self, *upstream))));
+            return response.map(|()| ResponseBody::empty());
+        }
+        let headers = response.headers_mut();
         if is_last {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -743,7 +809,7 @@ impl Exchange {
             pinned: Rc::clone(&self.pinned),
             listener: self.listener,
             route: self.route,
-            client: self.connection.client.map(|client| client.ip()),
+            client: self.client.map(|client| client.ip().to_canonical()),
             authority: self.authority.take(),
             agent: self.agent.take(),
             referer: self.referer.take(),
@@ -808,6 +874,99 @@ impl Remains {
             attributes: message.map(|message| &message.attributes),
             tls: message.and_then(|message| message.facts.tls.as_deref()),
         });
+    }
+}
+
+/// An exchange whose connection changes its protocol, from the answer that says so to the end of both connections.
+pub struct Tunnel {
+    exchange: Box<Exchange>,
+    upload: Rc<Upload>,
+    upstream: Switched,
+}
+
+/// How a tunnel ends.
+enum TunnelEnd {
+    /// Both sides have ended it.
+    Closed,
+    Broken(TunnelBroken),
+    /// Nothing has moved for too long.
+    Idle,
+    /// The client has taken nothing for too long.
+    Stalled,
+    /// Its generation was replaced too long ago.
+    Outlived,
+}
+
+impl Tunnel {
+    fn new(mut exchange: Box<Exchange>, upstream: Switched) -> Self {
+        Self {
+            upload: Rc::clone(exchange.upload.get_or_insert_with(Upload::nothing)),
+            exchange,
+            upstream,
+        }
+    }
+
+    /// The client is told, and `ahead` are the bytes that it has sent since it asked.
+    pub async fn run(mut self, client: Stream, ahead: Bytes) {
+        let connection = Rc::clone(&self.exchange.connection);
+        let limits = connection.limits();
+        let (stream, input) = (
+            &mut self.upstream.connection.stream,
+            std::mem::take(&mut self.upstream.input),
+        );
+        let mut relay = Relay::new(client, stream, ahead, input);
+        // The wire has counted these.
+        let (mut before, mut since) = (relay.progress(), Instant::now());
+        self.upload.bytes.set(before.received);
+        let (exchange, upload) = (&mut self.exchange, &self.upload);
+        let end = std::future::poll_fn(|context| {
+            connection.watch_worker(context.waker());
+            if connection.is_outlived() {
+                return Poll::Ready(TunnelEnd::Outlived);
+            }
+            let polled = relay.poll(context);
+            let progress = relay.progress();
+            if progress != before {
+                let (received, sent) = (progress.received - before.received, progress.sent - before.sent);
+                connection.wire.count(received, sent);
+                upload.bytes.set(progress.received);
+                exchange.response_bytes = progress.sent;
+                (before, since) = (progress, Instant::now());
+            }
+            match polled {
+                Poll::Ready(Ok(())) => return Poll::Ready(TunnelEnd::Closed),
+                Poll::Ready(Err(broken)) => return Poll::Ready(TunnelEnd::Broken(broken)),
+                Poll::Pending => {}
+            }
+            let (wait, end) = match relay.waits_for_client() && limits.write_timeout < limits.tunnel_idle_timeout {
+                true => (limits.write_timeout, TunnelEnd::Stalled),
+                false => (limits.tunnel_idle_timeout, TunnelEnd::Idle),
+            };
+            match exchange.lane.watchdog.expired(context, since + wait) {
+                true => Poll::Ready(end),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+        drop(relay);
+        self.exchange.end_tunnel(end);
+    }
+}
+
+impl Exchange {
+    fn end_tunnel(&mut self, end: TunnelEnd) {
+        self.reason = match end {
+            TunnelEnd::Closed => "",
+            TunnelEnd::Broken(TunnelBroken::Client(_)) => "client_closed",
+            TunnelEnd::Broken(TunnelBroken::Upstream(_)) => Kind::Reset.reason(),
+            TunnelEnd::Idle => "tunnel_idle",
+            TunnelEnd::Stalled => "write_timeout",
+            TunnelEnd::Outlived => "generation_max_age",
+        };
+        self.complete = self.reason.is_empty();
+        if let (TunnelEnd::Broken(TunnelBroken::Upstream(error)), Some(upstream)) = (end, &self.upstream) {
+            self.upstream_failed(upstream, Kind::Reset, error);
+        }
     }
 }
 
@@ -884,7 +1043,7 @@ pub fn record_refused(connection: &Connection, status: StatusCode, reason: &'sta
         route: None,
         cluster: None,
         endpoint: None,
-        client: connection.client.map(|client| client.ip()),
+        client: connection.client().map(|client| client.ip()),
         method: b"",
         authority: None,
         path: b"",
@@ -993,6 +1152,15 @@ impl HttpBody for ResponseBody {
 }
 
 impl ResponseBody {
+    /// Of an answer whose exchange goes on elsewhere.
+    fn empty() -> Self {
+        Self {
+            body: Body::Empty,
+            exchange: None,
+            waiting_since: None,
+        }
+    }
+
     fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         let Some(exchange) = &self.exchange else {

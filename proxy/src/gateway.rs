@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -20,7 +21,7 @@ use tokio::time::Sleep;
 
 use crate::body::Source;
 use crate::connection::Connection;
-use crate::exchange;
+use crate::exchange::{self, TunnelSlot};
 use crate::handshake;
 use crate::http2::{self, Parting};
 use crate::scan::Position;
@@ -55,6 +56,9 @@ pub fn open(worker: &Rc<Worker>, sockets: u64, stream: Stream, client: Option<So
 }
 
 async fn serve(connection: Rc<Connection>) {
+    if !connection.is_introduced().await || !connection.has_its_share() {
+        return;
+    }
     // Boxed, as its future would make that of every other connection larger.
     if connection.server.is_some() && !Box::pin(handshake::run(&connection)).await {
         return;
@@ -64,7 +68,8 @@ async fn serve(connection: Rc<Connection>) {
     }
     match spoken(&connection).await {
         Some(Spoken::Http2) => {
-            if http2::serve(&connection).await == Parting::Linger {
+            // Boxed, so that it takes no room in connections of HTTP/1.
+            if Box::pin(http2::serve(&connection)).await == Parting::Linger {
                 connection.wire.linger(b"").await;
             }
         }
@@ -96,16 +101,24 @@ async fn spoken(connection: &Connection) -> Option<Spoken> {
 }
 
 async fn serve_http1(connection: &Rc<Connection>) {
+    // Not the connection's: a tunnel holds on to that.
+    let tunnels = TunnelSlot::default();
     let served = loop {
         if connection.wire.expired().is_some() {
-            break Ok(());
+            break Ok(Bytes::new());
         }
         // Boxed, so that it takes no room while the connection rests.
-        match Box::pin(drive(connection)).await {
+        match Box::pin(drive(connection, &tunnels)).await {
             Some(served) => break served,
             None => rest(connection).await,
         }
     };
+    if let (Ok(unread), Some(tunnel)) = (&served, tunnels.take())
+        && let Some((client, ahead)) = connection.wire.become_tunnel()
+    {
+        // Boxed like all that seldom happens.
+        return Box::pin(tunnel.run(client, [&**unread, &ahead].concat().into())).await;
+    }
     let farewell = match (connection.wire.expired(), &served) {
         (Some(Expired::Head), _) => {
             exchange::record_refused(connection, StatusCode::REQUEST_TIMEOUT, "head_timeout");
@@ -123,7 +136,7 @@ async fn serve_http1(connection: &Rc<Connection>) {
             b""
         }
         (None, Err(_)) => return,
-        (None, Ok(())) => b"".as_slice(),
+        (None, Ok(_)) => b"".as_slice(),
     };
     connection.wire.linger(farewell).await;
 }
@@ -142,8 +155,9 @@ async fn rest(connection: &Connection) {
     .await;
 }
 
-/// Serves exchanges to the connection's end; `None` when it has nothing to do and hyper holds nothing of it any more.
-async fn drive(connection: &Rc<Connection>) -> Option<hyper::Result<()>> {
+/// Serves exchanges to the connection's end, and returns what hyper has read and not understood: it is the tunnel's, if
+/// there is one. `None` when the connection has nothing to do and hyper holds nothing of it any more.
+async fn drive(connection: &Rc<Connection>, tunnels: &TunnelSlot) -> Option<hyper::Result<Bytes>> {
     let limits = connection.limits();
     let mut builder = http1::Builder::new();
     // The wire keeps the deadlines: hyper's timer is made anew for each head. No `pipeline_flush`: with it, the last
@@ -157,12 +171,13 @@ async fn drive(connection: &Rc<Connection>) -> Option<hyper::Result<()>> {
     let service = service_fn(|request: Request<Incoming>| {
         let (parts, incoming) = request.into_parts();
         let lane = Rc::clone(&connection.lane);
-        exchange::run(Rc::clone(connection), lane, parts, Source::Http1(incoming))
+        exchange::run(Rc::clone(connection), lane, parts, Source::Http1(incoming), tunnels)
     });
-    let mut serving = pin!(builder.serve_connection(connection.wire.end(), service));
+    let mut serving = builder.serve_connection(connection.wire.end(), service);
     let mut told = false;
     let mut patience = None;
-    std::future::poll_fn(|context| {
+    let served = std::future::poll_fn(|context| {
+        let mut serving = Pin::new(&mut serving);
         connection.watch_worker(context.waker());
         if connection.is_outlived() {
             connection.wire.expire(Expired::Generation);
@@ -184,8 +199,9 @@ async fn drive(connection: &Rc<Connection>) -> Option<hyper::Result<()>> {
             return Poll::Ready(None);
         }
         polled.map(Some)
-    })
-    .await
+    });
+    let served = served.await?;
+    Some(served.map(|()| serving.into_parts().read_buf))
 }
 
 /// Whether a connection that is to end takes no further exchange. One under way ends it by the head of its answer, if

@@ -84,7 +84,7 @@ fn poll_shake(connection: &Connection, place: &mut Place, context: &mut Context<
 /// Lets the client read why, within bounds: closing at once would take it away again.
 async fn dismiss(connection: &Connection, error: &io::Error) {
     let fault = Fault::of(error);
-    let client = connection.client;
+    let client = connection.client();
     tracing::debug!(?client, reason = fault.as_str(), %error, "a TLS handshake failed");
     match fault {
         Fault::Closed => {}

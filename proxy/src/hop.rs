@@ -4,8 +4,9 @@
 //! Connection nominated took away a field that the next hop, the origin or this proxy relies on. Both are idempotent.
 //! They run before the filters, who cannot write the fields that frame or bind to a connection ([`is_host_owned`]).
 //!
-//! Must not know: hyper, sockets, configuration. Framing fields are hyper's and `h1`'s to write; here they are only kept from
-//! contradicting each other. Who makes a tunnel reads Upgrade before the strip and sets its own after the last one.
+//! Must not know: hyper, sockets, configuration. Framing fields are hyper's and `h1`'s to write; here they are only kept
+//! from contradicting each other. What Upgrade asked for is handed back by the strip; who makes a tunnel
+//! [says it anew](switch).
 
 use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -29,6 +30,9 @@ const HOP_BY_HOP: [&str; 9] = [
     "proxy-authorization",
     "proxy-authentication-info",
 ];
+
+/// Of `HOP_BY_HOP` in what one pass finds.
+const UPGRADE_BIT: u16 = 1 << 4;
 
 /// What Connection cannot remove, however it is nominated. RFC 9110 7.6.1 forbids nominating fields for all
 /// recipients; a client that does so anyway wants to hide what an earlier hop or this proxy says (`Connection:
@@ -60,8 +64,9 @@ const NOT_NOMINABLE: [&str; 20] = [
 ];
 
 /// Removes what the client told this hop alone. `TE: trailers` is said anew to the upstream, with the nomination that
-/// it needs (RFC 9110 10.1.4). Of two framing fields the coding stays (RFC 9112 6.3).
-pub fn strip_request(headers: &mut HeaderMap) {
+/// it needs (RFC 9110 10.1.4). Of two framing fields the coding stays (RFC 9112 6.3). Returns the protocols that the
+/// client would change to, which only Connection makes a request for it (RFC 9110 7.8).
+pub fn strip_request(headers: &mut HeaderMap) -> Upgrade {
     let found = Found::in_names_of(headers);
     if found.framing == Framing::Both {
         headers.remove(header::CONTENT_LENGTH);
@@ -70,14 +75,62 @@ pub fn strip_request(headers: &mut HeaderMap) {
         headers.remove(&X_FORWARDED_CLIENT_CERT);
     }
     if found.hop_by_hop == 0 {
-        return;
+        return Upgrade::default();
     }
+    let upgrade = match found.hop_by_hop & UPGRADE_BIT != 0 && lists(headers, header::CONNECTION, b"upgrade") {
+        true => Upgrade(headers.get_all(header::UPGRADE).iter().cloned().collect()),
+        false => Upgrade::default(),
+    };
     let takes_trailers = lists(headers, header::TE, b"trailers");
     found.remove_from(headers);
     if takes_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
     }
+    upgrade
+}
+
+/// The protocols that a client would change its connection to, the dearest first (RFC 9110 7.8).
+#[derive(Debug, Default)]
+pub struct Upgrade(Vec<HeaderValue>);
+
+impl Upgrade {
+    /// The first that is among `allowed`, as the client wrote it; names of protocols have no case.
+    pub fn first_of(&self, allowed: &[Box<str>]) -> Option<HeaderValue> {
+        let protocols = self
+            .0
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+        let is_allowed = |protocol: &&[u8]| {
+            let is = |allowed: &Box<str>| allowed.as_bytes().eq_ignore_ascii_case(protocol);
+            allowed.iter().any(is)
+        };
+        let first = protocols.map(<[u8]>::trim_ascii).find(is_allowed)?;
+        HeaderValue::from_bytes(first).ok()
+    }
+}
+
+/// Says to the next hop that the connection is to change, or has changed, to this protocol. Nothing else is said to it:
+/// what comes behind is not HTTP.
+pub fn switch(headers: &mut HeaderMap, protocol: HeaderValue) {
+    headers.remove(header::TE);
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, protocol);
+}
+
+/// Takes [`switch`] back: the message is one like others.
+pub fn stay(headers: &mut HeaderMap) {
+    headers.remove(header::CONNECTION);
+    headers.remove(header::UPGRADE);
+}
+
+/// Whether a 101 changes to this protocol and to no other (RFC 9110 7.8: never to one that was not asked for).
+pub fn switches_to(headers: &HeaderMap, protocol: &HeaderValue) -> bool {
+    let mut protocols = headers.get_all(header::UPGRADE).iter();
+    let is_it = protocols
+        .next()
+        .is_some_and(|said| said.as_bytes().trim_ascii().eq_ignore_ascii_case(protocol.as_bytes()));
+    is_it && protocols.next().is_none() && lists(headers, header::CONNECTION, b"upgrade")
 }
 
 /// Removes what the upstream told this hop alone.
@@ -103,19 +156,19 @@ pub fn is_host_owned(name: &HeaderName) -> bool {
     )
 }
 
-/// Says who asked, replacing what the client claims: no proxy in front is trusted yet, and Forwarded (RFC 7239) would
-/// say the same again. `client` is prepared once per connection, without the port; `None` for a Unix socket. `host` is
-/// the Host field as admitted.
+/// Says who asked, replacing whatever was claimed by what is believed of it (`identity`); Forwarded (RFC 7239) would say
+/// the same again. `client` is the client, and the trusted proxies behind it if there are any, without ports; `None` for a
+/// Unix socket.
 pub fn forwarded(
     headers: &mut HeaderMap,
-    client: Option<&HeaderValue>,
+    client: Option<HeaderValue>,
     scheme: &'static str,
-    host: Option<&HeaderValue>,
+    host: Option<HeaderValue>,
 ) {
     headers.remove(header::FORWARDED);
-    set(headers, &X_FORWARDED_FOR, client.cloned());
+    set(headers, &X_FORWARDED_FOR, client);
     set(headers, &X_FORWARDED_PROTO, Some(HeaderValue::from_static(scheme)));
-    set(headers, &X_FORWARDED_HOST, host.cloned());
+    set(headers, &X_FORWARDED_HOST, host);
 }
 
 /// Says which certificate the client has shown; nobody else is believed, see [`strip_request`].
@@ -419,6 +472,68 @@ mod tests {
     }
 
     #[test]
+    fn what_is_asked_for_is_handed_back() {
+        assert_eq!(HOP_BY_HOP[UPGRADE_BIT.trailing_zeros() as usize], "upgrade");
+        let allowed: &[Box<str>] = &["websocket".into(), "foo/2".into()];
+        let cases: &[(Fields, Option<&str>)] = &[
+            (&[("upgrade", "websocket")], None),
+            (&[("connection", "close"), ("upgrade", "websocket")], None),
+            (
+                &[("connection", "Upgrade"), ("upgrade", "WebSocket")],
+                Some("WebSocket"),
+            ),
+            (
+                &[("connection", "te, UPGRADE"), ("upgrade", "h2c, foo/2 ,websocket")],
+                Some("foo/2"),
+            ),
+            (
+                &[("connection", "upgrade"), ("upgrade", "h2c"), ("upgrade", "websocket")],
+                Some("websocket"),
+            ),
+            (
+                &[
+                    ("connection", "upgrade"),
+                    ("upgrade", "websocket/13, foo, \"websocket\""),
+                ],
+                None,
+            ),
+            (&[("connection", "upgrade")], None),
+        ];
+        for (fields, expected) in cases {
+            let mut headers = map(fields);
+            let asked = strip_request(&mut headers).first_of(allowed);
+            let asked = asked.as_ref().map(|protocol| protocol.to_str().unwrap());
+            assert_eq!(asked, *expected, "{fields:?}");
+            assert_eq!(headers, HeaderMap::new(), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_change_of_protocol_is_what_was_asked_for() {
+        let asked = HeaderValue::from_static("websocket");
+        let cases: &[(Fields, bool)] = &[
+            (&[("connection", "upgrade"), ("upgrade", "websocket")], true),
+            (&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")], true),
+            (&[("upgrade", "websocket")], false),
+            (&[("connection", "upgrade")], false),
+            (&[("connection", "upgrade"), ("upgrade", "h2c")], false),
+            (&[("connection", "upgrade"), ("upgrade", "websocket, h2c")], false),
+            (
+                &[("connection", "upgrade"), ("upgrade", "websocket"), ("upgrade", "h2c")],
+                false,
+            ),
+        ];
+        for (fields, expected) in cases {
+            assert_eq!(switches_to(&map(fields), &asked), *expected, "{fields:?}");
+        }
+        let mut headers = map(&[("connection", "te"), ("te", "trailers"), ("host", "h")]);
+        switch(&mut headers, asked.clone());
+        assert!(switches_to(&headers, &asked) && !headers.contains_key("te"));
+        stay(&mut headers);
+        assert_eq!(headers, map(&[("host", "h")]));
+    }
+
+    #[test]
     fn what_is_said_for_the_client() {
         let mut headers = map(&[
             ("forwarded", "for=1"),
@@ -428,7 +543,7 @@ mod tests {
             ("x-forwarded-host", "evil"),
         ]);
         let (client, host) = (HeaderValue::from_static("192.0.2.7"), HeaderValue::from_static("h:80"));
-        forwarded(&mut headers, Some(&client), "http", Some(&host));
+        forwarded(&mut headers, Some(client), "http", Some(host));
         let said = [
             ("x-forwarded-for", "192.0.2.7"),
             ("x-forwarded-proto", "http"),

@@ -2,13 +2,15 @@
 //!
 //! # Life of a request, in the order of the files
 //!
-//! 1. [`listener`] accepts a connection in the thread that will serve it ([`worker`]), within the listener's limits. If the
-//!    listener speaks [`tls`], the [`handshake`] comes first, in the connection's own task; what it tells of the client
-//!    ([`peer`]) every exchange knows. From then on the [`stream`] is as plain as any other.
+//! 1. [`listener`] accepts a connection in the thread that will serve it ([`worker`]), within the listener's limits. A
+//!    balancer in front may say first for whom it is ([`proxy_protocol`]); no address takes more than its share
+//!    ([`census`]). If the listener speaks [`tls`], the [`handshake`] comes next, in the connection's own task; what it
+//!    tells of the client ([`peer`]) every exchange knows. From then on the [`stream`] is as plain as any other.
 //! 2. [`gateway`] gives the [`connection`] to hyper. Bytes pass through [`wire`], which keeps the deadlines and lets [`scan`] look at
 //!    each head before hyper parses it. Each parsed request becomes an [`exchange`]. A client that begins with the preface
 //!    of HTTP/2 goes to [`http2`] instead, where many exchanges share a connection and each has a [`lane`] of its own.
 //! 3. [`exchange`] pins the current [`snapshot`], the one immutable generation that this request will see to its end.
+//!    What trusted proxies say of the client is believed, or not, here and once: [`identity`].
 //! 4. [`guard`] judges the head (sizes, framing, authority) and normalises authority and path, once.
 //! 5. [`route`] finds the route: first match wins. The route carries its chain and its action.
 //! 6. [`hop`] removes hop-by-hop fields and sets `x-forwarded-*`.
@@ -20,6 +22,7 @@
 //! 8. [`cluster`] picks an endpoint, [`pool`] gives a connection to it, [`upstream`] sends the request and reads the
 //!    response, both of which are bytes in [`h1`]; the [`body`] streams through. Small writes to a [`stream`] wait in
 //!    the [`outbox`] for the end of the round.
+//!    A request that asks for another protocol, and is answered with it, makes a [`tunnel`] of both connections.
 //! 9. The response head goes back through the [`passage`] in reverse: only filters whose request half ran, for every
 //!    answer.
 //! 10. Errors, wherever they come from, become an answer in [`reply`].
@@ -51,11 +54,13 @@ pub mod assemble;
 pub mod body;
 pub mod breaker;
 pub mod canary;
+pub mod census;
 pub mod chain;
 pub mod cluster;
 pub mod connection;
 pub mod court;
 pub mod demo;
+pub mod descriptors;
 pub mod difference;
 pub mod exchange;
 pub mod filter;
@@ -68,6 +73,7 @@ pub mod handshake;
 pub mod head;
 pub mod hop;
 pub mod http2;
+pub mod identity;
 pub mod lane;
 pub mod listener;
 pub mod name;
@@ -80,6 +86,7 @@ pub mod peer;
 pub mod permits;
 pub mod pool;
 pub mod priority;
+pub mod proxy_protocol;
 pub mod reload;
 pub mod reply;
 pub mod report;
@@ -99,6 +106,7 @@ pub mod tls;
 pub mod toolbox;
 pub mod trial;
 pub mod trigger;
+pub mod tunnel;
 pub mod upstream;
 pub mod wasm;
 pub mod watch;

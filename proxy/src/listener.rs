@@ -21,6 +21,8 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 
 use crate::address::Address;
+use crate::census::Census;
+use crate::descriptors::{self, Taker};
 use crate::gateway;
 use crate::stream::Stream;
 use crate::worker::Worker;
@@ -40,6 +42,8 @@ pub struct Sockets {
     pub asked: Address,
     /// As bound: with the port that the kernel chose for port 0.
     pub bound: Address,
+    /// Who is connected to them.
+    pub census: Census,
     /// None once they were closed or released.
     sockets: Mutex<Vec<Socket>>,
     workers: usize,
@@ -78,6 +82,7 @@ impl Sockets {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             asked,
             bound,
+            census: Census::default(),
             sockets: Mutex::new(sockets),
             workers: workers.max(1),
             owned: AtomicBool::new(owned),
@@ -249,7 +254,10 @@ async fn accept_from(worker: Rc<Worker>, sockets: Arc<Sockets>, socket: Socket) 
             let listener = TcpListener::from_std(socket.into())?;
             loop {
                 let accepted = listener.accept().await;
-                let accepted = accepted.map(|(stream, peer)| (stream.into(), Some(peer)));
+                let accepted = accepted.and_then(|(stream, peer)| {
+                    descriptors::leave_some(&stream, Taker::Client)?;
+                    Ok((stream.into(), Some(peer)))
+                });
                 if admit(&worker, &sockets, accepted).await.is_break() {
                     return Ok(());
                 }
@@ -259,7 +267,10 @@ async fn accept_from(worker: Rc<Worker>, sockets: Arc<Sockets>, socket: Socket) 
             let listener = UnixListener::from_std(socket.into())?;
             loop {
                 let accepted = listener.accept().await;
-                let accepted = accepted.map(|(stream, _)| (stream.into(), None));
+                let accepted = accepted.and_then(|(stream, _)| {
+                    descriptors::leave_some(&stream, Taker::Client)?;
+                    Ok((stream.into(), None))
+                });
                 if admit(&worker, &sockets, accepted).await.is_break() {
                     return Ok(());
                 }

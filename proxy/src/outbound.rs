@@ -220,7 +220,8 @@ async fn send(worker: &Worker, order: &Order, body: Bytes) -> Result<(Head, Answ
         let turn = Turn::begin(&pool, endpoint);
         let connected = match pool.idle(endpoint) {
             Some(idle) => Ok(idle),
-            None => pool.connect(endpoint).await,
+            // No client asks, but the guest.
+            None => pool.connect(endpoint, None, None).await,
         };
         let connection = match connected {
             Ok(connection) => connection,

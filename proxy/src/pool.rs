@@ -7,9 +7,11 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, Turns};
@@ -164,8 +166,15 @@ impl ClusterPool {
         })
     }
 
-    pub async fn connect(self: &Rc<Self>, endpoint: usize) -> io::Result<Connection> {
-        let connected = tokio::time::timeout(self.cluster.connect_timeout, self.open_stream(endpoint));
+    /// For this client, who connected to this address; both are only for those clusters that want to know.
+    pub async fn connect(
+        self: &Rc<Self>,
+        endpoint: usize,
+        client: Option<SocketAddr>,
+        local: Option<SocketAddr>,
+    ) -> io::Result<Connection> {
+        let opening = self.open_stream(endpoint, client, local);
+        let connected = tokio::time::timeout(self.cluster.connect_timeout, opening);
         let stream = connected
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
@@ -179,9 +188,17 @@ impl ClusterPool {
     }
 
     /// Connected, and through with the handshake if there is one.
-    async fn open_stream(&self, endpoint: usize) -> io::Result<Stream> {
+    async fn open_stream(
+        &self,
+        endpoint: usize,
+        client: Option<SocketAddr>,
+        local: Option<SocketAddr>,
+    ) -> io::Result<Stream> {
         let address = &self.cluster.endpoints[endpoint].address;
         let mut stream = Stream::connect(address).await?;
+        if let Some(version) = self.cluster.proxy_protocol {
+            stream.write_all(&version.header(client, local)).await?;
+        }
         if let Some(tls) = &self.cluster.tls {
             let shaken = stream.request_tls(tls, address).await;
             shaken.inspect_err(|error| self.complain(endpoint, error))?;

@@ -35,6 +35,8 @@ pub enum Kind {
     /// The connection's certificate is not for the request's host.
     Misdirected,
     Upload(UploadFault),
+    /// A request to change the protocol has a body: no telling where that ends and the other protocol begins.
+    UpgradeWithBody,
     /// A filter wants to see the whole body, and it is longer than that filter allows.
     BodyTooLarge,
     // The operator's.
@@ -89,6 +91,7 @@ impl Kind {
             Kind::Ambiguous(fault) => fault.status(),
             Kind::Upload(UploadFault::Malformed | UploadFault::Disconnected) => StatusCode::BAD_REQUEST,
             Kind::Upload(UploadFault::TimedOut) => StatusCode::REQUEST_TIMEOUT,
+            Kind::UpgradeWithBody => StatusCode::BAD_REQUEST,
             Kind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Kind::Loop => StatusCode::LOOP_DETECTED,
             Kind::Misdirected => StatusCode::MISDIRECTED_REQUEST,
@@ -109,6 +112,7 @@ impl Kind {
             Kind::Upload(UploadFault::TimedOut) => "body_timeout",
             Kind::Upload(UploadFault::Disconnected) => "client_closed",
             Kind::Upload(UploadFault::Filter) | Kind::Cut => "filter_cut",
+            Kind::UpgradeWithBody => "upgrade_with_body",
             Kind::BodyTooLarge => "body_too_large",
             Kind::Loop => "loop",
             Kind::Misdirected => "misdirected",
@@ -127,7 +131,10 @@ impl Kind {
 
     /// Whether the client's connection can carry no further request, because what follows on it is not understood.
     pub fn closes(self) -> bool {
-        matches!(self, Kind::Refused(_) | Kind::Ambiguous(_) | Kind::Upload(_))
+        matches!(
+            self,
+            Kind::Refused(_) | Kind::Ambiguous(_) | Kind::UpgradeWithBody | Kind::Upload(_)
+        )
     }
 
     /// Whether a log line at warning level is due; the rest is the daily noise of a public listener.
@@ -137,6 +144,7 @@ impl Kind {
             Kind::Refused(_)
                 | Kind::Ambiguous(_)
                 | Kind::Misdirected
+                | Kind::UpgradeWithBody
                 | Kind::Upload(_)
                 | Kind::BodyTooLarge
                 | Kind::NoRoute

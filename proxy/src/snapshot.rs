@@ -12,6 +12,7 @@ use http::{HeaderValue, StatusCode};
 use crate::chain::Chain;
 use crate::cluster::Cluster;
 use crate::filter::Reply;
+use crate::identity::Peers;
 use crate::listener::Sockets;
 use crate::name::Name;
 use crate::route::Table;
@@ -66,6 +67,10 @@ pub struct Listener {
     pub protocols: Protocols,
     pub chain: Chain,
     pub limits: Limits,
+    /// Who begins connections with a header of the PROXY protocol.
+    pub introducers: Peers,
+    /// Whose word about the client is believed.
+    pub trusted: Peers,
 }
 
 /// What clients may speak on a listener.
@@ -85,11 +90,14 @@ pub struct Limits {
     pub idle_timeout: Duration,
     pub body_timeout: Duration,
     pub write_timeout: Duration,
+    pub tunnel_idle_timeout: Duration,
     pub max_head_bytes: usize,
     pub max_field_bytes: usize,
     pub max_fields: usize,
     pub max_target_bytes: usize,
     pub connections_per_worker: usize,
+    /// Over all workers.
+    pub connections_per_address: Option<u32>,
     /// Of one connection.
     pub max_requests: u64,
     pub http2: Http2Limits,
@@ -122,6 +130,8 @@ pub struct Route {
     pub chain: Chain,
     pub action: Action,
     pub timeout: Option<Duration>,
+    /// Protocols that a connection may change to, in lower case.
+    pub upgrades: Vec<Box<str>>,
 }
 
 pub enum Action {

@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::address::Address;
+use crate::descriptors::{self, Taker};
 use crate::outbox;
 use crate::peer::Tls;
 use crate::tls::{self, Session};
@@ -88,10 +89,15 @@ impl Stream {
         match address {
             Address::Tcp(address) => {
                 let socket = TcpStream::connect(address).await?;
+                descriptors::leave_some(&socket, Taker::Upstream)?;
                 socket.set_nodelay(true)?;
                 Ok(socket.into())
             }
-            Address::Unix(path) => Ok(UnixStream::connect(path).await?.into()),
+            Address::Unix(path) => {
+                let socket = UnixStream::connect(path).await?;
+                descriptors::leave_some(&socket, Taker::Upstream)?;
+                Ok(socket.into())
+            }
         }
     }
 

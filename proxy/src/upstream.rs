@@ -12,13 +12,14 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use crate::body::RequestBody;
 use crate::h1::{self, Decoder, Encoder, Fault, Framing, Head, Parsed, Piece, RequestLines};
+use crate::hop;
 use crate::pool::Connection;
 use crate::stream::Stream;
 
@@ -78,9 +79,17 @@ pub struct Call {
     connection: Connection,
     sending: Sending,
     method: Method,
+    /// The protocol that the request offers to change to.
+    offer: Option<HeaderValue>,
     /// What came of the response and is not taken yet.
     input: Bytes,
     interims: u8,
+}
+
+/// A connection that has changed its protocol, and what has come on it since.
+pub struct Switched {
+    pub connection: Connection,
+    pub input: Bytes,
 }
 
 impl Call {
@@ -101,9 +110,15 @@ impl Call {
                 sent_before,
             },
             method: lines.method.clone(),
+            offer: None,
             input: Bytes::new(),
             interims: 0,
         }
+    }
+
+    /// Takes a 101 that changes to this protocol, which the request's head asks for.
+    pub fn offer(&mut self, protocol: HeaderValue) {
+        self.offer = Some(protocol);
     }
 
     /// Sends what can be sent; the head of the response as soon as it is there. Not to be polled again after an end.
@@ -156,6 +171,14 @@ impl Call {
         }))
     }
 
+    /// After a 101: the connection, which is nobody else's any more.
+    pub fn into_switched(self) -> Switched {
+        Switched {
+            connection: self.connection,
+            input: self.input,
+        }
+    }
+
     /// Nothing more of the request is sent.
     pub fn abandon(&self) {
         self.connection.stream.discard();
@@ -172,10 +195,19 @@ impl Call {
             match h1::parse(&mut self.input, &self.method)? {
                 Parsed::Partial => return Ok(None),
                 Parsed::Final(head) => return Ok(Some(head)),
+                Parsed::Switching(head) if self.is_asked_for(&head) => return Ok(Some(head)),
+                Parsed::Switching(_) => return Err(Fault::Upgrade),
                 Parsed::Interim if self.interims == MAX_INTERIMS => return Err(Fault::Interims),
                 Parsed::Interim => self.interims += 1,
             }
         }
+    }
+
+    /// Bytes of the new protocol that came before the whole request was sent would be for another one.
+    fn is_asked_for(&self, switching: &Head) -> bool {
+        let offer = self.offer.as_ref();
+        offer.is_some_and(|protocol| hop::switches_to(&switching.headers, protocol))
+            && self.sending.is_complete(&self.connection.stream)
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -221,6 +221,22 @@ impl Wire {
         overdue
     }
 
+    /// The next bytes, behind which none are taken, before anything of HTTP has come. Fails when the connection ends.
+    pub async fn read_ahead(&self, bytes: &mut Vec<u8>, count: usize) -> io::Result<()> {
+        let from = bytes.len();
+        bytes.resize(from + count, 0);
+        let mut buffer = ReadBuf::new(&mut bytes[from..]);
+        while buffer.remaining() > 0 {
+            let before = buffer.filled().len();
+            std::future::poll_fn(|context| self.with_stream(|stream| stream.poll_read(context, &mut buffer))).await?;
+            if buffer.filled().len() == before {
+                bytes.truncate(from + before);
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(())
+    }
+
     /// Where in what the client sends the connection stands.
     pub fn position(&self) -> Position {
         self.scanner.borrow().position()
@@ -252,6 +268,19 @@ impl Wire {
         });
         // Bounded on purpose; the connection closes either way.
         let _ = drained.await;
+    }
+
+    /// The connection has become a tunnel: from here on its bytes are nobody's HTTP. With those that hyper was not given
+    /// yet; `None` when it was taken before.
+    pub fn become_tunnel(&self) -> Option<(Stream, Bytes)> {
+        self.scanner.borrow_mut().stop();
+        Some((self.stream.take()?, self.ahead.take()))
+    }
+
+    /// Counts what passes without going through hyper.
+    pub fn count(&self, bytes_in: u64, bytes_out: u64) {
+        self.bytes_in.set(self.bytes_in.get() + bytes_in);
+        self.bytes_out.set(self.bytes_out.get() + bytes_out);
     }
 
     fn poll_read(&self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {

@@ -39,6 +39,7 @@ pub(super) fn cluster(name: &str, cluster: At<vocabulary::Cluster>, reader: &mut
             max_idle: cluster.max_idle.map_or(MAX_IDLE, |count| count.as_usize()),
             read_timeout: or_default(cluster.read_timeout, READ_TIMEOUT),
             tls: tls?,
+            proxy_protocol: cluster.proxy_protocol,
         })
     })
 }

@@ -2,11 +2,14 @@
 //!
 //! Control plane.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::{Names, ceiling::Ceiling, or_default, tls};
-use crate::model::{FilterUse, Http2Limits, Listener, ListenerLimits, Protocol};
-use crate::reader::Reader;
+use crate::model::{FilterUse, Http2Limits, Listener, ListenerLimits, Peers, Protocol};
+use crate::reader::{Reader, quote};
 use crate::shape::{At, OffOr, ShortOr};
 use crate::units::show_size;
 use crate::vocabulary;
@@ -22,6 +25,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A stalled upload is told from a slow one by half a minute of silence; the same for downloads.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Libraries for WebSocket ping every 20 to 60 s, and phones that wish to save their battery every few minutes.
+const TUNNEL_IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// Cookies and tokens stay below; the size of hyper's default read buffer is six times that.
 const MAX_HEAD_BYTES: u64 = 64 << 10;
 /// The largest cookie jars that browsers send.
@@ -32,6 +37,10 @@ const MAX_FIELDS: usize = 100;
 const MAX_TARGET_BYTES: u64 = 8 << 10;
 /// At 12 KiB for an idle connection, 120 MB.
 const MAX_CONNECTIONS: usize = 10_000;
+
+/// All of them are looked through for each exchange. The longest lists that anyone publishes, of content networks, have
+/// some hundreds.
+const MAX_PEERS: usize = 1_000;
 
 /// nginx's number: rare enough to cost nothing, often enough that clients follow when instances come and go.
 const MAX_REQUESTS: u64 = 1_000;
@@ -74,6 +83,13 @@ pub(super) fn listener(
         let limits = reader.within("limits", |reader| limits(listener.limits, reader));
         let redirect = tls::redirect(listener.redirect, listener.tls.is_some(), reader);
         let tls = reader.within("tls", |reader| tls::listener(listener.tls, reader));
+        let proxy_protocol = reader.within("proxy_protocol", |reader| {
+            proxy_protocol(listener.proxy_protocol, reader)
+        });
+        let trusted_proxies = reader.within("trusted_proxies", |reader| match listener.trusted_proxies {
+            Some(listed) => peers(listed, reader),
+            None => Some(Peers::default()),
+        });
         let address = listener.address.0?.value;
         Some(Listener {
             name: name.to_owned(),
@@ -84,6 +100,8 @@ pub(super) fn listener(
             protocols: protocols?,
             filters: filters?,
             limits: limits?,
+            proxy_protocol: proxy_protocol?,
+            trusted_proxies: trusted_proxies?,
         })
     })
 }
@@ -99,7 +117,7 @@ fn protocols(given: Option<At<Vec<Protocol>>>, reader: &mut Reader) -> Option<Ve
         .any(|(at, protocol)| named[..at].contains(protocol));
     if named.is_empty() || is_repeated {
         let message = "name each protocol once, and at least one: `http1`, `http2`, or leave the field out";
-        reader.error_at(&given.place, "protocols", message.to_owned());
+        reader.error_at(&given.place, "protocols", message);
         return None;
     }
     Some(named)
@@ -138,6 +156,66 @@ fn filter_use(filter: vocabulary::FilterUse, names: &Names, reader: &mut Reader)
     })
 }
 
+fn proxy_protocol(block: Option<vocabulary::ProxyProtocol>, reader: &mut Reader) -> Option<Peers> {
+    let Some(block) = block else {
+        return Some(Peers::default());
+    };
+    let At { place, value } = block.from.0?;
+    reader.within("from", |reader| {
+        if value.is_empty() {
+            reader.error(
+                &place,
+                "empty, so nobody would be listened to; add an address, or leave `proxy_protocol` out",
+            );
+            return None;
+        }
+        peers(value, reader)
+    })
+}
+
+fn peers(listed: Vec<At<String>>, reader: &mut Reader) -> Option<Peers> {
+    if let Some(surplus) = listed.get(MAX_PEERS) {
+        reader.error(&surplus.place, format!("more than {MAX_PEERS} entries; join networks"));
+        return None;
+    }
+    let mut peers = Peers::default();
+    let mut sound = true;
+    for At { place, value } in listed {
+        match network(&value) {
+            _ if value == "unix" => peers.unix = true,
+            Ok(network) => peers.networks.push(network),
+            Err(message) => {
+                reader.error(&place, message);
+                sound = false;
+            }
+        }
+    }
+    sound.then_some(peers)
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let network = match text.parse::<IpAddr>() {
+        Ok(address) => IpNet::from(address),
+        Err(_) => text.parse().map_err(|_| {
+            let text = quote(text);
+            format!("`{text}` is neither an address, nor a network as in `10.0.0.0/8`, nor `unix`")
+        })?,
+    };
+    if network.trunc() != network {
+        return Err(format!(
+            "{network} has bits behind its prefix; write {}",
+            network.trunc()
+        ));
+    }
+    match network {
+        // Such peers are known by their IPv4 addresses.
+        IpNet::V6(mapped) if mapped.prefix_len() >= 96 && mapped.addr().to_ipv4_mapped().is_some() => {
+            Err(format!("{network} holds addresses of IPv4; write them as such"))
+        }
+        network => Ok(network),
+    }
+}
+
 fn limits(limits: Option<vocabulary::ListenerLimits>, reader: &mut Reader) -> Option<ListenerLimits> {
     let Some(limits) = limits else {
         return Some(ListenerLimits::default());
@@ -158,11 +236,17 @@ fn limits(limits: Option<vocabulary::ListenerLimits>, reader: &mut Reader) -> Op
         idle_timeout: or_default(limits.idle_timeout, IDLE_TIMEOUT),
         body_timeout: or_default(limits.body_timeout, BODY_TIMEOUT),
         write_timeout: or_default(limits.write_timeout, WRITE_TIMEOUT),
+        tunnel_idle_timeout: or_default(limits.tunnel_idle_timeout, TUNNEL_IDLE_TIMEOUT),
         max_head_bytes: bytes(head.value),
         max_field_bytes: bytes(field?),
         max_fields: limits.max_fields.map_or(MAX_FIELDS, |count| count.as_usize()),
         max_target_bytes: bytes(target?),
         max_connections: limits.max_connections.map_or(MAX_CONNECTIONS, |count| count.as_usize()),
+        max_connections_per_address: match limits.max_connections_per_address {
+            Some(OffOr::On(count)) => Some(count.as_u32()),
+            // Behind a balancer, or a company's one address, all clients are one.
+            Some(OffOr::Off) | None => None,
+        },
         max_requests: limits.max_requests.map_or(MAX_REQUESTS, |count| count.0),
         http2: http2(limits.http2.unwrap_or_default()),
     })
@@ -218,11 +302,13 @@ impl Default for ListenerLimits {
             idle_timeout: IDLE_TIMEOUT,
             body_timeout: BODY_TIMEOUT,
             write_timeout: WRITE_TIMEOUT,
+            tunnel_idle_timeout: TUNNEL_IDLE_TIMEOUT,
             max_head_bytes: bytes(MAX_HEAD_BYTES),
             max_field_bytes: bytes(MAX_FIELD_BYTES),
             max_fields: MAX_FIELDS,
             max_target_bytes: bytes(MAX_TARGET_BYTES),
             max_connections: MAX_CONNECTIONS,
+            max_connections_per_address: None,
             max_requests: MAX_REQUESTS,
             http2: Http2Limits::default(),
         }

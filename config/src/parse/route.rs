@@ -17,6 +17,13 @@ use crate::vocabulary::{self, Routes, route_label};
 /// The usual patience of clients and load balancers in front is 30 to 60 s; half of it leaves them a proper answer.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
+/// What users of a reverse proxy expect to pass without being asked for, and as safe as any other exchange: a tunnel is
+/// made only when the upstream agrees.
+const UPGRADES: [&str; 1] = ["websocket"];
+
+/// Protocols of one route. Nobody knows of more than a few.
+const MAX_UPGRADES: usize = 16;
+
 /// Regular expressions in one configuration. Each may take milliseconds to compile.
 pub(super) const MAX_REGEXES: usize = 1_000;
 
@@ -104,6 +111,7 @@ fn route(
         names,
         reader,
     );
+    let upgrades = reader.within("upgrades", |reader| upgrades(route.upgrades, reader));
     let timeout = match route.timeout {
         Some(OffOr::Off) => None,
         Some(OffOr::On(timeout)) => Some(timeout.0),
@@ -116,7 +124,50 @@ fn route(
         filters: filters?,
         action: action?,
         timeout,
+        upgrades: upgrades?,
     })
+}
+
+fn upgrades(listed: Option<Vec<At<String>>>, reader: &mut Reader) -> Option<Vec<String>> {
+    let Some(listed) = listed else {
+        return Some(UPGRADES.map(str::to_owned).to_vec());
+    };
+    let mut upgrades = Vec::new();
+    let mut sound = true;
+    for At { place, value } in listed {
+        let protocol = value.to_ascii_lowercase();
+        if let Err(message) = check_upgrade(&protocol, &upgrades) {
+            reader.error(&place, message);
+            sound = false;
+        }
+        upgrades.push(protocol);
+    }
+    sound.then_some(upgrades)
+}
+
+/// RFC 9110 section 7.8: a name, and perhaps a version.
+fn check_upgrade(protocol: &str, before: &[String]) -> Result<(), String> {
+    let is_token = |part: &str| pattern::header_name(part).is_ok();
+    let (name, version) = protocol.split_once('/').unwrap_or((protocol, "1"));
+    if !is_token(name) || !is_token(version) {
+        return Err(format!(
+            "`{}` is not a protocol; write its name as in `Upgrade`, such as `websocket`",
+            quote(protocol)
+        ));
+    }
+    if name == "h2c" || name == "http" || name == "tls" {
+        // What comes behind would be requests that no route, filter or limit has seen (RFC 9113 section 3.1).
+        return Err(format!(
+            "`{protocol}` would carry requests past the routes and filters; remove it"
+        ));
+    }
+    if before.iter().any(|other| other == protocol) {
+        return Err(format!("`{protocol}` stands here twice; remove one"));
+    }
+    match before.len() {
+        ..MAX_UPGRADES => Ok(()),
+        _ => Err(format!("more than {MAX_UPGRADES} protocols; remove some")),
+    }
 }
 
 fn name(shown: &str, name: Option<&At<String>>, reader: &mut Reader) -> Option<String> {

@@ -39,7 +39,7 @@ fn check_head(bytes: &[u8], method: &Method) {
             check_fields(taken, head);
             check_framing(taken, head, method);
         }
-        Ok(Parsed::Interim) => check_lines(taken),
+        Ok(Parsed::Interim | Parsed::Switching(_)) => check_lines(taken),
         Ok(Parsed::Partial) => assert_eq!(taken, b"", "a part of a head is left where it is"),
         Err(_) => {}
     }
@@ -114,7 +114,9 @@ fn check_prefixes(bytes: &[u8], method: &Method, whole: &Result<Parsed, Fault>, 
     for cut in 0..bytes.len() {
         let (parsed, _) = parse(&bytes[..cut], method);
         match (parsed, whole) {
-            (Ok(Parsed::Partial), Ok(Parsed::Final(_) | Parsed::Interim)) => assert!(cut < length, "whole at {cut}"),
+            (Ok(Parsed::Partial), Ok(Parsed::Final(_) | Parsed::Switching(_) | Parsed::Interim)) => {
+                assert!(cut < length, "whole at {cut}")
+            }
             (Ok(Parsed::Partial), _) => {}
             (Ok(part), Ok(whole)) => {
                 assert!(cut >= length, "whole at {cut} of {length}");

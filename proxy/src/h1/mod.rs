@@ -28,7 +28,7 @@ pub enum Fault {
     Status,
     /// A head over [`MAX_HEAD`].
     HeadTooLarge,
-    /// 101, which nobody asked for (RFC 9110 15.2.2).
+    /// 101, which nobody asked for in this way (RFC 9110 15.2.2).
     Upgrade,
     /// More interim responses than anybody has a use for.
     Interims,

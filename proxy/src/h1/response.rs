@@ -42,6 +42,8 @@ pub enum Parsed {
     /// A whole head before the final one (RFC 9110 15.2).
     Interim,
     Final(Head),
+    /// 101: behind the head the bytes are another protocol's (RFC 9110 15.2.2).
+    Switching(Head),
 }
 
 /// Takes one whole head off the front of `input`, as an answer to a request with this method.
@@ -68,7 +70,7 @@ pub fn parse(input: &mut Bytes, method: &Method) -> Result<Parsed, Fault> {
     let status = StatusCode::from_u16(response.code.unwrap_or_default()).map_err(|_| Fault::Status)?;
     input.advance(length);
     match status {
-        StatusCode::SWITCHING_PROTOCOLS => return Err(Fault::Upgrade),
+        StatusCode::SWITCHING_PROTOCOLS => {}
         status if status.is_informational() => return Ok(Parsed::Interim),
         _ => {}
     }
@@ -88,12 +90,18 @@ pub fn parse(input: &mut Bytes, method: &Method) -> Result<Parsed, Fault> {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     let framing = facts.framing(status, method)?;
-    Ok(Parsed::Final(Head {
+    let head = Head {
         status,
         headers,
         persistent: facts.is_current && !facts.closes && framing != Framing::UntilClose,
         framing,
-    }))
+    };
+    Ok(match status {
+        // RFC 9110 7.8: there is no such thing in HTTP/1.0.
+        StatusCode::SWITCHING_PROTOCOLS if !facts.is_current => return Err(Fault::Upgrade),
+        StatusCode::SWITCHING_PROTOCOLS => Parsed::Switching(head),
+        _ => Parsed::Final(head),
+    })
 }
 
 /// Whether a head may end in `bytes`, of which the first `seen` were looked at before: what saves parsing a head anew
@@ -213,7 +221,11 @@ impl Facts {
     fn framing(&self, status: StatusCode, method: &Method) -> Result<Framing, Fault> {
         match (self.lengths, self.is_chunked) {
             (Lengths::One(_) | Lengths::Repeated(_), true) => Err(Fault::LengthWithCoding),
-            _ if *method == Method::HEAD || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED => {
+            _ if *method == Method::HEAD
+                || status == StatusCode::NO_CONTENT
+                || status == StatusCode::NOT_MODIFIED
+                || status.is_informational() =>
+            {
                 Ok(Framing::Sized(0))
             }
             (Lengths::None, true) => Ok(Framing::Chunked),
@@ -254,6 +266,7 @@ mod tests {
                 head.framing,
                 head.persistent
             ),
+            Ok(Parsed::Switching(head)) => format!("Switching {} {:?}", head.status.as_u16(), head.framing),
             Ok(other) => format!("{other:?}"),
             Err(Fault::Syntax(_)) => "Syntax".to_owned(),
             Err(fault) => format!("{fault:?}"),
@@ -312,7 +325,9 @@ mod tests {
             (&get, "1.1 304 No", "content-length: 5", "304 Sized(0) persistent true"),
             (&get, "1.1 100 Go", "content-length: 5", "Interim"),
             (&get, "1.1 103 Hints", "link: x", "Interim"),
-            (&get, "1.1 101 Up", "upgrade: x", "Upgrade"),
+            (&get, "1.1 101 Up", "upgrade: x", "Switching 101 Sized(0)"),
+            (&get, "1.1 101 Up", "content-length: 5", "Switching 101 Sized(0)"),
+            (&get, "1.0 101 Up", "upgrade: x", "Upgrade"),
             (
                 &get,
                 "1.1 200 OK",

@@ -30,6 +30,8 @@ const RESETS_PER_SECOND: u32 = 1;
 const CONTROL_FRAMES_PER_SECOND: u32 = 10;
 /// What a frame with content that we send earns: clients answer it with updates of two windows, and with a ping.
 const EARNED_BY_FRAME: u32 = 3;
+/// And so many bytes of it earn one more: Go's client updates both windows for every 4 KiB that it has read.
+const BYTES_PER_EARNED: usize = 1 << 10;
 /// How long a client without a request under way is given to take leave once it was told that the connection ends.
 const LEAVE: Duration = Duration::from_secs(2);
 /// Streams refused or reset before they were accepted, waiting for the session at once; `h2`'s default.
@@ -180,7 +182,7 @@ impl Session {
             unfinished: Cell::new(None),
             lanes: RefCell::default(),
             spare: RefCell::default(),
-            of_address: connection.client.map(|client| worker.streams_of(client.ip())),
+            of_address: connection.client().map(|client| worker.streams_of(client.ip())),
             outlived: Cell::new(worker.outlived()),
             task: RefCell::default(),
             watchdog: Watchdog::default(),
@@ -356,9 +358,11 @@ impl Session {
         self.cut.get().is_some()
     }
 
-    /// A frame with content goes to the client.
-    pub fn earn_frame(&self) {
-        self.control_frames.borrow_mut().earn(EARNED_BY_FRAME);
+    /// So many bytes of content go to the client in a frame, or more of them.
+    pub fn earn_frame(&self, bytes: usize) {
+        // A piece is no larger than a window, which is less than 2^31.
+        let earned = EARNED_BY_FRAME + (bytes / BYTES_PER_EARNED) as u32;
+        self.control_frames.borrow_mut().earn(earned);
     }
 
     /// A response went to its end.
@@ -407,7 +411,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if let Some(client) = self.connection.client {
+        if let Some(client) = self.connection.client() {
             self.of_address = None;
             self.connection.worker.forget_streams_of(client.ip());
         }

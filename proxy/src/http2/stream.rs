@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::incoming::Incoming;
 use super::session::Seat;
 use crate::body::Source;
-use crate::exchange::{self, Abandoned, ResponseBody};
+use crate::exchange::{self, Abandoned, ResponseBody, TunnelSlot};
 use crate::wire::Expired;
 
 thread_local! {
@@ -43,7 +43,15 @@ pub async fn serve(seat: Seat, request: Request<RecvStream>, mut respond: SendRe
     let incoming = Source::Http2(Incoming::new(stream, &parts.headers, &seat.lane));
     let answer = {
         let connection = Rc::clone(&seat.session.connection);
-        let mut exchange = pin!(exchange::run(connection, Rc::clone(&seat.lane), parts, incoming));
+        // Nobody leaves one there: HTTP/2 has no Upgrade (RFC 9113 8.6).
+        let tunnels = TunnelSlot::default();
+        let mut exchange = pin!(exchange::run(
+            connection,
+            Rc::clone(&seat.lane),
+            parts,
+            incoming,
+            &tunnels
+        ));
         std::future::poll_fn(|context| {
             seat.lane.carry(context.waker());
             let polled = exchange.as_mut().poll(context);
@@ -109,7 +117,7 @@ async fn send(seat: &Seat, response: Response<ResponseBody>, mut respond: SendRe
         body.break_off("client_closed");
         return seat.session.spend_reset();
     };
-    seat.session.earn_frame();
+    seat.session.earn_frame(0);
     if ends {
         return seat.session.earn_reset();
     }
@@ -209,7 +217,7 @@ impl Pipe<'_> {
             if self.stream.send_data(piece, is_last).is_err() {
                 return Poll::Ready(Err(()));
             }
-            self.seat.session.earn_frame();
+            self.seat.session.earn_frame(took);
             self.progress(took);
             if is_last {
                 return Poll::Ready(Ok(true));
@@ -248,7 +256,7 @@ impl Pipe<'_> {
     }
 
     fn finish(&mut self) -> Poll<()> {
-        self.seat.session.earn_frame();
+        self.seat.session.earn_frame(0);
         self.seat.session.earn_reset();
         self.piece = Bytes::new();
         Poll::Ready(())

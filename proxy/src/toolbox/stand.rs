@@ -149,6 +149,7 @@ fn unreachable(name: &str) -> Arc<Cluster> {
         read_timeout: Duration::ZERO,
         max_idle: 0,
         tls: None,
+        proxy_protocol: None,
     }))
 }
 
