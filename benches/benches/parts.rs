@@ -41,6 +41,7 @@ fn message() -> Box<Message> {
         facts: Facts {
             client: None,
             local: None,
+            tls: None,
             listener: Name::new("web"),
             route: Some(Name::new("api")),
             request_id: HeaderValue::from_static("0123456789abcdef0123456789abcdef"),

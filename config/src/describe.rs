@@ -8,9 +8,10 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json, json};
 
 use crate::model::{
-    AccessLog, Action, Breaker, Candidate, CandidateKey, Cluster, Config, Endpoint, Filter, FilterKind, FilterLimits,
-    FilterUse, Grant, HostPattern, Http2Limits, Listener, ListenerLimits, LogFormat, LogPart, LogTarget, PathPattern,
-    Peers, Redirect, Reload, Respond, Route, RouteMatch, ValuePattern, Wasm, WeightedCluster,
+    AccessLog, Action, Breaker, Candidate, CandidateKey, CertificateFiles, Cluster, ClusterTls, Config, Endpoint,
+    Filter, FilterKind, FilterLimits, FilterUse, Grant, HostPattern, Http2Limits, Listener, ListenerLimits,
+    ListenerTls, LogFormat, LogPart, LogTarget, PathPattern, Peers, Redirect, Reload, Respond, Route, RouteMatch,
+    ValuePattern, Verify, Wasm, WeightedCluster,
 };
 use crate::units::{show_duration, show_percent, show_size};
 use crate::word::Word as _;
@@ -88,14 +89,40 @@ fn log_part(part: &LogPart) -> String {
 }
 
 fn listener(config: &Config, listener: &Listener) -> Json {
-    json!({
+    let mut described = json!({
         "address": listener.address.to_string(),
         "protocols": listener.protocols.iter().map(|protocol| protocol.word()).collect::<Vec<_>>(),
         "filters": chain(config, &listener.filters),
         "limits": listener_limits(&listener.limits),
         "proxy_protocol": { "from": peers(&listener.proxy_protocol) },
         "trusted_proxies": peers(&listener.trusted_proxies),
-    })
+    });
+    if let Some(tls) = &listener.tls {
+        described["tls"] = listener_tls(tls);
+    }
+    if let Some(redirect) = &listener.redirect {
+        described["redirect"] = json!({ "status": redirect.status, "port": redirect.port });
+    }
+    described
+}
+
+fn listener_tls(tls: &ListenerTls) -> Json {
+    let mut described = json!({
+        "certificates": tls.certificates.iter().map(certificate).collect::<Vec<_>>(),
+        "min_version": tls.min_version.word(),
+    });
+    if let Some(auth) = &tls.client_auth {
+        described["client_ca"] = json!(auth.ca.display().to_string());
+        described["client_auth"] = json!(auth.mode.word());
+        if let Some(crl) = &auth.crl {
+            described["client_crl"] = json!(crl.display().to_string());
+        }
+    }
+    described
+}
+
+fn certificate(files: &CertificateFiles) -> Json {
+    json!({ "cert": files.cert.display().to_string(), "key": files.key.display().to_string() })
 }
 
 fn peers(peers: &Peers) -> Vec<String> {
@@ -105,6 +132,8 @@ fn peers(peers: &Peers) -> Vec<String> {
 
 fn listener_limits(limits: &ListenerLimits) -> Json {
     json!({
+        "tls_handshake_timeout": show_duration(limits.tls_handshake_timeout),
+        "max_handshakes": limits.max_handshakes,
         "head_timeout": show_duration(limits.head_timeout),
         "idle_timeout": show_duration(limits.idle_timeout),
         "body_timeout": show_duration(limits.body_timeout),
@@ -248,7 +277,7 @@ fn filter_limits(limits: &FilterLimits) -> Json {
 }
 
 fn cluster(cluster: &Cluster) -> Json {
-    json!({
+    let mut described = json!({
         "endpoints": cluster.endpoints.iter().map(endpoint).collect::<Vec<_>>(),
         "load_balancing": cluster.load_balancing.word(),
         "connect_timeout": show_duration(cluster.connect_timeout),
@@ -256,7 +285,30 @@ fn cluster(cluster: &Cluster) -> Json {
         "max_idle": cluster.max_idle,
         "read_timeout": show_duration(cluster.read_timeout),
         "proxy_protocol": cluster.proxy_protocol.map(|version| version.word()),
-    })
+    });
+    if let Some(tls) = &cluster.tls {
+        described["tls"] = cluster_tls(tls);
+    }
+    described
+}
+
+fn cluster_tls(tls: &ClusterTls) -> Json {
+    let mut described = json!({
+        "alpn": tls.alpn.iter().map(|protocol| protocol.word()).collect::<Vec<_>>(),
+        "min_version": tls.min_version.word(),
+    });
+    match &tls.verify {
+        Verify::System => {}
+        Verify::Ca(path) => described["ca"] = json!(path.display().to_string()),
+        Verify::Nobody => described["unsafe_skip_verify"] = json!(true),
+    }
+    if let Some(name) = &tls.server_name {
+        described["server_name"] = json!(name);
+    }
+    if let Some(files) = &tls.client_certificate {
+        described["client_certificate"] = certificate(files);
+    }
+    described
 }
 
 fn endpoint(endpoint: &Endpoint) -> Json {

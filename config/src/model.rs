@@ -131,6 +131,14 @@ pub enum LogField {
     Referer,
     /// All that filters have left on the exchange, as a JSON object.
     Attributes,
+    TlsVersion,
+    /// The name that the client asked for in its TLS handshake.
+    Sni,
+    /// Of the client's verified certificate, like the two that follow.
+    ClientSubject,
+    ClientSans,
+    /// SHA-256 of the certificate, in hexadecimal digits.
+    ClientFingerprint,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -138,6 +146,10 @@ pub struct Listener {
     pub name: String,
     pub place: Place,
     pub address: Address,
+    /// `None` for plain text.
+    pub tls: Option<ListenerTls>,
+    /// Never with `tls`.
+    pub redirect: Option<HttpsRedirect>,
     /// Never empty, each at most once. Default: all.
     pub protocols: Vec<Protocol>,
     /// Run before any route's own filters, on every exchange, also when no route matches.
@@ -158,6 +170,61 @@ pub struct Peers {
     pub unix: bool,
 }
 
+/// TLS towards clients. The files are named here and read by the proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerTls {
+    pub place: Place,
+    /// Never empty; the first is the default.
+    pub certificates: Vec<CertificateFiles>,
+    /// `None` when clients are not asked for a certificate.
+    pub client_auth: Option<ClientAuth>,
+    /// Default 1.2.
+    pub min_version: TlsVersion,
+}
+
+/// PEM files, resolved against the folder of the configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    pub place: Place,
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientAuth {
+    pub ca: PathBuf,
+    pub crl: Option<PathBuf>,
+    pub mode: ClientAuthMode,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClientAuthMode {
+    /// The default.
+    Required,
+    Optional,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TlsVersion {
+    Tls12,
+    Tls13,
+}
+
+/// A protocol that is agreed on in a TLS handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Alpn {
+    Http11,
+}
+
+/// Where a listener of plain text sends all its clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpsRedirect {
+    /// Default 308.
+    pub status: u16,
+    /// Default 443.
+    pub port: u16,
+}
+
 /// What a client may speak on a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
@@ -168,6 +235,10 @@ pub enum Protocol {
 /// What a listener grants one client connection and one request. Each default has its reason beside it in `parse`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenerLimits {
+    /// From acceptance to the end of the TLS handshake, in total. Default 10 s.
+    pub tls_handshake_timeout: Duration,
+    /// TLS handshakes at once on this listener. Default 1,000.
+    pub max_handshakes: usize,
     /// From the first byte that may belong to a head to its end, in total. Default 10 s.
     pub head_timeout: Duration,
     /// Between two exchanges of a keep-alive connection. Default 60 s.
@@ -406,6 +477,34 @@ pub struct Cluster {
     pub read_timeout: Duration,
     /// Connections begin with a header that names the client, and none is used for another request.
     pub proxy_protocol: Option<ProxyVersion>,
+    /// `None` for plain text.
+    pub tls: Option<ClusterTls>,
+}
+
+/// TLS towards upstream servers. The files are named here and read by the proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterTls {
+    pub place: Place,
+    pub verify: Verify,
+    /// A host name in lower case, or an IP address; `None` is the endpoint's own, and given when an endpoint is a Unix
+    /// socket.
+    pub server_name: Option<String>,
+    pub client_certificate: Option<CertificateFiles>,
+    /// Empty when none is offered. Default HTTP/1.1.
+    pub alpn: Vec<Alpn>,
+    /// Default 1.2.
+    pub min_version: TlsVersion,
+}
+
+/// Whom an upstream's certificate has to come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verify {
+    /// An authority that the operating system trusts. The default.
+    System,
+    /// One of the authorities in this PEM file.
+    Ca(PathBuf),
+    /// `unsafe_skip_verify`: anybody.
+    Nobody,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

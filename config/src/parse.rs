@@ -10,6 +10,7 @@ mod listener;
 mod pattern;
 mod reload;
 mod route;
+mod tls;
 mod wasm;
 
 use std::collections::HashMap;

@@ -8,13 +8,15 @@ use std::borrow::Cow;
 use crate::choice::Choice;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use crate::model::{Address, LoadBalancing, OnFailure, Protocol, ProxyVersion, WhenGood};
+use crate::model::{
+    Address, Alpn, ClientAuthMode, LoadBalancing, OnFailure, Protocol, ProxyVersion, TlsVersion, WhenGood,
+};
 use crate::node::{Node, Value};
 use crate::reader::{Block, FromNode, Reader, quote};
 use crate::settings::Settings;
 use crate::shape::{At, Field, Named, Noun, OffOr, Pairs, Required, ShortOr, True};
 use crate::units::{Count, Percent, Period, Size};
-use crate::word::{GrantWord, KeyWord};
+use crate::word::{GrantWord, HttpsWord, KeyWord};
 
 /// Declares blocks: for each a struct that is readable from a node and has a schema.
 ///
@@ -146,6 +148,11 @@ vocabulary! {
     struct Listener {
         /// The address to listen on.
         address: Required<At<Address>>,
+        /// Speak TLS. Default: plain text.
+        tls: Option<At<ListenerTls>>,
+        /// Answer every request with a redirect to the same host and path over HTTPS: `https`, or a block. Routes are not
+        /// asked.
+        redirect: Option<At<HttpsRedirect>>,
         /// What clients may speak: HTTP/1 and HTTP/2 (in clear text by prior knowledge). Default `[http1, http2]`.
         protocols: Option<At<Vec<Protocol>>>,
         /// Filters that run before any route's own, on every exchange, also when no route matches.
@@ -166,8 +173,43 @@ vocabulary! {
         from: Required<At<Vec<At<String>>>>,
     }
 
+    /// TLS towards clients.
+    struct ListenerTls {
+        /// Certificates with their keys. A client gets the one whose names the name that it asks for is among, or else
+        /// the first.
+        certificates: Required<At<Vec<At<CertificateFiles>>>>,
+        /// The authorities whose certificates clients show: a file of PEM certificates. Default: clients are not asked.
+        client_ca: Option<At<String>>,
+        /// Certificates of clients that are revoked: a file of PEM revocation lists of those authorities. Default: none.
+        client_crl: Option<At<String>>,
+        /// `required` or `optional`; needs `client_ca`. Default `required`.
+        client_auth: Option<At<ClientAuthMode>>,
+        /// The oldest version that is spoken. Default `tls1.2`.
+        min_version: Option<TlsVersion>,
+    }
+
+    /// A certificate and its key.
+    struct CertificateFiles {
+        /// A PEM file: the certificate, then those that lead to its authority.
+        cert: Required<At<String>>,
+        /// A PEM file with the certificate's private key.
+        key: Required<At<String>>,
+    }
+
+    /// A redirect to HTTPS.
+    struct HttpsRedirectBlock {
+        /// The port of the HTTPS listener as clients see it. Default 443.
+        port: Option<Count<1, 65_535>>,
+        /// 301, 302, 303, 307 or 308. Default 308, which keeps the method.
+        status: Option<At<Count<301, 308>>>,
+    }
+
     /// What one client connection and one request may take.
     struct ListenerLimits {
+        /// From the acceptance of a connection to the end of its TLS handshake, in total. Default `10s`.
+        tls_handshake_timeout: Option<Period>,
+        /// TLS handshakes at once; for one more, the one that has taken longest makes room. Default 1000.
+        max_handshakes: Option<Count<1, 1_000_000>>,
         /// From the first byte of a request's head to its end, in total. Default `10s`.
         head_timeout: Option<Period>,
         /// Between two exchanges of one connection. Default `60s`.
@@ -376,6 +418,24 @@ vocabulary! {
         /// Begin each connection with a header of the PROXY protocol that names the client. Each request then has a
         /// connection of its own. Default: no header.
         proxy_protocol: Option<ProxyVersion>,
+        /// Speak TLS to the endpoints, `{}` with all defaults. Default: plain text.
+        tls: Option<At<ClusterTls>>,
+    }
+
+    /// TLS towards upstream servers.
+    struct ClusterTls {
+        /// The authorities that are trusted: a file of PEM certificates. Default: the operating system's.
+        ca: Option<At<String>>,
+        /// The name that is asked for (SNI) and must stand in the certificate. Default: the endpoint's address.
+        server_name: Option<At<String>>,
+        /// What we show to servers that ask for a certificate.
+        client_certificate: Option<CertificateFiles>,
+        /// The protocols that are offered, or `off` to offer none. Default `[http/1.1]`.
+        alpn: Option<At<OffOr<Vec<Alpn>>>>,
+        /// The oldest version that is spoken. Default `tls1.2`.
+        min_version: Option<TlsVersion>,
+        /// Believe whoever answers. Whoever is in between then reads and changes everything.
+        unsafe_skip_verify: Option<At<True>>,
     }
 
     /// An upstream server with a weight.
@@ -483,6 +543,9 @@ pub(crate) type Grant = At<ShortOr<GrantWord, GrantBlock>>;
 
 /// What needs no name, or a block.
 pub(crate) type CandidateKey = ShortOr<KeyWord, CandidateKeyBlock>;
+
+/// `https`, or a block.
+pub(crate) type HttpsRedirect = ShortOr<HttpsWord, HttpsRedirectBlock>;
 
 /// An address, or a block.
 pub(crate) type Endpoint = ShortOr<Address, EndpointBlock>;

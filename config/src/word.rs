@@ -6,7 +6,9 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use crate::model::{Grant, LoadBalancing, LogField, OnFailure, Protocol, ProxyVersion, WhenGood};
+use crate::model::{
+    Alpn, ClientAuthMode, Grant, LoadBalancing, LogField, OnFailure, Protocol, ProxyVersion, TlsVersion, WhenGood,
+};
 use crate::node::Node;
 use crate::reader::{FromNode, Reader, quote};
 use crate::suggest::suggestion;
@@ -69,6 +71,37 @@ impl Word for WhenGood {
     const DESCRIPTION: &'static str =
         "`promote` gives a candidate that was good all exchanges; `hold` leaves it at its share, and judges it on.";
     const WORDS: &'static [(&'static str, Self)] = &[("promote", Self::Promote), ("hold", Self::Hold)];
+}
+
+impl Word for ClientAuthMode {
+    const NAME: &'static str = "ClientAuth";
+    const DESCRIPTION: &'static str =
+        "`required` refuses clients without a certificate; `optional` takes them, and leaves it to filters.";
+    const WORDS: &'static [(&'static str, Self)] = &[("required", Self::Required), ("optional", Self::Optional)];
+}
+
+impl Word for TlsVersion {
+    const NAME: &'static str = "TlsVersion";
+    const DESCRIPTION: &'static str = "A version of TLS.";
+    const WORDS: &'static [(&'static str, Self)] = &[("tls1.2", Self::Tls12), ("tls1.3", Self::Tls13)];
+}
+
+impl Word for Alpn {
+    const NAME: &'static str = "Alpn";
+    const DESCRIPTION: &'static str = "A protocol that is agreed on in the handshake, by its registered name.";
+    const WORDS: &'static [(&'static str, Self)] = &[("http/1.1", Self::Http11)];
+}
+
+/// The scheme of a redirect that has no other part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HttpsWord {
+    Https,
+}
+
+impl Word for HttpsWord {
+    const NAME: &'static str = "HttpsRedirect";
+    const DESCRIPTION: &'static str = "To the same host and path, port 443.";
+    const WORDS: &'static [(&'static str, Self)] = &[("https", Self::Https)];
 }
 
 /// A key of a candidate that needs no name.
@@ -165,6 +198,11 @@ impl Word for LogField {
         ("user_agent", Self::UserAgent),
         ("referer", Self::Referer),
         ("attributes", Self::Attributes),
+        ("tls_version", Self::TlsVersion),
+        ("sni", Self::Sni),
+        ("client_subject", Self::ClientSubject),
+        ("client_sans", Self::ClientSans),
+        ("client_fingerprint", Self::ClientFingerprint),
     ];
 }
 
@@ -196,7 +234,11 @@ readable!(
     GrantWord,
     KeyWord,
     Protocol,
-    WhenGood
+    WhenGood,
+    ClientAuthMode,
+    TlsVersion,
+    Alpn,
+    HttpsWord
 );
 
 #[cfg(test)]
@@ -228,10 +270,15 @@ mod tests {
                 LogField::UserAgent => "user_agent",
                 LogField::Referer => "referer",
                 LogField::Attributes => "attributes",
+                LogField::TlsVersion => "tls_version",
+                LogField::Sni => "sni",
+                LogField::ClientSubject => "client_subject",
+                LogField::ClientSans => "client_sans",
+                LogField::ClientFingerprint => "client_fingerprint",
             };
             assert_eq!((*word, field.word()), (expected, expected));
         }
-        assert_eq!(LogField::WORDS.len(), 20);
+        assert_eq!(LogField::WORDS.len(), 25);
         // Each word that needs no object is the name of what it grants.
         for (word, grant) in GrantWord::WORDS {
             assert_eq!((*word, grant.word(), Grant::from(*grant).word()), (*word, *word, *word));
@@ -243,5 +290,12 @@ mod tests {
         assert_eq!(keys, ["request_id", "client_address"]);
         let balancing = [LoadBalancing::RoundRobin.word(), LoadBalancing::LeastRequest.word()];
         assert_eq!(balancing, ["round_robin", "least_request"]);
+        let auth = [ClientAuthMode::Required.word(), ClientAuthMode::Optional.word()];
+        assert_eq!(auth, ["required", "optional"]);
+        assert_eq!(
+            [TlsVersion::Tls12.word(), TlsVersion::Tls13.word()],
+            ["tls1.2", "tls1.3"]
+        );
+        assert_eq!([Alpn::Http11.word(), HttpsWord::Https.word()], ["http/1.1", "https"]);
     }
 }

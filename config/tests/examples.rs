@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tamis_config::{
     AccessLog, Action, Breaker, Candidate, FilterLimits, ListenerLimits, LogFormat, LogTarget, OnFailure, Tolerance,
+    Verify,
 };
 
 fn examples() -> Vec<PathBuf> {
@@ -77,10 +78,46 @@ fn everything_shows_the_defaults() {
     assert_eq!(app.endpoints[1].weight, nginx.endpoints[0].weight);
     assert_eq!(config.routes[0].timeout, defaults.routes[0].timeout);
     assert_eq!(config.routes[0].upgrades, defaults.routes[0].upgrades);
-    let Action::Redirect(redirect) = &config.routes[2].action else {
-        panic!("{:?}", config.routes[2])
+    let Action::Redirect(redirect) = &config.routes[3].action else {
+        panic!("{:?}", config.routes[3])
     };
     assert_eq!(redirect.status, 302);
+}
+
+#[test]
+fn everything_shows_the_defaults_of_tls() {
+    let config = tamis_config::load(&example("everything.yaml")).unwrap();
+    let text = "listeners: { a: { address: 127.0.0.1:0, redirect: https }, b: { address: 127.0.0.1:0, tls: \
+                { certificates: [{ cert: a, key: b }], client_ca: c } } }\nroutes: [{ cluster: c }]\n\
+                clusters: { c: { endpoints: [127.0.0.1:1], tls: {} } }";
+    let plain = tamis_config::parse(text, Path::new("test.yaml"), &tamis_config::System).unwrap();
+    let (shown, given) = (
+        config.listeners[1].tls.clone().unwrap(),
+        plain.listeners[1].tls.clone().unwrap(),
+    );
+    assert_eq!(shown.min_version, given.min_version);
+    assert_eq!(shown.client_auth.unwrap().mode, given.client_auth.unwrap().mode);
+    assert_eq!(config.listeners[2].redirect, plain.listeners[0].redirect);
+    let (shown, given) = (
+        config.clusters[1].tls.clone().unwrap(),
+        plain.clusters[0].tls.clone().unwrap(),
+    );
+    assert_eq!((shown.alpn, shown.min_version), (given.alpn, given.min_version));
+    assert_eq!((given.verify, given.server_name), (Verify::System, None));
+    assert!(
+        config
+            .files
+            .iter()
+            .any(|file| file.ends_with("certificates/revoked.pem"))
+    );
+    assert_eq!(
+        config
+            .files
+            .iter()
+            .filter(|file| file.ends_with("certificates/site.key"))
+            .count(),
+        1
+    );
 }
 
 #[test]

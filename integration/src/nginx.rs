@@ -23,12 +23,18 @@ impl Nginx {
     /// The listening socket is bound here and inherited (as in a binary upgrade of nginx), so connecting works from the
     /// first moment and nobody else can have the port.
     pub fn start() -> Self {
-        let folder = Folder::new();
+        let small = r#"location = /small { return 200 "ok"; } location /upload/ { dav_methods PUT; }"#;
+        Self::start_with(&Folder::new(), "", small)
+    }
+
+    /// In a folder that may hold certificates, with further words of `listen` and what stands in the block `server`.
+    pub fn start_with(folder: &Folder, listen: &str, server: &str) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
         let address = listener.local_addr().expect("the listener has an address");
         fcntl_setfd(&listener, FdFlags::empty()).expect("a socket can be made inheritable");
         folder.write("www/upload/.keep", "");
-        folder.write("nginx.conf", configuration(&folder, &address.to_string()));
+        let listen = format!("{address} {listen}");
+        folder.write("nginx.conf", configuration(folder, &listen, server));
         let child = Command::new("nginx")
             .args(["-p", ".", "-c", "nginx.conf", "-e", "error.log"])
             .current_dir(folder.root())
@@ -40,7 +46,7 @@ impl Nginx {
         Self {
             child,
             address: Address::Tcp(address),
-            folder,
+            folder: folder.clone(),
         }
     }
 
@@ -67,7 +73,7 @@ impl Drop for Nginx {
     }
 }
 
-fn configuration(folder: &Folder, address: &str) -> String {
+fn configuration(folder: &Folder, listen: &str, server: &str) -> String {
     let root = folder.root().display();
     let user = if rustix::process::geteuid().is_root() {
         "user root;"
@@ -92,10 +98,9 @@ http {{
     client_max_body_size 0;
     keepalive_requests 10000000;
     server {{
-        listen {address};
+        listen {listen};
         root {root}/www;
-        location = /small {{ return 200 "ok"; }}
-        location /upload/ {{ dav_methods PUT; }}
+        {server}
     }}
 }}
 "#

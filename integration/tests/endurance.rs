@@ -24,7 +24,7 @@ const OVER: Duration = Duration::from_secs(8);
 const TO_FILE: &str = "access_log: { file: access.log, format: json }";
 
 /// What a connection may add to the resident memory while it is idle; hyper's two buffers alone would be 16 KiB.
-const RESTING: u64 = 10 << 10;
+const RESTING: u64 = 14 << 10;
 const PLAIN: &str = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
 
 /// An upstream whose first `count` connections answer `late` once the gate is open; later ones answer `ok` at once.

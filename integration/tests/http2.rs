@@ -220,7 +220,7 @@ fn h2load_has_no_failure_through_a_filter() {
     );
     let url = format!("http://{}/", proxy.address("web"));
     let output = Command::new("h2load")
-        .args(["-n", "100000", "-c", "100", "-m", "10", "-H", "x-tenant: acme", &url])
+        .args(["-n", "100000", "-c", "100", "-m", "2", "-H", "x-tenant: acme", &url])
         .output()
         .expect("h2load is there");
     let printed = String::from_utf8_lossy(&output.stdout);
@@ -646,6 +646,29 @@ fn busy_clients_are_no_flood() {
     }
 }
 
+/// Go's client updates both windows for every 4 KiB.
+#[test]
+fn downloads_are_no_flood() {
+    let upstream = Upstream::repeating(ok(&"x".repeat(3_000_000)));
+    let proxy = limited(&upstream, "http2: { max_control_frames: 20 }");
+    let mut frames = Frames::connect(&proxy.address("web"));
+    frames.get(1, "/");
+    let (mut received, mut updated) = (0, 0);
+    while received < 3_000_000 {
+        let frame = frames.next().expect("more of it");
+        assert_ne!(frame.kind, GOAWAY, "after {received} bytes");
+        if frame.kind == DATA {
+            received += frame.payload.len();
+        }
+        while received - updated >= 4_096 {
+            updated += 4_096;
+            for stream in [0, 1] {
+                frames.send(WINDOW_UPDATE, 0, stream, &4_096u32.to_be_bytes());
+            }
+        }
+    }
+}
+
 /// Fault 94: windows that stay closed, or open byte by byte.
 #[test]
 fn fault_94_stalled_windows() {
@@ -818,14 +841,22 @@ fn fault_67_swaps_under_an_open_connection() {
         vec![Step::serve(ok("first"))],
     ]);
     let second = Upstream::saying("second");
-    let proxy = Proxy::start(&plain(&first));
+    // A hundred swaps take longer than a request may, on a busy machine.
+    let lasting = |upstream: &Upstream| {
+        Configuration {
+            route: "timeout: off",
+            ..Default::default()
+        }
+        .to(upstream)
+    };
+    let proxy = Proxy::start(&lasting(&first));
     let mut client = Http2::connect(&proxy.address("web"));
     let late = client.begin(request("GET", "/"), b"");
     gate.wait_arrived(1);
     for _ in 0..50 {
-        apply(&proxy, &plain(&second));
+        apply(&proxy, &lasting(&second));
         assert_eq!(client.get("/").text(), "second");
-        apply(&proxy, &plain(&first));
+        apply(&proxy, &lasting(&first));
         assert_eq!(client.get("/").text(), "first");
     }
     gate.open();

@@ -238,6 +238,15 @@ fn only_wasm_names_wasmtime() {
     });
 }
 
+/// Whoever reads and writes a stream need not know of TLS.
+#[test]
+fn only_tls_names_rustls() {
+    refuse_paths(|module, path| {
+        let wrong = path.split("::").next().is_some_and(|root| root.starts_with("rustls")) && module != "tls";
+        wrong.then(|| "only tls/* may".to_owned())
+    });
+}
+
 /// The folders whose every file is ours to keep tidy.
 fn all_sources() -> Vec<(PathBuf, Source)> {
     let folders = [

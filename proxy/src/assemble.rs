@@ -4,6 +4,7 @@
 //! is reported with its place. Reading, compiling and starting filters happens here and nowhere else.
 
 mod candidates;
+mod tls;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use std::collections::{BTreeMap, HashMap};
@@ -20,7 +21,7 @@ use crate::breaker;
 use crate::canary::Version;
 use crate::chain::{Chain, Step, StepKind};
 use crate::cluster::{self, Cluster};
-use crate::difference::{self, Component, Delta};
+use crate::difference::{self, Component, Delta, Files};
 use crate::filter::OnFailure;
 use crate::identity::Peers;
 use crate::listener::Sockets;
@@ -32,6 +33,8 @@ use crate::snapshot::{self, Snapshot};
 use crate::store::{self, Table, TableName, Tables};
 use crate::telemetry::access_log::{AccessLog, Target};
 use crate::telemetry::record;
+use crate::tls::Server;
+use crate::tls::server::Ticketer;
 use crate::trial::Trial;
 use crate::wasm::{self, Artifact, Compiler, Digest, Engine, Grant};
 
@@ -51,14 +54,22 @@ pub struct Assembler {
 struct Parts {
     artifacts: HashMap<Digest, Arc<Artifact>>,
     guests: HashMap<GuestKey, Arc<wasm::Filter>>,
-    clusters: HashMap<String, (config::Cluster, Arc<Cluster>)>,
-    sockets: HashMap<(String, Address), Arc<Sockets>>,
+    /// With the digest of the files of their TLS.
+    clusters: HashMap<String, (config::Cluster, String, Arc<Cluster>)>,
+    /// TLS by listener, with the digest of its files.
+    servers: HashMap<String, (config::ListenerTls, String, Arc<Server>)>,
+    /// Keys of session tickets, by the listener's sockets and what it asks of clients.
+    tickets: HashMap<(SocketKey, String), Ticketer>,
+    sockets: HashMap<SocketKey, Arc<Sockets>>,
     log: Option<(config::LogTarget, usize, AccessLog)>,
     /// Key-value tables, and the size that this generation gives them.
     tables: HashMap<TableName, (Arc<Table>, store::Bounds)>,
     /// Each filter's trials: that of its candidate, then those of earlier ones that were rolled back.
     trials: HashMap<String, Vec<Arc<Trial>>>,
 }
+
+/// See [`socket_key`].
+pub type SocketKey = (String, Address);
 
 /// Two uses of a component with the same key are one loaded filter.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -95,6 +106,8 @@ pub struct Checked {
     pub warnings: Vec<String>,
     /// By the filter's name.
     pub components: BTreeMap<String, Component>,
+    pub listener_files: Files,
+    pub cluster_files: Files,
 }
 
 impl Assembler {
@@ -162,13 +175,19 @@ impl Assembler {
     pub async fn check(&self, config: &Config) -> Result<Checked, Faults> {
         let mut build = Build::new(self, config)?;
         build.make_clusters();
+        build.make_servers();
         build.load_filters().await;
         let table = build.table();
         let warnings = build.warnings(table.as_ref());
+        let listeners = config.listeners.iter().map(|listener| listener.name.as_str());
+        let listener_files = difference::listener_files(listeners.zip(build.servers.iter().map(Option::as_deref)));
+        let cluster_files = difference::cluster_files(&build.clusters);
         let (_, guests) = build.finish()?;
         Ok(Checked {
             warnings,
             components: difference::components(&guests),
+            listener_files,
+            cluster_files,
         })
     }
 
@@ -176,23 +195,24 @@ impl Assembler {
     pub async fn assemble(&self, config: &Config, generation: u64) -> Result<Assembled, Faults> {
         let mut build = Build::new(self, config)?;
         build.make_clusters();
+        build.make_servers();
         build.load_filters().await;
         build.assembled(generation)
     }
 
-    /// The same, or `None` when it would be what is in use: this configuration, and these guests of it.
+    /// The same, or `None` when it would be what is in use: this configuration, and these parts of it.
     pub async fn assemble_anew(
         &self,
         config: &Config,
-        in_use: (&Config, &[Arc<wasm::Filter>]),
+        in_use: (&Config, &Snapshot),
         generation: u64,
     ) -> Result<Option<Assembled>, Faults> {
         let mut build = Build::new(self, config)?;
         build.make_clusters();
+        build.make_servers();
         build.load_filters().await;
-        let (old, guests) = in_use;
-        let ids = |guests: &[Arc<wasm::Filter>]| -> Vec<u64> { guests.iter().map(|guest| guest.id()).collect() };
-        if build.faults.is_empty() && config == old && ids(&build.guests) == ids(guests) {
+        let (old, snapshot) = in_use;
+        if build.faults.is_empty() && config == old && build.is_of(snapshot) {
             return Ok(None);
         }
         build.assembled(generation).map(Some)
@@ -212,7 +232,7 @@ impl Assembler {
     }
 
     /// Sockets that are there before the first generation is; see [`socket_key`].
-    pub fn adopt(&mut self, sockets: HashMap<(String, Address), Arc<Sockets>>) {
+    pub fn adopt(&mut self, sockets: HashMap<SocketKey, Arc<Sockets>>) {
         self.parts.sockets = sockets;
     }
 
@@ -231,6 +251,8 @@ struct Build<'a> {
     config: &'a Config,
     parts: Parts,
     clusters: Vec<Arc<Cluster>>,
+    /// TLS by listener.
+    servers: Vec<Option<Arc<Server>>>,
     guests: Vec<Arc<wasm::Filter>>,
     /// What each use of a filter became, by the filter's index and the settings it is used with.
     kinds: HashMap<(usize, String), StepSource>,
@@ -256,6 +278,7 @@ impl<'a> Build<'a> {
             config,
             parts: Parts::default(),
             clusters: Vec::new(),
+            servers: Vec::new(),
             guests: Vec::new(),
             kinds: HashMap::new(),
             candidates: HashMap::new(),
@@ -263,6 +286,18 @@ impl<'a> Build<'a> {
             warnings: Vec::new(),
             faults: Vec::new(),
         })
+    }
+
+    /// Whether all that was read from files is what the generation has.
+    fn is_of(&self, snapshot: &Snapshot) -> bool {
+        let guests = self.guests.iter().map(|guest| guest.id());
+        let clusters = self.clusters.iter().map(|cluster| cluster.id());
+        let same_server = |(new, listener): (&Option<Arc<Server>>, &snapshot::Listener)| {
+            new.as_ref().map(Arc::as_ptr) == listener.tls.as_ref().map(Arc::as_ptr)
+        };
+        guests.eq(snapshot.guests.iter().map(|guest| guest.id()))
+            && clusters.eq(snapshot.clusters.iter().map(|cluster| cluster.id()))
+            && self.servers.iter().zip(&snapshot.listeners).all(same_server)
     }
 
     /// Everything else, of filters that are loaded.
@@ -549,19 +584,26 @@ impl<'a> Build<'a> {
     }
 
     fn make_clusters(&mut self) {
-        let old = &self.assembler.parts.clusters;
-        let clusters = self.config.clusters.iter().map(|cluster| {
-            let kept = old
-                .get(&cluster.name)
-                .filter(|(was, _)| was == cluster)
-                .map(|(_, kept)| Arc::clone(kept));
-            let built = kept.unwrap_or_else(|| Arc::new(Cluster::new(settings(cluster))));
-            self.parts
-                .clusters
-                .insert(cluster.name.clone(), (cluster.clone(), Arc::clone(&built)));
-            built
-        });
-        self.clusters = clusters.collect();
+        let config = self.config;
+        for cluster in &config.clusters {
+            let (tls, digest) = self.client(cluster).unzip();
+            let digest = digest.unwrap_or_default();
+            let kept = self.assembler.parts.clusters.get(&cluster.name);
+            let kept = kept.filter(|(was, with, _)| was == cluster && *with == digest);
+            let built = match kept {
+                Some((_, _, kept)) => Arc::clone(kept),
+                None => {
+                    let tls = tls.and_then(|tls| self.build_client(cluster, tls));
+                    Arc::new(Cluster::new(cluster::Settings {
+                        tls,
+                        ..settings(cluster)
+                    }))
+                }
+            };
+            let made = (cluster.clone(), digest, Arc::clone(&built));
+            self.parts.clusters.insert(cluster.name.clone(), made);
+            self.clusters.push(built);
+        }
     }
 
     fn routes(&mut self) -> Vec<snapshot::Route> {
@@ -592,13 +634,15 @@ impl<'a> Build<'a> {
     fn listeners(&mut self) -> Vec<snapshot::Listener> {
         let config = self.config;
         let mut listeners = Vec::with_capacity(config.listeners.len());
-        for listener in &config.listeners {
+        for (index, listener) in config.listeners.iter().enumerate() {
             match self.sockets(listener) {
                 Ok(sockets) => listeners.push(snapshot::Listener {
                     name: listener.name.as_str().into(),
                     short_name: Name::new(&listener.name),
                     authority: authority(&sockets.bound),
                     sockets,
+                    tls: self.servers[index].clone(),
+                    redirect: listener.redirect.as_ref().and_then(https_redirect),
                     protocols: protocols(&listener.protocols),
                     chain: self.chain(&listener.filters),
                     limits: listener_limits(&listener.limits, self.assembler.workers),
@@ -665,7 +709,7 @@ fn shadowed(config: &Config, table: &route::Table) -> Vec<String> {
 }
 
 /// Sockets follow their address, so that a listener can be renamed; with port 0 each listener has its own.
-pub fn socket_key(listener: &str, address: &Address) -> (String, Address) {
+pub fn socket_key(listener: &str, address: &Address) -> SocketKey {
     let name = match address {
         Address::Tcp(tcp) if tcp.port() == 0 => listener,
         _ => "",
@@ -769,6 +813,7 @@ fn settings(cluster: &config::Cluster) -> cluster::Settings {
         idle_timeout: cluster.idle_timeout,
         read_timeout: cluster.read_timeout,
         max_idle: cluster.max_idle,
+        tls: None,
         proxy_protocol: cluster.proxy_protocol.map(|version| match version {
             config::ProxyVersion::V1 => proxy_protocol::Version::V1,
             config::ProxyVersion::V2 => proxy_protocol::Version::V2,
@@ -783,8 +828,21 @@ fn peers(peers: &config::Peers) -> Peers {
     }
 }
 
+fn https_redirect(redirect: &config::HttpsRedirect) -> Option<snapshot::Redirect> {
+    Some(snapshot::Redirect {
+        // One that redirects, as the configuration knows.
+        status: StatusCode::from_u16(redirect.status).ok()?,
+        scheme: Some("https".to_owned()),
+        host: None,
+        port: Some(redirect.port),
+        path: None,
+    })
+}
+
 fn listener_limits(limits: &config::ListenerLimits, workers: usize) -> snapshot::Limits {
     snapshot::Limits {
+        tls_handshake_timeout: limits.tls_handshake_timeout,
+        handshakes_per_worker: limits.max_handshakes.div_ceil(workers),
         head_timeout: limits.head_timeout,
         idle_timeout: limits.idle_timeout,
         body_timeout: limits.body_timeout,
@@ -952,6 +1010,11 @@ fn log_part(part: &config::LogPart) -> record::Part {
         From::UserAgent => To::UserAgent,
         From::Referer => To::Referer,
         From::Attributes => To::Attributes,
+        From::TlsVersion => To::TlsVersion,
+        From::Sni => To::Sni,
+        From::ClientSubject => To::ClientSubject,
+        From::ClientSans => To::ClientSans,
+        From::ClientFingerprint => To::ClientFingerprint,
     })
 }
 

@@ -5,11 +5,13 @@
 //! clock.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::address::Address;
 use crate::proxy_protocol;
+use crate::tls;
 
 /// Lives as long as a generation names it unchanged, or an exchange uses it.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub struct Cluster {
     pub read_timeout: Duration,
     /// Idle connections for each endpoint and worker.
     pub max_idle: usize,
+    /// `None` for plain text.
+    pub tls: Option<Arc<tls::Client>>,
     /// Connections begin with a header that names the client; then none of them is ever idle.
     pub proxy_protocol: Option<proxy_protocol::Version>,
 }
@@ -52,6 +56,7 @@ pub struct Settings {
     pub idle_timeout: Duration,
     pub read_timeout: Duration,
     pub max_idle: usize,
+    pub tls: Option<Arc<tls::Client>>,
     pub proxy_protocol: Option<proxy_protocol::Version>,
 }
 
@@ -76,6 +81,7 @@ impl Cluster {
                 None => settings.max_idle,
             },
             proxy_protocol: settings.proxy_protocol,
+            tls: settings.tls,
         }
     }
 
@@ -211,6 +217,7 @@ mod tests {
             idle_timeout: Duration::from_secs(1),
             read_timeout: Duration::from_secs(1),
             max_idle: 1,
+            tls: None,
             proxy_protocol: None,
         }))
     }

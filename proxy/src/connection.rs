@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Version};
@@ -17,10 +18,12 @@ use crate::lane::Lane;
 use crate::listener::Sockets;
 use crate::name::Name;
 use crate::passage;
+use crate::peer::Tls;
 use crate::proxy_protocol::{self, Header, Parsed};
-use crate::snapshot::{Limits, Protocols};
+use crate::snapshot::{Limits, Listener, Protocols};
 use crate::stream::Stream;
 use crate::telemetry::metrics::ListenerSeries;
+use crate::tls;
 use crate::wire::{Deadlines, Wire};
 use crate::worker::{Pinned, Scene, Worker};
 
@@ -32,6 +35,10 @@ pub struct Connection {
     pub lane: Rc<Lane>,
     client: Cell<Option<SocketAddr>>,
     local: Cell<Option<SocketAddr>>,
+    /// What its TLS is made by, from its acceptance on; `None` for plain text.
+    pub server: Option<Arc<tls::Server>>,
+    /// Set once by the handshake.
+    tls: OnceCell<Arc<Tls>>,
     /// What filters of connections have set; every exchange begins with them.
     pub attributes: RefCell<Attributes>,
     client_field: OnceCell<Option<HeaderValue>>,
@@ -88,6 +95,8 @@ impl Connection {
         let local = stream.local();
         Some(Rc::new(Self {
             local: Cell::new(local),
+            server: settings.tls.clone(),
+            tls: OnceCell::new(),
             attributes: RefCell::default(),
             wire: Wire::new(stream, limits.max_head_bytes, deadlines),
             lane: Rc::default(),
@@ -104,6 +113,42 @@ impl Connection {
             worker: Rc::clone(worker),
             pinned: RefCell::new(Rc::clone(&pinned)),
         }))
+    }
+
+    /// Takes note of what the handshake has told; there is one.
+    pub fn secured(&self, facts: Arc<Tls>) {
+        let _ = self.tls.set(facts);
+    }
+
+    pub fn handshake_ended(&self, outcome: &'static str, took: Duration) {
+        let version = self.tls().map_or("", |tls| tls.version);
+        let mut tally = self.worker.tally.borrow_mut();
+        tally.handshake(self.series, version, outcome, took.as_secs_f64());
+    }
+
+    /// What the TLS handshake has told of the client; `None` on a connection of plain text.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.get()
+    }
+
+    pub fn scheme(&self) -> &'static str {
+        match self.server {
+            Some(_) => "https",
+            None => "http",
+        }
+    }
+
+    /// Whether the certificate that the client was shown is for this host, a name in lower case or an address without a
+    /// port. If it is not, 421 is due where a client may use one connection for several hosts (RFC 9113 9.1.1). In
+    /// plain text every host is as good.
+    pub fn fits(&self, host: &str) -> bool {
+        let shown = self.server.as_ref().zip(self.tls());
+        shown.is_none_or(|(server, tls)| server.fits(tls, host))
+    }
+
+    /// The id of the sockets that it was accepted on.
+    pub fn sockets(&self) -> u64 {
+        self.sockets
     }
 
     /// Whom the connection is for; `None` on a Unix socket.
@@ -206,7 +251,7 @@ impl Connection {
         Message {
             request: RequestHead {
                 method: Method::GET,
-                scheme: "http",
+                scheme: self.scheme(),
                 target: PathAndQuery::from_static("/"),
                 version: Version::HTTP_11,
                 headers: HeaderMap::new(),
@@ -216,6 +261,7 @@ impl Connection {
             facts: Facts {
                 client: self.client(),
                 local: self.local(),
+                tls: self.tls().cloned(),
                 listener,
                 route: None,
                 request_id: HeaderValue::from_static(""),
@@ -298,11 +344,21 @@ impl Connection {
             return;
         }
         match position(&current, self.sockets) {
+            Some(listener) if !self.is_on_terms_of(&current.snapshot.listeners[listener]) => self.orphaned.set(true),
             Some(listener) => {
                 self.listener.set(listener);
                 *self.pinned.borrow_mut() = current;
             }
             None => self.orphaned.set(true),
+        }
+    }
+
+    /// Whether it may go on under these settings: one that was made while less was asked of clients may not.
+    fn is_on_terms_of(&self, listener: &Listener) -> bool {
+        match (&self.server, &listener.tls) {
+            (Some(made_by), Some(now)) => now.has_terms_of(made_by),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
         }
     }
 

@@ -12,7 +12,9 @@ use serde_json::Value;
 use tamis_config::{Config, FilterUse};
 
 use crate::canary::candidate_name;
+use crate::cluster::Cluster;
 use crate::snapshot::Snapshot;
+use crate::tls;
 use crate::wasm;
 
 /// What cannot change while the process runs, and why.
@@ -40,7 +42,15 @@ pub struct State {
     pub config: Arc<Value>,
     /// By the filter's name.
     pub components: BTreeMap<String, Component>,
+    /// What TLS is made of.
+    #[serde(default)]
+    pub listener_files: Files,
+    #[serde(default)]
+    pub cluster_files: Files,
 }
+
+/// By the item's name, then by the file's key under it: the SHA-256 of the file. Those of keys are not shown.
+pub type Files = BTreeMap<String, BTreeMap<String, String>>;
 
 /// What a filter that is a component runs.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -168,6 +178,8 @@ impl State {
             generation: snapshot.generation,
             config: Arc::clone(&snapshot.description),
             components: components(&snapshot.guests),
+            listener_files: listener_files(snapshot.listeners.iter().map(|of| (&*of.name, of.tls.as_deref()))),
+            cluster_files: cluster_files(&snapshot.clusters),
         }
     }
 
@@ -202,6 +214,27 @@ impl State {
         let component = self.components.get(filter);
         component.map(|component| component.imports.clone()).unwrap_or_default()
     }
+}
+
+/// Of the listeners that speak TLS.
+pub fn listener_files<'a>(servers: impl Iterator<Item = (&'a str, Option<&'a tls::Server>)>) -> Files {
+    servers
+        .filter_map(|(name, server)| Some((name.to_owned(), without_keys(&server?.files))))
+        .collect()
+}
+
+/// Of the clusters that are spoken to through TLS.
+pub fn cluster_files(clusters: &[Arc<Cluster>]) -> Files {
+    let files = |cluster: &Arc<Cluster>| {
+        let tls = cluster.tls.as_ref()?;
+        Some((cluster.name.clone(), without_keys(&tls.files)))
+    };
+    clusters.iter().filter_map(files).collect()
+}
+
+fn without_keys(files: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let shown = files.iter().filter(|(key, _)| !key.ends_with(".key"));
+    shown.map(|(key, digest)| (key.clone(), digest.clone())).collect()
 }
 
 /// By the filter's name.
@@ -273,6 +306,8 @@ impl Difference {
         difference.routes.reordered = is_reordered(old, new);
         difference.ignore_moved_components(old, new);
         difference.note_components(old, new);
+        note_files(&mut difference.listeners, &old.listener_files, &new.listener_files);
+        note_files(&mut difference.clusters, &old.cluster_files, &new.cluster_files);
         difference
     }
 
@@ -348,6 +383,24 @@ impl Difference {
                 to: component.sha256.as_str().into(),
             };
             self.filters.note(name, change);
+        }
+    }
+}
+
+/// Files that were replaced under their names.
+fn note_files(items: &mut Items, old: &Files, new: &Files) {
+    for (name, files) in new {
+        let Some(were) = old.get(name) else { continue };
+        for (key, digest) in files {
+            let Some(was) = were.get(key).filter(|was| *was != digest) else {
+                continue;
+            };
+            let change = Change {
+                key: format!("tls.{key}.sha256"),
+                from: was.as_str().into(),
+                to: digest.as_str().into(),
+            };
+            items.note(name, change);
         }
     }
 }
@@ -542,7 +595,28 @@ mod tests {
             generation: 1,
             config: Arc::new(config),
             components: components.iter().map(component).collect(),
+            listener_files: Files::new(),
+            cluster_files: Files::new(),
         }
+    }
+
+    #[test]
+    fn a_file_that_was_replaced_is_a_change() {
+        let with = |cert: &str| {
+            let files = [("certificates[0].cert", cert), ("client_ca", "same")];
+            let files = files.map(|(key, digest)| (key.to_owned(), digest.to_owned()));
+            State {
+                listener_files: [("web".to_owned(), files.into())].into(),
+                ..state(json!({ "listeners": { "web": {}, "other": {} } }), &[])
+            }
+        };
+        assert!(Difference::between(&with("a"), &with("a"), &Hidden::default()).is_empty());
+        let difference = Difference::between(&with("a"), &with("b"), &Hidden::default());
+        assert_eq!(difference.summary(), "listeners ~1");
+        assert_eq!(difference.listeners.unchanged, 1);
+        let change = &difference.listeners.changed[0].changes[0];
+        assert_eq!(change.key, "tls.certificates[0].cert.sha256");
+        assert_eq!((&change.from, &change.to), (&json!("a"), &json!("b")));
     }
 
     fn between(old: Value, new: Value) -> Difference {

@@ -35,6 +35,7 @@ use crate::route::Target;
 use crate::snapshot::{Action, Choice, Listener, Redirect};
 use crate::stream::Stream;
 use crate::telemetry::record::Record;
+use crate::tls;
 use crate::tunnel::{Broken as TunnelBroken, Relay};
 use crate::upstream::{Call, Failure, Switched};
 use crate::wire::Expired;
@@ -157,7 +158,9 @@ impl Exchange {
         let snapshot = Rc::clone(&pinned);
         let settings = &snapshot.snapshot.listeners[listener];
         let judged = judge(&connection, settings, &mut parts, head);
-        let route = judged.as_ref().ok().and_then(|admitted| {
+        // Where all are sent elsewhere, no route is asked.
+        let asked = judged.as_ref().ok().filter(|_| settings.redirect.is_none());
+        let route = asked.and_then(|admitted| {
             let target = Target {
                 host: admitted.host.as_str(),
                 path: admitted.target.path(),
@@ -189,7 +192,10 @@ impl Exchange {
             client_request_id: parts.headers.remove(REQUEST_ID),
             request: RequestHead {
                 method: parts.method,
-                scheme: claim.as_ref().and_then(|claim| claim.scheme).unwrap_or("http"),
+                scheme: claim
+                    .as_ref()
+                    .and_then(|claim| claim.scheme)
+                    .unwrap_or_else(|| connection.scheme()),
                 target,
                 version: parts.version,
                 headers: parts.headers,
@@ -199,6 +205,7 @@ impl Exchange {
             facts: Facts {
                 client,
                 local: connection.local(),
+                tls: connection.tls().cloned(),
                 listener: settings.short_name,
                 route: found.map(|route| route.short_name),
                 request_id: connection.worker.new_request_id(),
@@ -251,6 +258,9 @@ impl Exchange {
         self.prepare_request(upload)?;
         if let Some(reply) = self.filter_request(upload).await? {
             return Ok(self.local(*reply));
+        }
+        if let Some(redirect) = &pinned.snapshot.listeners[self.listener].redirect {
+            return Ok(self.redirect(redirect));
         }
         let route = route.ok_or(Kind::NoRoute)?;
         match &route.action {
@@ -317,6 +327,9 @@ impl Exchange {
         };
         let host = host.or_else(|| headers.get(header::HOST).cloned());
         hop::forwarded(headers, route, message.request.scheme, host);
+        if let Some(certificate) = message.facts.tls.as_ref().and_then(|tls| tls.certificate.as_ref()) {
+            hop::forwarded_certificate(headers, &certificate.forwarded);
+        }
         headers.insert(REQUEST_ID, message.facts.request_id.clone());
         Ok(())
     }
@@ -519,6 +532,7 @@ impl Exchange {
             .ok_or(Kind::RouteTimeout)?;
         connected.map_err(|error| {
             let kind = match error.kind() {
+                _ if tls::is_fault(&error) => Kind::UpstreamTls,
                 std::io::ErrorKind::TimedOut => Kind::ConnectTimeout,
                 _ => Kind::ConnectFailed,
             };
@@ -858,6 +872,7 @@ impl Remains {
             user_agent: self.agent.as_ref().map(HeaderValue::as_bytes),
             referer: self.referer.as_ref().map(HeaderValue::as_bytes),
             attributes: message.map(|message| &message.attributes),
+            tls: message.and_then(|message| message.facts.tls.as_deref()),
         });
     }
 }
@@ -1042,6 +1057,7 @@ pub fn record_refused(connection: &Connection, status: StatusCode, reason: &'sta
         user_agent: None,
         referer: None,
         attributes: None,
+        tls: connection.tls().map(|tls| &**tls),
     });
 }
 
@@ -1061,6 +1077,10 @@ fn judge(
         max_fields: listener.limits.max_fields,
     };
     let admitted = guard::admit(parts, &limits).map_err(Kind::Refused)?;
+    // A client of HTTP/2 may take a connection for one host to be good for others (RFC 9113 9.1.2).
+    if parts.version == Version::HTTP_2 && !connection.fits(admitted.host.as_str()) {
+        return Err(Kind::Misdirected.into());
+    }
     if connection.worker.via.seen(&parts.headers) {
         return Err(Kind::Loop.into());
     }

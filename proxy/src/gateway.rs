@@ -22,6 +22,7 @@ use tokio::time::Sleep;
 use crate::body::Source;
 use crate::connection::Connection;
 use crate::exchange::{self, TunnelSlot};
+use crate::handshake;
 use crate::http2::{self, Parting};
 use crate::scan::Position;
 use crate::snapshot::Protocols;
@@ -55,12 +56,20 @@ pub fn open(worker: &Rc<Worker>, sockets: u64, stream: Stream, client: Option<So
 }
 
 async fn serve(connection: Rc<Connection>) {
-    if !connection.is_introduced().await || !connection.has_its_share() || !connection.is_admitted().await {
+    if !connection.is_introduced().await || !connection.has_its_share() {
+        return;
+    }
+    // Boxed, as its future would make that of every other connection larger.
+    if connection.server.is_some() && !Box::pin(handshake::run(&connection)).await {
+        return;
+    }
+    if !connection.is_admitted().await {
         return;
     }
     match spoken(&connection).await {
         Some(Spoken::Http2) => {
-            if http2::serve(&connection).await == Parting::Linger {
+            // Boxed, so that it takes no room in connections of HTTP/1.
+            if Box::pin(http2::serve(&connection)).await == Parting::Linger {
                 connection.wire.linger(b"").await;
             }
         }
@@ -71,10 +80,13 @@ async fn serve(connection: Rc<Connection>) {
 /// What the client speaks, if that can be told: a connection that is to end, or one whose time is over before it has
 /// said anything that decides it, is left to HTTP/1.
 async fn spoken(connection: &Connection) -> Option<Spoken> {
-    match connection.protocols() {
-        Protocols::Http1 => return Some(Spoken::Http1),
-        Protocols::Http2 => return Some(Spoken::Http2),
-        Protocols::Both => {}
+    match (connection.protocols(), connection.tls()) {
+        (Protocols::Http1, _) => return Some(Spoken::Http1),
+        (Protocols::Http2, _) => return Some(Spoken::Http2),
+        // What was agreed on, and not what the first bytes look like (RFC 9113 3.2).
+        (Protocols::Both, Some(tls)) if tls.alpn.as_deref() == Some("h2") => return Some(Spoken::Http2),
+        (Protocols::Both, Some(_)) => return Some(Spoken::Http1),
+        (Protocols::Both, None) => {}
     }
     let mut spoken = pin!(connection.wire.spoken());
     std::future::poll_fn(|context| {
@@ -112,7 +124,12 @@ async fn serve_http1(connection: &Rc<Connection>) {
             exchange::record_refused(connection, StatusCode::REQUEST_TIMEOUT, "head_timeout");
             REQUEST_TIMEOUT
         }
-        (Some(Expired::Idle | Expired::Write | Expired::Generation | Expired::Ping), _) => return,
+        (Some(Expired::Idle), _) => {
+            // All that was answered is whole.
+            connection.wire.with(|stream| stream.part());
+            return;
+        }
+        (Some(Expired::Write | Expired::Generation | Expired::Ping), _) => return,
         (None, Err(error)) if error.is_parse() => {
             // hyper has answered it already.
             exchange::record_refused(connection, status_of(error), "malformed");

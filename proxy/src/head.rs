@@ -6,6 +6,7 @@
 //! sockets or configuration.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -14,6 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use crate::guard;
 use crate::hop;
 use crate::name::Name;
+use crate::peer::Tls;
 
 /// Fields in one head after filters have written to it. Twice the default of a client's head (100), so that filters
 /// have room, and far from the 32,768 at which `HeaderMap` gives up.
@@ -87,6 +89,8 @@ pub struct Facts {
     pub client: Option<SocketAddr>,
     /// What the client connected to; `None` for a Unix socket.
     pub local: Option<SocketAddr>,
+    /// `None` on a connection of plain text.
+    pub tls: Option<Arc<Tls>>,
     pub listener: Name,
     /// `None` when no route matched.
     pub route: Option<Name>,
@@ -330,6 +334,7 @@ mod tests {
             facts: Facts {
                 client: None,
                 local: None,
+                tls: None,
                 listener: Name::new("web"),
                 route: None,
                 request_id: HeaderValue::from_static("id"),

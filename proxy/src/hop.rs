@@ -14,6 +14,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
 /// What one hop tells the next and no further (RFC 9110 7.6.1), with the credentials that are meant for a proxy
 /// (RFC 9110 11.7): a reverse proxy neither asks for them nor lets an origin ask. Trailer is not among them, as the
@@ -36,7 +37,7 @@ const UPGRADE_BIT: u16 = 1 << 4;
 /// What Connection cannot remove, however it is nominated. RFC 9110 7.6.1 forbids nominating fields for all
 /// recipients; a client that does so anyway wants to hide what an earlier hop or this proxy says (`Connection:
 /// x-forwarded-for`), or to change what the message is. Hop-by-hop fields go by themselves.
-const NOT_NOMINABLE: [&str; 19] = [
+const NOT_NOMINABLE: [&str; 20] = [
     // The message and its routing.
     "host",
     "content-length",
@@ -57,6 +58,7 @@ const NOT_NOMINABLE: [&str; 19] = [
     "x-forwarded-for",
     "x-forwarded-proto",
     "x-forwarded-host",
+    "x-forwarded-client-cert",
     "x-real-ip",
     "x-request-id",
 ];
@@ -68,6 +70,9 @@ pub fn strip_request(headers: &mut HeaderMap) -> Upgrade {
     let found = Found::in_names_of(headers);
     if found.framing == Framing::Both {
         headers.remove(header::CONTENT_LENGTH);
+    }
+    if found.client_cert {
+        headers.remove(&X_FORWARDED_CLIENT_CERT);
     }
     if found.hop_by_hop == 0 {
         return Upgrade::default();
@@ -166,6 +171,11 @@ pub fn forwarded(
     set(headers, &X_FORWARDED_HOST, host);
 }
 
+/// Says which certificate the client has shown; nobody else is believed, see [`strip_request`].
+pub fn forwarded_certificate(headers: &mut HeaderMap, certificate: &HeaderValue) {
+    headers.insert(X_FORWARDED_CLIENT_CERT.clone(), certificate.clone());
+}
+
 /// This process in the Via field (RFC 9110 7.6.3). Two instances may stand one behind the other; a message that comes
 /// back to the same one is a loop. Lifetime: the worker, so that the shared bytes' reference count stays on one core.
 #[derive(Debug)]
@@ -227,6 +237,8 @@ struct Found {
     /// A bit for each of `HOP_BY_HOP`.
     hop_by_hop: u16,
     framing: Framing,
+    /// A client says what certificate it has shown, which is for this proxy to say.
+    client_cert: bool,
 }
 
 #[derive(PartialEq, Eq)]
@@ -242,6 +254,7 @@ impl Found {
         let mut found = Self {
             hop_by_hop: 0,
             framing: Framing::None,
+            client_cert: false,
         };
         for name in headers.keys() {
             found.note(name.as_str());
@@ -255,6 +268,7 @@ impl Found {
         match name.len() {
             14 if name == "content-length" => self.framing = self.framing.with(Framing::Length),
             17 if name == "transfer-encoding" => self.framing = self.framing.with(Framing::Coding),
+            23 if name == X_FORWARDED_CLIENT_CERT.as_str() => self.client_cert = true,
             2 | 7 | 10 | 14 | 16 | 18 | 19 | 25 => {
                 if let Some(index) = HOP_BY_HOP.iter().position(|known| *known == name) {
                     self.hop_by_hop |= 1 << index;

@@ -4,7 +4,8 @@
 //!
 //! 1. [`listener`] accepts a connection in the thread that will serve it ([`worker`]), within the listener's limits. A
 //!    balancer in front may say first for whom it is ([`proxy_protocol`]); no address takes more than its share
-//!    ([`census`]).
+//!    ([`census`]). If the listener speaks [`tls`], the [`handshake`] comes next, in the connection's own task; what it
+//!    tells of the client ([`peer`]) every exchange knows. From then on the [`stream`] is as plain as any other.
 //! 2. [`gateway`] gives the [`connection`] to hyper. Bytes pass through [`wire`], which keeps the deadlines and lets [`scan`] look at
 //!    each head before hyper parses it. Each parsed request becomes an [`exchange`]. A client that begins with the preface
 //!    of HTTP/2 goes to [`http2`] instead, where many exchanges share a connection and each has a [`lane`] of its own.
@@ -39,8 +40,9 @@
 //! compiles, never locks to read configuration, never panics by input. They share one atomic pointer, and commands that
 //! are never sent per request.
 //!
-//! What is deliberately absent: the data plane does not know `tamis_config`; only [`wasm`] names wasmtime; only
-//! [`gateway`] names hyper's server types on the data plane, only [`http2`] the `h2` crate, and nobody hyper's client; [`h1`] knows no socket, clock or
+//! What is deliberately absent: the data plane does not know `tamis_config`; only [`wasm`] names wasmtime, only [`tls`]
+//! rustls; only [`gateway`] names hyper's server types on the data plane, only [`http2`] the `h2` crate, and nobody
+//! hyper's client; [`h1`] knows no socket, clock or
 //! engine; nothing points back at `gateway`, `server` or `main`;
 //! `filter`, `chain` and `head` know no engine, no socket and no runtime.
 
@@ -67,6 +69,7 @@ pub mod generations;
 pub mod guard;
 pub mod h1;
 pub mod handover;
+pub mod handshake;
 pub mod head;
 pub mod hop;
 pub mod http2;
@@ -79,6 +82,7 @@ pub mod operations;
 pub mod outbound;
 pub mod outbox;
 pub mod passage;
+pub mod peer;
 pub mod permits;
 pub mod pool;
 pub mod priority;
@@ -98,6 +102,7 @@ pub mod supervisor;
 pub mod telemetry;
 pub mod tick;
 pub mod timer;
+pub mod tls;
 pub mod toolbox;
 pub mod trial;
 pub mod trigger;

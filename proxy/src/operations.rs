@@ -22,7 +22,9 @@ use crate::generations::Generations;
 use crate::reload::{Handles, History};
 use crate::report::{Outcome, Report as ReloadReport, milliseconds, seconds};
 use crate::snapshot::{Action, Snapshot};
-use crate::telemetry::exposition::{self, BreakerFacts, FilterFacts, ProcessFacts, TableFacts, TrialFacts};
+use crate::telemetry::exposition::{
+    self, BreakerFacts, CertificateFacts, FilterFacts, ProcessFacts, TableFacts, TrialFacts,
+};
 use crate::telemetry::metrics::Report;
 use crate::trial::{Standing, Trial};
 use crate::trigger::Trigger;
@@ -159,6 +161,7 @@ impl Operations for Operator {
             workers: self.workers.len(),
             workers_missing: missing,
             filters: filter_facts(&snapshot),
+            certificates: certificate_facts(&snapshot),
         };
         exposition::encode(&last, &facts)
     }
@@ -169,11 +172,15 @@ impl Operations for Operator {
             generation,
             config,
             components,
+            listener_files,
+            cluster_files,
         } = State::of(&snapshot);
         json!({
             "generation": generation,
             "last_reload": self.history.last(),
             "components": components,
+            "listener_files": listener_files,
+            "cluster_files": cluster_files,
             "config": *config,
         })
     }
@@ -276,6 +283,20 @@ impl Operations for Operator {
     async fn drain(&self) {
         self.begin_drain.send_replace(true);
     }
+}
+
+fn certificate_facts(snapshot: &Snapshot) -> Vec<CertificateFacts> {
+    let of_listener = |listener: &crate::snapshot::Listener| {
+        let certificates = listener.tls.iter().flat_map(|server| server.certificates().enumerate());
+        let facts = certificates.map(|(index, certificate)| CertificateFacts {
+            listener: listener.name.to_string(),
+            index,
+            subject: certificate.subject.clone(),
+            not_after: certificate.not_after,
+        });
+        facts.collect::<Vec<_>>()
+    };
+    snapshot.listeners.iter().flat_map(of_listener).collect()
 }
 
 /// Each filter once, however many chains it stands in.

@@ -17,6 +17,10 @@ use tokio::time::Instant;
 use crate::cluster::{Cluster, Turns};
 use crate::stream::Stream;
 use crate::telemetry::metrics::EndpointSeries;
+use crate::tls;
+
+/// Between two words on handshakes that fail, for one cluster and worker.
+const COMPLAINT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Everything that one worker keeps for upstreams.
 #[derive(Default)]
@@ -77,6 +81,8 @@ pub struct ClusterPool {
     /// By endpoint.
     open: Vec<Rc<Cell<usize>>>,
     series: Vec<OnceCell<EndpointSeries>>,
+    /// When a handshake that failed was last told of.
+    complained: Cell<Option<Instant>>,
 }
 
 struct Idle {
@@ -138,6 +144,7 @@ impl ClusterPool {
             idle,
             open,
             series,
+            complained: Cell::new(None),
         }
     }
 
@@ -166,15 +173,8 @@ impl ClusterPool {
         client: Option<SocketAddr>,
         local: Option<SocketAddr>,
     ) -> io::Result<Connection> {
-        let address = &self.cluster.endpoints[endpoint].address;
-        let connecting = async {
-            let mut stream = Stream::connect(address).await?;
-            if let Some(version) = self.cluster.proxy_protocol {
-                stream.write_all(&version.header(client, local)).await?;
-            }
-            Ok::<_, io::Error>(stream)
-        };
-        let connected = tokio::time::timeout(self.cluster.connect_timeout, connecting);
+        let opening = self.open_stream(endpoint, client, local);
+        let connected = tokio::time::timeout(self.cluster.connect_timeout, opening);
         let stream = connected
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
@@ -185,6 +185,38 @@ impl ClusterPool {
             home: Rc::clone(self),
             endpoint,
         })
+    }
+
+    /// Connected, and through with the handshake if there is one.
+    async fn open_stream(
+        &self,
+        endpoint: usize,
+        client: Option<SocketAddr>,
+        local: Option<SocketAddr>,
+    ) -> io::Result<Stream> {
+        let address = &self.cluster.endpoints[endpoint].address;
+        let mut stream = Stream::connect(address).await?;
+        if let Some(version) = self.cluster.proxy_protocol {
+            stream.write_all(&version.header(client, local)).await?;
+        }
+        if let Some(tls) = &self.cluster.tls {
+            let shaken = stream.request_tls(tls, address).await;
+            shaken.inspect_err(|error| self.complain(endpoint, error))?;
+        }
+        Ok(stream)
+    }
+
+    /// What is wrong with an endpoint's TLS is for the operator to mend, so it is told at the usual level of the log, but
+    /// not for every request.
+    fn complain(&self, endpoint: usize, error: &io::Error) {
+        let now = Instant::now();
+        let last = self.complained.get();
+        if !tls::is_fault(error) || last.is_some_and(|last| now.duration_since(last) < COMPLAINT) {
+            return;
+        }
+        self.complained.set(Some(now));
+        let (cluster, endpoint) = (&*self.cluster.name, &*self.cluster.endpoints[endpoint].label);
+        tracing::warn!(cluster, endpoint, %error, "a TLS handshake with an upstream failed");
     }
 
     fn usage(&self) -> impl Iterator<Item = EndpointUsage> {

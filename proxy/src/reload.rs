@@ -290,7 +290,7 @@ impl Reloader {
         self.check_fixed(&config)?;
         took.read = milliseconds(begun.elapsed());
         let begun = Instant::now();
-        let in_use = (&self.config, &*old.guests);
+        let in_use = (&self.config, old);
         let assembled = self
             .assembler
             .assemble_anew(&config, in_use, old.generation + 1)

@@ -32,6 +32,8 @@ pub enum Kind {
     Ambiguous(Fault),
     /// The request came through this process before.
     Loop,
+    /// The connection's certificate is not for the request's host.
+    Misdirected,
     Upload(UploadFault),
     /// A request to change the protocol has a body: no telling where that ends and the other protocol begins.
     UpgradeWithBody,
@@ -47,6 +49,8 @@ pub enum Kind {
     // The upstream's.
     ConnectFailed,
     ConnectTimeout,
+    /// The endpoint's TLS is not one that is believed or understood.
+    UpstreamTls,
     /// The connection broke before there was a response.
     Reset,
     /// What came back is not a response (RFC 9112), or not one to this request.
@@ -90,10 +94,11 @@ impl Kind {
             Kind::UpgradeWithBody => StatusCode::BAD_REQUEST,
             Kind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Kind::Loop => StatusCode::LOOP_DETECTED,
+            Kind::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Kind::NoRoute => StatusCode::NOT_FOUND,
             Kind::NoEndpoint | Kind::Filter(Failure::NoInstance | Failure::Breaker) => StatusCode::SERVICE_UNAVAILABLE,
             Kind::Filter(_) | Kind::Cut | Kind::Upload(UploadFault::Filter) => StatusCode::INTERNAL_SERVER_ERROR,
-            Kind::ConnectFailed | Kind::Reset | Kind::Protocol => StatusCode::BAD_GATEWAY,
+            Kind::ConnectFailed | Kind::UpstreamTls | Kind::Reset | Kind::Protocol => StatusCode::BAD_GATEWAY,
             Kind::ConnectTimeout | Kind::UpstreamTimeout | Kind::RouteTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -110,11 +115,13 @@ impl Kind {
             Kind::UpgradeWithBody => "upgrade_with_body",
             Kind::BodyTooLarge => "body_too_large",
             Kind::Loop => "loop",
+            Kind::Misdirected => "misdirected",
             Kind::NoRoute => "no_route",
             Kind::NoEndpoint => "no_endpoint",
             Kind::Filter(failure) => failure.as_str(),
             Kind::ConnectFailed => "connect_failed",
             Kind::ConnectTimeout => "connect_timeout",
+            Kind::UpstreamTls => "upstream_tls",
             Kind::Reset => "upstream_reset",
             Kind::Protocol => "upstream_protocol",
             Kind::UpstreamTimeout => "upstream_timeout",
@@ -136,6 +143,7 @@ impl Kind {
             self,
             Kind::Refused(_)
                 | Kind::Ambiguous(_)
+                | Kind::Misdirected
                 | Kind::UpgradeWithBody
                 | Kind::Upload(_)
                 | Kind::BodyTooLarge

@@ -122,6 +122,8 @@ pub fn check_against(file: &Path, admin: &Address) -> Result<Comparison, String>
         generation: running.generation,
         config: Arc::new(config.describe()),
         components: checked.components,
+        listener_files: checked.listener_files,
+        cluster_files: checked.cluster_files,
     };
     Ok(Comparison::between(&running, &candidate, checked.warnings))
 }

@@ -18,6 +18,7 @@ use crate::name::Name;
 use crate::route::Table;
 use crate::telemetry::access_log::AccessLog as Writer;
 use crate::telemetry::record::{Format, Record};
+use crate::tls;
 use crate::trial::Trial;
 use crate::wasm;
 
@@ -59,6 +60,10 @@ pub struct Listener {
     pub sockets: Arc<Sockets>,
     /// The host of a request that names none.
     pub authority: HeaderValue,
+    /// `None` for plain text.
+    pub tls: Option<Arc<tls::Server>>,
+    /// Where all its clients are sent.
+    pub redirect: Option<Redirect>,
     pub protocols: Protocols,
     pub chain: Chain,
     pub limits: Limits,
@@ -79,6 +84,8 @@ pub enum Protocols {
 /// What a listener grants a connection and a request; defaults and reasons are the configuration's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
+    pub tls_handshake_timeout: Duration,
+    pub handshakes_per_worker: usize,
     pub head_timeout: Duration,
     pub idle_timeout: Duration,
     pub body_timeout: Duration,

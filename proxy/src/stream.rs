@@ -1,6 +1,7 @@
-//! A byte stream to a peer: TCP or a Unix socket, one type without boxing.
+//! A byte stream to a peer: TCP or a Unix socket, plain or through TLS, one type without boxing.
 //!
-//! Data plane. It knows nothing of HTTP. A small write is not sent at once but kept for the worker's [outbox], so that
+//! Data plane. It knows nothing of HTTP. Whoever reads and writes need not know of TLS: what is promised here of bytes
+//! that are kept, sent and waited for holds for its records alike. A small write is not sent at once but kept for the worker's [outbox], so that
 //! all that the tasks of one round write is sent in one go. To whoever writes it looks as if the kernel had taken the
 //! bytes: that sending them failed is told once, by whichever comes next of a write, a flush, [`Stream::poll_sent`] and
 //! a shutdown. Invariant: while bytes are kept nothing overtakes them, and they are sent (or their failure is told)
@@ -11,6 +12,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -19,6 +21,8 @@ use tokio::net::{TcpStream, UnixStream};
 use crate::address::Address;
 use crate::descriptors::{self, Taker};
 use crate::outbox;
+use crate::peer::Tls;
+use crate::tls::{self, Session};
 
 /// Up to here the pieces of a write are copied together and sent as one; beyond, the copy would cost more than the
 /// kernel's walk over a vector of them.
@@ -26,7 +30,11 @@ const GATHER_BYTES: usize = 4 << 10;
 
 /// One end of a connection; belongs to the worker that made it.
 #[derive(Debug)]
-pub struct Stream(Rc<RefCell<Line>>);
+pub struct Stream {
+    line: Rc<RefCell<Line>>,
+    /// `None` for plain text.
+    session: Option<Box<RefCell<Session>>>,
+}
 
 /// A socket and what is kept for it. Shared with the outbox while something is.
 #[derive(Debug)]
@@ -63,15 +71,18 @@ impl From<UnixStream> for Stream {
 
 impl Stream {
     fn new(socket: Socket) -> Self {
-        Self(Rc::new(RefCell::new(Line {
-            socket,
-            kept: Vec::new(),
-            gone: 0,
-            is_listed: false,
-            writer: None,
-            failed: None,
-            sent: 0,
-        })))
+        Self {
+            line: Rc::new(RefCell::new(Line {
+                socket,
+                kept: Vec::new(),
+                gone: 0,
+                is_listed: false,
+                writer: None,
+                failed: None,
+                sent: 0,
+            })),
+            session: None,
+        }
     }
 
     pub async fn connect(address: &Address) -> io::Result<Self> {
@@ -90,9 +101,62 @@ impl Stream {
         }
     }
 
+    /// Speaks TLS with a client from now on; the handshake is still to come.
+    pub fn serve_tls(&mut self, server: &tls::Server) -> io::Result<()> {
+        self.session = Some(Box::new(RefCell::new(server.session()?)));
+        Ok(())
+    }
+
+    /// Speaks TLS with the server at this address, and shakes hands with it.
+    pub async fn request_tls(&mut self, client: &tls::Client, address: &Address) -> io::Result<()> {
+        let host = match address {
+            Address::Tcp(address) => Some(address.ip()),
+            Address::Unix(_) => None,
+        };
+        self.session = Some(Box::new(RefCell::new(client.session(host)?)));
+        std::future::poll_fn(|context| self.poll_handshake(context)).await
+    }
+
+    /// Ready at once without TLS.
+    pub fn poll_handshake(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.session {
+            Some(session) => session.borrow_mut().poll_handshake(&self.line, context),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Whether anything of a handshake has come.
+    pub fn has_heard(&self) -> bool {
+        self.session
+            .as_ref()
+            .is_some_and(|session| session.borrow().has_heard())
+    }
+
+    /// What the handshake has told; `None` without TLS.
+    pub fn tls(&self) -> Option<Handshake> {
+        let session = self.session.as_ref()?.borrow();
+        Some(Handshake {
+            facts: session.facts(),
+            is_resumed: session.is_resumed(),
+        })
+    }
+
+    /// Goes on in plain text: the peer has never spoken TLS.
+    pub fn forgo_tls(&mut self) {
+        self.session = None;
+    }
+
+    /// Tells the peer that nothing more will come, if it can be told now. Without this, or a shutdown, a peer has to
+    /// take what it has for cut off.
+    pub fn part(&self) {
+        if let Some(session) = &self.session {
+            session.borrow_mut().part_now(&self.line);
+        }
+    }
+
     /// `None` for a Unix socket.
     pub fn local(&self) -> Option<SocketAddr> {
-        match &self.0.borrow().socket {
+        match &self.line.borrow().socket {
             Socket::Tcp(socket) => socket.local_addr().ok(),
             Socket::Unix(_) => None,
         }
@@ -101,43 +165,52 @@ impl Stream {
     /// Whether the peer has neither sent anything nor closed. Costs no system call as long as the runtime has seen no
     /// event; a byte that there is is lost.
     pub fn is_quiet(&self) -> bool {
-        let mut byte = [0];
-        let read = match &self.0.borrow().socket {
-            Socket::Tcp(socket) => socket.try_read(&mut byte),
-            Socket::Unix(socket) => socket.try_read(&mut byte),
-        };
+        if let Some(session) = &self.session {
+            return session.borrow_mut().is_quiet(&self.line);
+        }
+        let read = self.line.borrow().try_read(&mut [0]);
         read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Bytes that the socket has taken so far, without those that are kept.
     pub fn sent(&self) -> u64 {
-        self.0.borrow().sent
+        self.line.borrow().sent
     }
 
     /// Whether the socket has taken all that was written.
     pub fn is_clear(&self) -> bool {
-        let line = self.0.borrow();
-        line.kept.is_empty() && line.failed.is_none()
+        let line = self.line.borrow();
+        let session_is_clear = || self.session.as_ref().is_none_or(|session| session.borrow().is_clear());
+        line.kept.is_empty() && line.failed.is_none() && session_is_clear()
     }
 
     /// Ready when the socket has taken all that was written, and the outbox has nothing to send any more.
     pub fn poll_sent(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.borrow_mut().poll_settled(context)
+        if let Some(session) = &self.session {
+            ready!(session.borrow_mut().poll_send(&self.line, context))?;
+        }
+        self.line.borrow_mut().poll_settled(context)
     }
 
-    /// Throws away what is kept.
+    /// Throws away what is kept; the connection is of no more use.
     pub fn discard(&self) {
-        self.0.borrow_mut().forget_kept();
+        self.line.borrow_mut().forget_kept();
     }
 
     /// Sends small writes soon rather than waiting for acknowledgements (TCP only), and is writable only when the kernel
     /// holds less than `unsent` bytes. Best effort.
     pub fn hurry(&self, unsent: u32) {
-        if let Socket::Tcp(socket) = &self.0.borrow().socket {
+        if let Socket::Tcp(socket) = &self.line.borrow().socket {
             let _ = socket.set_nodelay(true);
             let _ = socket2::SockRef::from(socket).set_tcp_notsent_lowat(unsent);
         }
     }
+}
+
+/// What came of a handshake.
+pub struct Handshake {
+    pub facts: Arc<Tls>,
+    pub is_resumed: bool,
 }
 
 impl Line {
@@ -201,38 +274,14 @@ impl Line {
         }
     }
 
-    fn poll_send(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let sent = match &mut self.socket {
-            Socket::Tcp(socket) => Pin::new(socket).poll_write_vectored(context, slices),
-            Socket::Unix(socket) => Pin::new(socket).poll_write_vectored(context, slices),
-        };
-        if let Poll::Ready(Ok(count)) = &sent {
-            self.sent += *count as u64;
-        }
-        sent
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.0.borrow_mut().socket {
-            Socket::Tcp(socket) => Pin::new(socket).poll_read(context, buffer),
-            Socket::Unix(socket) => Pin::new(socket).poll_read(context, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
+    /// Takes what is written: a little of it to keep, more of it to send.
+    pub(crate) fn poll_write(
+        line: &Rc<RefCell<Self>>,
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let line = &mut *self.0.borrow_mut();
+        let shared = line;
+        let line = &mut *shared.borrow_mut();
         ready!(line.poll_flush(context))?;
         let bytes = slices.iter().map(|slice| slice.len()).sum::<usize>();
         if line.kept.len() + bytes > GATHER_BYTES || !outbox::is_open() {
@@ -251,9 +300,63 @@ impl AsyncWrite for Stream {
             line.writer = Some(context.waker().clone());
         }
         if !std::mem::replace(&mut line.is_listed, true) {
-            outbox::list(&self.0);
+            outbox::list(shared);
         }
         Poll::Ready(Ok(bytes))
+    }
+
+    pub(crate) fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.socket {
+            Socket::Tcp(socket) => Pin::new(socket).poll_read(context, buffer),
+            Socket::Unix(socket) => Pin::new(socket).poll_read(context, buffer),
+        }
+    }
+
+    /// What there is now. Costs no system call as long as the runtime has seen no event.
+    pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.try_read(buffer),
+            Socket::Unix(socket) => socket.try_read(buffer),
+        }
+    }
+
+    fn poll_send(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let sent = match &mut self.socket {
+            Socket::Tcp(socket) => Pin::new(socket).poll_write_vectored(context, slices),
+            Socket::Unix(socket) => Pin::new(socket).poll_write_vectored(context, slices),
+        };
+        if let Poll::Ready(Ok(count)) = &sent {
+            self.sent += *count as u64;
+        }
+        sent
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let stream = self.get_mut();
+        match &mut stream.session {
+            None => stream.line.borrow_mut().poll_read(context, buffer),
+            Some(session) => session.get_mut().poll_read(&stream.line, context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let stream = self.get_mut();
+        match &mut stream.session {
+            None => Line::poll_write(&stream.line, context, slices),
+            Some(session) => session.get_mut().poll_write(&stream.line, context, slices),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -262,11 +365,20 @@ impl AsyncWrite for Stream {
 
     /// Ready also while bytes wait for the outbox, which sends them without being asked.
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.borrow_mut().poll_flush(context)
+        let stream = self.get_mut();
+        if let Some(session) = &mut stream.session {
+            ready!(session.get_mut().poll_send(&stream.line, context))?;
+        }
+        stream.line.borrow_mut().poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let line = &mut *self.0.borrow_mut();
+        let stream = self.get_mut();
+        if let Some(session) = &mut stream.session {
+            session.get_mut().part();
+            ready!(session.get_mut().poll_send(&stream.line, context))?;
+        }
+        let line = &mut *stream.line.borrow_mut();
         ready!(line.poll_settled(context))?;
         match &mut line.socket {
             Socket::Tcp(socket) => Pin::new(socket).poll_shutdown(context),

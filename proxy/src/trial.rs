@@ -416,6 +416,7 @@ mod tests {
             facts: Facts {
                 client: client.map(|client| client.parse().unwrap()),
                 local: None,
+                tls: None,
                 listener: Name::new("web"),
                 route: None,
                 request_id: HeaderValue::from_str(id).unwrap(),

@@ -102,6 +102,16 @@ impl Wire {
         })
     }
 
+    /// The stream, between what hyper does with it; `None` once the last words were said.
+    pub fn with<T>(&self, act: impl FnOnce(&mut Stream) -> T) -> Option<T> {
+        self.stream.borrow_mut().as_mut().map(act)
+    }
+
+    /// From now on a head is waited for.
+    pub fn begin_waiting(&self, now: Instant) {
+        self.waiting_since.set(now);
+    }
+
     pub fn end(self: &Rc<Self>) -> WireEnd {
         WireEnd(Rc::clone(self))
     }
@@ -251,6 +261,8 @@ impl Wire {
         let drained = tokio::time::timeout(LINGER, async {
             stream.write_all(farewell).await?;
             stream.shutdown().await?;
+            // What still comes is thrown away as it is.
+            stream.forgo_tls();
             let mut unread = (&mut stream).take(LINGER_BYTES);
             tokio::io::copy(&mut unread, &mut tokio::io::sink()).await
         });

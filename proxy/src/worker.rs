@@ -36,6 +36,7 @@ use crate::telemetry::metrics::{
     EndpointSeries, FilterSeries, Live as LiveNames, Report, RouteSeries, Tally, UNMATCHED,
 };
 use crate::tick;
+use crate::tls;
 use crate::wasm;
 
 /// Tasks polled between two looks at the sockets when tasks never run out. An exchange takes four polls of some
@@ -114,6 +115,8 @@ pub struct Worker {
     pub index: usize,
     pub via: Via,
     pub tally: RefCell<Tally>,
+    /// TLS handshakes of clients under way.
+    pub handshakes: Rc<tls::queue::Queue>,
     live: Arc<Live>,
     upstreams: pool::Pools,
     guests: wasm::Pools,
@@ -189,6 +192,7 @@ impl Worker {
             index,
             via: Via::new(instance),
             tally: RefCell::default(),
+            handshakes: Rc::default(),
             live,
             upstreams: pool::Pools::default(),
             guests: wasm::Pools::new(desk.clone()),

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::or_default;
+use super::{or_default, tls};
 use crate::model::{Address, Cluster, Endpoint, LoadBalancing};
 use crate::reader::Reader;
 use crate::shape::{At, ShortOr};
@@ -23,6 +23,12 @@ pub(super) fn cluster(name: &str, cluster: At<vocabulary::Cluster>, reader: &mut
     let At { place, value: cluster } = cluster;
     reader.within_item(format!("cluster `{name}`"), |reader| {
         let endpoints = reader.within("endpoints", |reader| endpoints(cluster.endpoints.0?, reader));
+        let has_paths = |endpoints: &Vec<Endpoint>| {
+            let is_path = |endpoint: &Endpoint| matches!(endpoint.address, Address::Unix(_));
+            endpoints.iter().any(is_path)
+        };
+        let nameless = endpoints.as_ref().is_some_and(has_paths);
+        let tls = reader.within("tls", |reader| tls::cluster(cluster.tls, nameless, reader));
         Some(Cluster {
             name: name.to_owned(),
             place,
@@ -32,6 +38,7 @@ pub(super) fn cluster(name: &str, cluster: At<vocabulary::Cluster>, reader: &mut
             idle_timeout: or_default(cluster.idle_timeout, IDLE_TIMEOUT),
             max_idle: cluster.max_idle.map_or(MAX_IDLE, |count| count.as_usize()),
             read_timeout: or_default(cluster.read_timeout, READ_TIMEOUT),
+            tls: tls?,
             proxy_protocol: cluster.proxy_protocol,
         })
     })

@@ -7,13 +7,17 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Names, ceiling::Ceiling, or_default};
+use super::{Names, ceiling::Ceiling, or_default, tls};
 use crate::model::{FilterUse, Http2Limits, Listener, ListenerLimits, Peers, Protocol};
 use crate::reader::{Reader, quote};
 use crate::shape::{At, OffOr, ShortOr};
 use crate::units::show_size;
 use crate::vocabulary;
 
+/// A handshake takes two round trips; 10 s is enough for the slowest link.
+const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// At 100 ms each, 10,000 new connections a second; under 20 MB of half-made sessions.
+const MAX_HANDSHAKES: usize = 1_000;
 /// A head fits one packet or a few; 10 s is enough for the slowest link, and short for who sends a byte at a time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// What browsers and load balancers keep a connection for.
@@ -77,6 +81,8 @@ pub(super) fn listener(
         let protocols = protocols(listener.protocols, reader);
         let filters = chain(listener.filters, names, reader);
         let limits = reader.within("limits", |reader| limits(listener.limits, reader));
+        let redirect = tls::redirect(listener.redirect, listener.tls.is_some(), reader);
+        let tls = reader.within("tls", |reader| tls::listener(listener.tls, reader));
         let proxy_protocol = reader.within("proxy_protocol", |reader| {
             proxy_protocol(listener.proxy_protocol, reader)
         });
@@ -89,6 +95,8 @@ pub(super) fn listener(
             name: name.to_owned(),
             place,
             address,
+            tls: tls?,
+            redirect: redirect?,
             protocols: protocols?,
             filters: filters?,
             limits: limits?,
@@ -222,6 +230,8 @@ fn limits(limits: Option<vocabulary::ListenerLimits>, reader: &mut Reader) -> Op
     let target = limits.max_target_bytes.map(|size| size.map(|size| size.0));
     let target = head.hold("max_target_bytes", target.as_ref(), MAX_TARGET_BYTES, reader);
     Some(ListenerLimits {
+        tls_handshake_timeout: or_default(limits.tls_handshake_timeout, TLS_HANDSHAKE_TIMEOUT),
+        max_handshakes: limits.max_handshakes.map_or(MAX_HANDSHAKES, |count| count.as_usize()),
         head_timeout: or_default(limits.head_timeout, HEAD_TIMEOUT),
         idle_timeout: or_default(limits.idle_timeout, IDLE_TIMEOUT),
         body_timeout: or_default(limits.body_timeout, BODY_TIMEOUT),
@@ -286,6 +296,8 @@ fn bytes(size: u64) -> usize {
 impl Default for ListenerLimits {
     fn default() -> Self {
         Self {
+            tls_handshake_timeout: TLS_HANDSHAKE_TIMEOUT,
+            max_handshakes: MAX_HANDSHAKES,
             head_timeout: HEAD_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
             body_timeout: BODY_TIMEOUT,

@@ -410,6 +410,7 @@ fn redirect(redirect: vocabulary::Redirect, reader: &mut Reader) -> Option<Redir
                 place: status.place,
                 value: status.value.0,
             }),
+            302,
             reader,
         )?,
         scheme: redirect.scheme.map(|scheme| scheme.value),
@@ -419,9 +420,10 @@ fn redirect(redirect: vocabulary::Redirect, reader: &mut Reader) -> Option<Redir
     })
 }
 
-fn redirect_status(status: Option<At<u64>>, reader: &mut Reader) -> Option<u16> {
+/// Noted under the key `status`.
+pub(super) fn redirect_status(status: Option<At<u64>>, default: u16, reader: &mut Reader) -> Option<u16> {
     match status {
-        None => Some(302),
+        None => Some(default),
         Some(At {
             value: value @ (301 | 302 | 303 | 307 | 308),
             ..

@@ -100,6 +100,7 @@ pub fn message() -> Message {
         facts: Facts {
             client: None,
             local: None,
+            tls: None,
             listener: Name::new("web"),
             route: Some(Name::new("route")),
             request_id: HeaderValue::from_static("id"),

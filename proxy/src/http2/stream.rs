@@ -117,7 +117,7 @@ async fn send(seat: &Seat, response: Response<ResponseBody>, mut respond: SendRe
         body.break_off("client_closed");
         return seat.session.spend_reset();
     };
-    seat.session.earn_frame();
+    seat.session.earn_frame(0);
     if ends {
         return seat.session.earn_reset();
     }
@@ -217,7 +217,7 @@ impl Pipe<'_> {
             if self.stream.send_data(piece, is_last).is_err() {
                 return Poll::Ready(Err(()));
             }
-            self.seat.session.earn_frame();
+            self.seat.session.earn_frame(took);
             self.progress(took);
             if is_last {
                 return Poll::Ready(Ok(true));
@@ -256,7 +256,7 @@ impl Pipe<'_> {
     }
 
     fn finish(&mut self) -> Poll<()> {
-        self.seat.session.earn_frame();
+        self.seat.session.earn_frame(0);
         self.seat.session.earn_reset();
         self.piece = Bytes::new();
         Poll::Ready(())

@@ -14,7 +14,9 @@ use crate::canary::Version;
 use super::counts::{Counts, OTHER_CODES};
 use super::custom::{Custom, CustomKind};
 use super::histogram::Histogram;
-use super::metrics::{Absorb, ClusterCounts, EndpointCounts, FilterCounts, Hook, ListenerCounts, Report, RouteCounts};
+use super::metrics::{
+    Absorb, ClusterCounts, EndpointCounts, FilterCounts, Handshake, Hook, ListenerCounts, Report, RouteCounts,
+};
 use super::series::Labels;
 
 /// The content type of what [`encode`] returns.
@@ -46,6 +48,17 @@ pub struct ProcessFacts<'a> {
     pub workers_missing: usize,
     /// Each component filter once.
     pub filters: Vec<FilterFacts>,
+    /// Those of all listeners.
+    pub certificates: Vec<CertificateFacts>,
+}
+
+#[derive(Clone, Debug)]
+pub struct CertificateFacts {
+    pub listener: String,
+    /// From 0, as in the configuration.
+    pub index: usize,
+    pub subject: String,
+    pub not_after: SystemTime,
 }
 
 /// What all workers share of one filter.
@@ -103,6 +116,7 @@ pub struct Reloads {
 pub fn encode(reports: &[Report], process: &ProcessFacts) -> String {
     let mut text = Exposition::default();
     text.shared(&process.filters);
+    text.certificates(&process.certificates);
     text.process(process, reports.iter().map(|report| report.stale).sum());
     text.listeners(&merge(reports.iter().map(|report| &report.listeners)));
     text.routes(&merge(reports.iter().map(|report| &report.routes)));
@@ -215,6 +229,24 @@ impl Exposition {
             "tamis_filter_table_evictions_total",
             "Values of the filter's table that made room before they expired.",
             tables().map(|(filter, table)| counter(&version(filter), table.evictions)),
+        );
+    }
+
+    fn certificates(&mut self, certificates: &[CertificateFacts]) {
+        let until = |facts: &CertificateFacts| {
+            let index = facts.index.to_string();
+            let labels = [
+                ("listener", &*facts.listener),
+                ("index", &*index),
+                ("subject", &*facts.subject),
+            ];
+            let until = facts.not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
+            gauge(&labels, until.as_secs_f64())
+        };
+        self.gauges(
+            "tamis_tls_certificate_not_after_seconds",
+            "Until when a listener's certificate holds, in seconds since 1970.",
+            certificates.iter().map(until),
         );
     }
 
@@ -346,6 +378,18 @@ impl Exposition {
             "tamis_sent_bytes_total",
             "Bytes sent to clients.",
             each().map(|(labels, counts)| counter(&labels, counts.sent_bytes)),
+        );
+        self.counters(
+            "tamis_tls_handshakes_total",
+            "TLS handshakes of clients, by the version agreed on and by what came of them.",
+            each().flat_map(|(labels, counts)| handshakes(&labels, &counts.handshakes)),
+        );
+        self.histograms(
+            "tamis_tls_handshake_duration_seconds",
+            "From the acceptance of a connection to the end of its TLS handshake.",
+            each()
+                .filter(|(_, counts)| counts.handshake_seconds.count() > 0)
+                .map(|(labels, counts)| histogram(&labels, &counts.handshake_seconds)),
         );
     }
 
@@ -634,6 +678,13 @@ fn by_name(labels: &[(&str, &str)], name: &str, counts: &Counts<&'static str>) -
         .collect()
 }
 
+fn handshakes(labels: &[(&str, &str)], counts: &Counts<Handshake>) -> Vec<Metric> {
+    let one = |(Handshake { version, outcome }, count)| {
+        counter(&[labels, &[("version", version), ("outcome", outcome)]].concat(), count)
+    };
+    counts.iter().map(one).collect()
+}
+
 fn custom_metric(labels: &[(&str, &str)], custom: &Custom) -> Metric {
     match custom {
         Custom::Counter(count) => counter(labels, *count),
@@ -718,7 +769,23 @@ mod tests {
             workers: 2,
             workers_missing: 1,
             filters: Vec::new(),
+            certificates: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_certificate_says_until_when_it_holds() {
+        let mut facts = facts();
+        facts.certificates = vec![CertificateFacts {
+            listener: "web".into(),
+            index: 0,
+            subject: "CN=a.example".into(),
+            not_after: UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+        }];
+        let samples = parse(&encode(&[], &facts));
+        let name = "tamis_tls_certificate_not_after_seconds\
+                    {listener=\"web\",index=\"0\",subject=\"CN=a.example\"}";
+        assert_eq!(samples.get(name), Some(&1_800_000_000.0), "{samples:?}");
     }
 
     #[test]

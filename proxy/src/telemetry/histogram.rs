@@ -16,6 +16,11 @@ pub static EXCHANGE_SECONDS: Bounds = Bounds::new(&[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ]);
 
+/// Seconds of one TLS handshake, 0.5 ms to 10 s: below lies what the cryptography costs, above the default deadline.
+pub static HANDSHAKE_SECONDS: Bounds = Bounds::new(&[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+]);
+
 /// Seconds of one filter hook, 1 us to 1 s: a plain wasm call is below 1 us, the default limits are 10 ms of processor
 /// time and 100 ms of wall time.
 pub static HOOK_SECONDS: Bounds = Bounds::new(&[

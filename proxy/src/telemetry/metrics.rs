@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::counts::Counts;
 use super::custom::{CustomMetrics, Labels as CustomLabels};
-use super::histogram::{EXCHANGE_SECONDS, HOOK_SECONDS, Histogram};
+use super::histogram::{EXCHANGE_SECONDS, HANDSHAKE_SECONDS, HOOK_SECONDS, Histogram};
 pub use crate::filter::Hook;
 
 use super::series::{Labels, OVERFLOW, SeriesId, Table};
@@ -64,7 +64,7 @@ pub struct Report {
     pub(super) stale: u64,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ListenerCounts {
     pub(super) open: i64,
     pub(super) accepted: u64,
@@ -73,6 +73,16 @@ pub struct ListenerCounts {
     pub(super) http2_cuts: Counts<&'static str>,
     pub(super) received_bytes: u64,
     pub(super) sent_bytes: u64,
+    pub(super) handshakes: Counts<Handshake>,
+    pub(super) handshake_seconds: Histogram,
+}
+
+/// How a TLS handshake went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handshake {
+    /// As in `TLSv1.3`; empty when none was agreed on.
+    pub version: &'static str,
+    pub outcome: &'static str,
 }
 
 #[derive(Clone, Debug)]
@@ -203,6 +213,15 @@ impl Tally {
             return;
         };
         counts.refused.add(reason, 1);
+    }
+
+    /// `outcome`: `full`, `resumed`, or why there is no session.
+    pub fn handshake(&mut self, series: ListenerSeries, version: &'static str, outcome: &'static str, seconds: f64) {
+        let Some(counts) = found(self.listeners.at(series.0), &mut self.stale) else {
+            return;
+        };
+        counts.handshakes.add(Handshake { version, outcome }, 1);
+        counts.handshake_seconds.observe(seconds);
     }
 
     /// `reason`: whose doing it was, or what bound it met.
@@ -380,6 +399,22 @@ fn found<'a, V>(counts: Option<&'a mut V>, stale: &mut u64) -> Option<&'a mut V>
     counts
 }
 
+impl Default for ListenerCounts {
+    fn default() -> Self {
+        Self {
+            open: 0,
+            accepted: 0,
+            refused: Counts::default(),
+            received_bytes: 0,
+            sent_bytes: 0,
+            http2_resets: Counts::default(),
+            http2_cuts: Counts::default(),
+            handshakes: Counts::default(),
+            handshake_seconds: Histogram::new(&HANDSHAKE_SECONDS),
+        }
+    }
+}
+
 impl Default for RouteCounts {
     fn default() -> Self {
         Self {
@@ -427,6 +462,8 @@ impl Absorb for ListenerCounts {
         self.http2_cuts.absorb(&other.http2_cuts);
         self.received_bytes += other.received_bytes;
         self.sent_bytes += other.sent_bytes;
+        self.handshakes.absorb(&other.handshakes);
+        self.handshake_seconds.absorb(&other.handshake_seconds);
     }
 }
 

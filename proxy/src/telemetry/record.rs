@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::head::Attributes;
+use crate::peer::{ClientCertificate, Tls};
 
 /// The facts of one exchange, borrowed from it at its end. Bytes are as the wire gave them.
 #[derive(Clone, Debug)]
@@ -41,6 +42,8 @@ pub struct Record<'a> {
     pub referer: Option<&'a [u8]>,
     /// What filters left; `None` when the request was no exchange.
     pub attributes: Option<&'a Attributes>,
+    /// `None` on a connection of plain text.
+    pub tls: Option<&'a Tls>,
 }
 
 /// What a record can say.
@@ -66,6 +69,11 @@ pub enum Field {
     UserAgent,
     Referer,
     Attributes,
+    TlsVersion,
+    Sni,
+    ClientSubject,
+    ClientSans,
+    ClientFingerprint,
 }
 
 /// How a record is written; lives as long as its generation.
@@ -150,7 +158,16 @@ impl<'a> Record<'a> {
             Field::UserAgent => bytes_if(self.user_agent),
             Field::Referer => bytes_if(self.referer),
             Field::Attributes => self.attributes.map_or(Value::Unknown, Value::Attributes),
+            Field::TlsVersion => text_if(self.tls.map(|tls| tls.version)),
+            Field::Sni => text_if(self.tls.and_then(|tls| tls.server_name.as_deref())),
+            Field::ClientSubject => text_if(self.certificate().map(|shown| &*shown.subject)),
+            Field::ClientSans => text_if(self.certificate().map(|shown| &*shown.names_text)),
+            Field::ClientFingerprint => text_if(self.certificate().map(|shown| &*shown.fingerprint)),
         }
+    }
+
+    fn certificate(&self) -> Option<&'a ClientCertificate> {
+        self.tls?.certificate.as_ref()
     }
 
     fn attribute(&self, name: &str) -> Value<'a> {
@@ -312,7 +329,7 @@ fn push_hex(byte: u8, out: &mut String) {
 
 impl Field {
     /// In the order of a JSON line.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 25] = [
         Self::Time,
         Self::RequestId,
         Self::Listener,
@@ -333,6 +350,11 @@ impl Field {
         Self::UserAgent,
         Self::Referer,
         Self::Attributes,
+        Self::TlsVersion,
+        Self::Sni,
+        Self::ClientSubject,
+        Self::ClientSans,
+        Self::ClientFingerprint,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -357,6 +379,11 @@ impl Field {
             Self::UserAgent => "user_agent",
             Self::Referer => "referer",
             Self::Attributes => "attributes",
+            Self::TlsVersion => "tls_version",
+            Self::Sni => "sni",
+            Self::ClientSubject => "client_subject",
+            Self::ClientSans => "client_sans",
+            Self::ClientFingerprint => "client_fingerprint",
         }
     }
 }
@@ -391,6 +418,7 @@ mod tests {
             user_agent: None,
             referer: None,
             attributes: None,
+            tls: None,
         }
     }
 
@@ -420,7 +448,9 @@ mod tests {
             \"route\":\"api\",\"cluster\":\"app\",\"endpoint\":\"127.0.0.1:9000\",\"client\":\"127.0.0.1\",\
             \"method\":\"GET\",\"authority\":\"example.com\",\"path\":\"/v1/a?b=c\",\"protocol\":\"HTTP/1.1\",\
             \"status\":200,\"reason\":null,\"request_bytes\":0,\"response_bytes\":512,\"duration_ms\":1.500,\
-            \"upstream_ms\":0.070,\"user_agent\":null,\"referer\":null,\"attributes\":null}";
+            \"upstream_ms\":0.070,\"user_agent\":null,\"referer\":null,\"attributes\":null,\
+            \"tls_version\":null,\"sni\":null,\"client_subject\":null,\"client_sans\":null,\
+            \"client_fingerprint\":null}";
         assert_eq!(line, expected);
     }
 
@@ -428,7 +458,7 @@ mod tests {
     fn a_text_line_to_the_byte() {
         let line = text(all_fields(), &record());
         let expected = "2023-11-14T22:13:20.042Z 0123 web api app 127.0.0.1:9000 127.0.0.1 GET example.com \
-            /v1/a?b=c HTTP/1.1 200 - 0 512 1.500 0.070 - - - ";
+            /v1/a?b=c HTTP/1.1 200 - 0 512 1.500 0.070 - - - - - - - - ";
         assert_eq!(line, expected);
     }
 

@@ -148,6 +148,7 @@ fn unreachable(name: &str) -> Arc<Cluster> {
         idle_timeout: Duration::ZERO,
         read_timeout: Duration::ZERO,
         max_idle: 0,
+        tls: None,
         proxy_protocol: None,
     }))
 }

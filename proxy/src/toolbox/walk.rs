@@ -345,6 +345,7 @@ impl Script {
             facts: Facts {
                 client: Some(self.client),
                 local: None,
+                tls: None,
                 listener: Name::new("test"),
                 route: self.route.as_deref().map(Name::new),
                 request_id: HeaderValue::from_static("test"),

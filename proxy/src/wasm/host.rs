@@ -16,6 +16,7 @@ use super::bindings::{self, Call, CallError, Claimed, EditError, Header, Label, 
 use super::instance::{Change, GuestMetric, State};
 use super::outbound::{Outbound, Placed};
 use crate::head::{self, Message, Stage};
+use crate::peer::Tls;
 use crate::store::{self, Table};
 
 /// One log line of a guest.
@@ -213,14 +214,24 @@ fn add_facts(exchange: &mut LinkerInstance<State>) -> Result<()> {
     )
 }
 
-/// TLS is terminated in front of this proxy, so what it would tell is not known here.
 fn add_peer(peer: &mut LinkerInstance<State>) -> Result<()> {
     peer.func_wrap("local-address", |guest: Guest, ()| {
         Ok((shown(scene(&guest)?.facts.local),))
     })?;
-    peer.func_wrap("server-name", |_: Guest, ()| Ok((None::<String>,)))?;
-    peer.func_wrap("alpn", |_: Guest, ()| Ok((None::<String>,)))?;
-    peer.func_wrap("certificate", |_: Guest, ()| Ok((None::<Vec<u8>>,)))
+    peer.func_wrap("server-name", |guest: Guest, ()| {
+        Ok((tls(&guest)?.and_then(|tls| tls.server_name.clone()),))
+    })?;
+    peer.func_wrap("alpn", |guest: Guest, ()| {
+        Ok((tls(&guest)?.and_then(|tls| tls.alpn.clone()),))
+    })?;
+    peer.func_wrap("certificate", |guest: Guest, ()| {
+        let certificate = tls(&guest)?.and_then(|tls| tls.certificate.as_ref());
+        Ok((certificate.map(|certificate| certificate.der.to_vec()),))
+    })
+}
+
+fn tls<'a>(guest: &'a Guest) -> Result<Option<&'a Tls>> {
+    Ok(scene(guest)?.facts.tls.as_deref())
 }
 
 fn shown(address: Option<SocketAddr>) -> String {

@@ -1,0 +1,285 @@
+//! Certificates, keys and authorities: read from their files, checked, and kept from generation to generation.
+//!
+//! Control plane. What is the same in every byte stays the same object, so that sessions can be resumed and connections
+//! to upstreams live on; what has changed is built anew or refused with its place. Keys of session tickets outlive both:
+//! they go with what the listener asks of clients.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tamis_config as config;
+use tamis_config::{Environment, Place, System};
+
+use super::{Build, address, socket_key};
+use crate::tls::{self, MinVersion, Pair, PairFault, client, server};
+use crate::wasm::Digest;
+
+/// The operating system's own bundle of authorities has a quarter of a megabyte.
+const MAX_PEM_BYTES: u64 = 4 << 20;
+/// Everybody on the machine may read it.
+const WORLD_READABLE: u32 = 0o004;
+
+/// A fault with its place.
+type Refused = (Place, String);
+
+/// The files of one listener or cluster, read at one moment.
+#[derive(Default)]
+struct Files {
+    /// By the key under which the YAML names them.
+    digests: BTreeMap<String, String>,
+}
+
+impl Files {
+    fn read(&mut self, key: &str, path: &Path, place: &Place) -> Result<Vec<u8>, Refused> {
+        let read = System.read(path, MAX_PEM_BYTES);
+        let bytes = read.map_err(|error| refused(place, key, path, &error.to_string()))?;
+        self.digests.insert(key.to_owned(), Digest::of(&bytes).to_string());
+        Ok(bytes)
+    }
+
+    /// One for all of them.
+    fn digest(&self) -> String {
+        Digest::of(format!("{:?}", self.digests).as_bytes()).to_string()
+    }
+}
+
+fn refused(place: &Place, key: &str, path: &Path, message: &str) -> Refused {
+    (place.clone(), format!("tls.{key}: {}: {message}", path.display()))
+}
+
+/// A pair as its files hold it, not looked into yet.
+struct PairText {
+    cert: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl PairText {
+    fn read(files: &mut Files, of: &config::CertificateFiles, under: &str) -> Result<Self, Refused> {
+        Ok(Self {
+            cert: files.read(&format!("{under}.cert"), &of.cert, &of.place)?,
+            key: files.read(&format!("{under}.key"), &of.key, &of.place)?,
+        })
+    }
+
+    fn parse(&self) -> Result<Pair, PairFault> {
+        Pair::from_pem(&self.cert, &self.key)
+    }
+}
+
+fn pair_fault(of: &config::CertificateFiles, under: &str, fault: PairFault) -> Refused {
+    match fault {
+        PairFault::Cert(message) => refused(&of.place, &format!("{under}.cert"), &of.cert, &message),
+        PairFault::Key(message) => refused(&of.place, &format!("{under}.key"), &of.key, &message),
+    }
+}
+
+fn min_version(version: config::TlsVersion) -> MinVersion {
+    match version {
+        config::TlsVersion::Tls12 => MinVersion::Tls12,
+        config::TlsVersion::Tls13 => MinVersion::Tls13,
+    }
+}
+
+impl Build<'_> {
+    /// The TLS of every listener, in their order.
+    pub(super) fn make_servers(&mut self) {
+        let config = self.config;
+        for listener in &config.listeners {
+            let server = listener.tls.as_ref().and_then(|tls| {
+                let made = self.server(listener, tls);
+                made.map_err(|(place, message)| self.fault(&place, "listener", &listener.name, message))
+                    .ok()
+            });
+            self.servers.push(server);
+        }
+    }
+
+    fn server(&mut self, listener: &config::Listener, tls: &config::ListenerTls) -> Result<Arc<tls::Server>, Refused> {
+        let mut files = Files::default();
+        let pairs = tls.certificates.iter().enumerate();
+        let pairs = pairs.map(|(index, of)| PairText::read(&mut files, of, &under(index)));
+        let pairs: Vec<PairText> = pairs.collect::<Result<_, _>>()?;
+        let clients = tls
+            .client_auth
+            .as_ref()
+            .map(|auth| clients(&mut files, auth, &tls.place));
+        let clients = clients.transpose()?;
+        let digest = files.digest();
+        let terms = terms(tls.client_auth.as_ref(), &files);
+        let ticketer = self
+            .ticketer(listener, &terms)
+            .map_err(|message| (tls.place.clone(), message))?;
+        let kept = self.assembler.parts.servers.get(&listener.name);
+        let digest = format!("{digest} {:?}", listener.protocols);
+        let kept = kept.filter(|(was, with, _)| was == tls && *with == digest);
+        let server = match kept {
+            Some((_, _, server)) => Arc::clone(server),
+            None => {
+                let parsed = pairs.iter().enumerate().map(|(index, pair)| {
+                    pair.parse()
+                        .map_err(|fault| pair_fault(&tls.certificates[index], &under(index), fault))
+                });
+                let settings = server::Settings {
+                    pairs: parsed.collect::<Result<_, _>>()?,
+                    clients,
+                    min_version: min_version(tls.min_version),
+                    protocols: offered(&listener.protocols),
+                    ticketer,
+                    terms,
+                    files: files.digests,
+                };
+                Arc::new(tls::Server::new(settings).map_err(|fault| server_fault(tls, fault))?)
+            }
+        };
+        self.warn_of_server(listener, tls, &server);
+        let made = (tls.clone(), digest, Arc::clone(&server));
+        self.parts.servers.insert(listener.name.clone(), made);
+        Ok(server)
+    }
+
+    /// The keys of tickets that the listener had on the same terms, or new ones.
+    fn ticketer(&mut self, listener: &config::Listener, terms: &str) -> Result<server::Ticketer, String> {
+        let key = (
+            socket_key(&listener.name, &address(&listener.address)),
+            terms.to_owned(),
+        );
+        let kept = self.assembler.parts.tickets.get(&key).cloned();
+        let ticketer = kept.map_or_else(server::ticketer, Ok)?;
+        self.parts.tickets.insert(key, Arc::clone(&ticketer));
+        Ok(ticketer)
+    }
+
+    fn warn_of_server(&mut self, listener: &config::Listener, tls: &config::ListenerTls, server: &tls::Server) {
+        for (index, (of, certificate)) in tls.certificates.iter().zip(server.certificates()).enumerate() {
+            let open = std::fs::metadata(&of.key).is_ok_and(|key| key.permissions().mode() & WORLD_READABLE != 0);
+            let open = open.then(|| {
+                let path = of.key.display();
+                (
+                    format!("{}.key: {path}", under(index)),
+                    "everybody on this machine can read it; chmod 600".to_owned(),
+                )
+            });
+            let aged = certificate.warning(SystemTime::now());
+            let aged = aged.map(|warning| (format!("{}.cert: {}", under(index), of.cert.display()), warning));
+            for (what, warning) in open.into_iter().chain(aged) {
+                let (place, name) = (&of.place, &listener.name);
+                self.warnings
+                    .push(format!("{place}: listener `{name}`: tls.{what}: {warning}"));
+            }
+        }
+    }
+
+    /// The TLS towards a cluster, and what tells it from another.
+    pub(super) fn client(&mut self, cluster: &config::Cluster) -> Option<(client::Settings, String)> {
+        let tls = cluster.tls.as_ref()?;
+        let mut files = Files::default();
+        let settings = client_settings(tls, &mut files);
+        let settings = settings.map_err(|(place, message)| self.fault(&place, "cluster", &cluster.name, message));
+        Some((settings.ok()?, files.digest()))
+    }
+
+    pub(super) fn build_client(
+        &mut self,
+        cluster: &config::Cluster,
+        settings: client::Settings,
+    ) -> Option<Arc<tls::Client>> {
+        let tls = cluster.tls.as_ref()?;
+        let built = tls::Client::new(settings).map_err(|fault| client_fault(tls, fault));
+        built
+            .map_err(|(place, message)| self.fault(&place, "cluster", &cluster.name, message))
+            .ok()
+            .map(Arc::new)
+    }
+}
+
+fn under(index: usize) -> String {
+    format!("certificates[{index}]")
+}
+
+fn clients(files: &mut Files, auth: &config::ClientAuth, place: &Place) -> Result<server::Clients, Refused> {
+    let authorities = files.read("client_ca", &auth.ca, place)?;
+    let authorities = tls::certificates(&authorities);
+    let revoked = match &auth.crl {
+        Some(path) => {
+            let lists = files.read("client_crl", path, place)?;
+            let lists = tls::revocation_lists(&lists);
+            lists.map_err(|message| refused(place, "client_crl", path, &message))?
+        }
+        None => Vec::new(),
+    };
+    Ok(server::Clients {
+        authorities: authorities.map_err(|message| refused(place, "client_ca", &auth.ca, &message))?,
+        revoked,
+        need: match auth.mode {
+            config::ClientAuthMode::Required => server::Need::Required,
+            config::ClientAuthMode::Optional => server::Need::Optional,
+        },
+    })
+}
+
+/// What is asked of clients; whatever is not the same text is not the same promise.
+fn terms(auth: Option<&config::ClientAuth>, files: &Files) -> String {
+    let Some(auth) = auth else { return "anybody".to_owned() };
+    let digest = |key: &str| files.digests.get(key).map_or("none", String::as_str);
+    format!("{:?} {} {}", auth.mode, digest("client_ca"), digest("client_crl"))
+}
+
+fn server_fault(tls: &config::ListenerTls, fault: server::BuildFault) -> Refused {
+    match fault {
+        server::BuildFault::Pair(index, fault) => pair_fault(&tls.certificates[index], &under(index), fault),
+        server::BuildFault::Clients(message) => (tls.place.clone(), format!("tls.client_ca: {message}")),
+        server::BuildFault::Other(message) => (tls.place.clone(), format!("tls: {message}")),
+    }
+}
+
+fn client_settings(tls: &config::ClusterTls, files: &mut Files) -> Result<client::Settings, Refused> {
+    let trust = match &tls.verify {
+        config::Verify::System => client::Trust::System,
+        config::Verify::Nobody => client::Trust::Everyone,
+        config::Verify::Ca(path) => {
+            let pem = files.read("ca", path, &tls.place)?;
+            let authorities = tls::certificates(&pem);
+            client::Trust::Authorities(authorities.map_err(|message| refused(&tls.place, "ca", path, &message))?)
+        }
+    };
+    let pair = tls.client_certificate.as_ref().map(|of| {
+        let pair = PairText::read(files, of, "client_certificate")?;
+        pair.parse()
+            .map_err(|fault| pair_fault(of, "client_certificate", fault))
+    });
+    let pair = pair.transpose()?;
+    Ok(client::Settings {
+        trust,
+        server_name: tls.server_name.clone(),
+        pair,
+        protocols: tls.alpn.iter().map(|protocol| protocol_name(*protocol)).collect(),
+        min_version: min_version(tls.min_version),
+        files: files.digests.clone(),
+    })
+}
+
+/// What a listener's clients may agree on, the better one first.
+fn offered(protocols: &[config::Protocol]) -> Vec<Vec<u8>> {
+    let known: [(config::Protocol, &[u8]); 2] =
+        [(config::Protocol::Http2, b"h2"), (config::Protocol::Http1, b"http/1.1")];
+    let offered = known.iter().filter(|(protocol, _)| protocols.contains(protocol));
+    offered.map(|(_, name)| name.to_vec()).collect()
+}
+
+fn protocol_name(protocol: config::Alpn) -> Vec<u8> {
+    match protocol {
+        config::Alpn::Http11 => b"http/1.1".to_vec(),
+    }
+}
+
+fn client_fault(tls: &config::ClusterTls, fault: client::BuildFault) -> Refused {
+    match (fault, &tls.client_certificate) {
+        (client::BuildFault::Pair(fault), Some(of)) => pair_fault(of, "client_certificate", fault),
+        (client::BuildFault::Pair(PairFault::Cert(message) | PairFault::Key(message)), None)
+        | (client::BuildFault::Other(message), _) => (tls.place.clone(), format!("tls: {message}")),
+        (client::BuildFault::Authorities(message), _) => (tls.place.clone(), format!("tls.ca: {message}")),
+    }
+}
