@@ -655,7 +655,7 @@ fn downloads_are_no_flood() {
     frames.get(1, "/");
     let (mut received, mut updated) = (0, 0);
     while received < 3_000_000 {
-        let frame = frames.next().expect("more of it");
+        let frame = frames.next_frame().expect("more of it");
         assert_ne!(frame.kind, GOAWAY, "after {received} bytes");
         if frame.kind == DATA {
             received += frame.payload.len();
@@ -940,7 +940,7 @@ fn fault_96_requests_of_a_connection() {
     frames.get(19, "/");
     let mut answered = false;
     let mut told = false;
-    while let Some(frame) = frames.next() {
+    while let Some(frame) = frames.next_frame() {
         answered |= frame.stream == 19 && frame.flags & END_STREAM != 0;
         told |= frame.kind == GOAWAY;
         if frame.kind == PING && frame.flags & ACK == 0 {
