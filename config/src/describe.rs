@@ -97,9 +97,11 @@ fn listener(config: &Config, listener: &Listener) -> Json {
         "protocols": listener.protocols.iter().map(|protocol| protocol.word()).collect::<Vec<_>>(),
         "filters": chain(config, &listener.filters),
         "limits": listener_limits(&listener.limits),
-        "proxy_protocol": { "from": peers(&listener.proxy_protocol) },
         "trusted_proxies": peers(&listener.trusted_proxies),
     });
+    if listener.proxy_protocol != Peers::default() {
+        described["proxy_protocol"] = json!({ "from": peers(&listener.proxy_protocol) });
+    }
     if let Some(tls) = &listener.tls {
         described["tls"] = listener_tls(tls);
     }

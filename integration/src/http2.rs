@@ -109,7 +109,7 @@ impl Frames {
     }
 
     /// The next frame; nothing when the connection ends instead.
-    pub fn next(&mut self) -> Option<Frame> {
+    pub fn next_frame(&mut self) -> Option<Frame> {
         let head = self.client.read(9);
         let [a, b, c, kind, flags, w, x, y, z] = head.try_into().ok()?;
         let length = u32::from_be_bytes([0, a, b, c]) as usize;
@@ -126,7 +126,7 @@ impl Frames {
     pub fn wait(&mut self, kind: u8, stream: u32) -> Frame {
         loop {
             let frame = self
-                .next()
+                .next_frame()
                 .unwrap_or_else(|| panic!("no frame {kind} on stream {stream}"));
             if frame.kind == kind && frame.stream == stream {
                 return frame;
@@ -137,7 +137,7 @@ impl Frames {
 
     /// The next GOAWAY; panics when the connection ends before.
     pub fn wait_goaway(&mut self) -> Frame {
-        std::iter::from_fn(|| self.next())
+        std::iter::from_fn(|| self.next_frame())
             .find(|frame| frame.kind == GOAWAY)
             .expect("a GOAWAY")
     }
@@ -145,7 +145,7 @@ impl Frames {
     /// Acknowledges nothing; how the stream ends, with the bytes of its body.
     pub fn end_of(&mut self, stream: u32) -> (End, Vec<u8>) {
         let mut body = Vec::new();
-        while let Some(frame) = self.next() {
+        while let Some(frame) = self.next_frame() {
             if frame.kind == GOAWAY {
                 return (End::GoAway(frame.code(4)), body);
             }
@@ -167,7 +167,7 @@ impl Frames {
     /// How the connection ends, and whether it is closed then.
     pub fn ending(&mut self) -> End {
         let mut end = End::Closed;
-        while let Some(frame) = self.next() {
+        while let Some(frame) = self.next_frame() {
             if frame.kind == GOAWAY {
                 end = End::GoAway(frame.code(4));
             }
@@ -280,12 +280,12 @@ impl Http2 {
             std::future::poll_fn(|context| sender.poll_ready(context))
                 .await
                 .expect("room");
-            let (response, mut stream) = sender.send_request(request, body.is_empty()).expect("it is sent");
-            if !body.is_empty() {
-                stream.send_data(body, true).expect("it is sent");
-            }
-            response
-        })
+        });
+        let (response, mut stream) = sender.send_request(request, body.is_empty()).expect("it is sent");
+        if !body.is_empty() {
+            stream.send_data(body, true).expect("it is sent");
+        }
+        response
     }
 
     pub fn finish(&self, response: ResponseFuture) -> Response {

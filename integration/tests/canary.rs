@@ -101,6 +101,10 @@ fn crowd(proxy: &Proxy, message: &str) -> (Vec<Answer>, Instant) {
                 status: response.status(),
                 version: response.value("x-version").map(str::to_owned),
             });
+            if response.closes() {
+                // It has had its requests.
+                client = proxy.client();
+            }
         }
         answers
     };

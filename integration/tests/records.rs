@@ -66,6 +66,11 @@ fn a_record_says_what_happened() {
         "user_agent",
         "referer",
         "attributes",
+        "tls_version",
+        "sni",
+        "client_subject",
+        "client_sans",
+        "client_fingerprint",
     ];
     assert_eq!(names, expected.into_iter().collect());
     let id = upstream

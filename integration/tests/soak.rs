@@ -204,9 +204,9 @@ listeners:
     limits: {{ wall: 10s }}
     config: {{ cluster: service, path: /verify, timeout: 9s }}
 clusters:
-  app: {{ endpoints: [\"{app}\"] }}
-  streams: {{ endpoints: [\"{streams}\"] }}
-  service: {{ endpoints: [\"{service}\"] }}
+  app: {{ endpoints: [\"{app}\"], idle_timeout: 1s }}
+  streams: {{ endpoints: [\"{streams}\"], idle_timeout: 1s }}
+  service: {{ endpoints: [\"{service}\"], idle_timeout: 1s }}
 routes:
 {extra}  - {{ name: asked, match: {{ path: {{ prefix: /asked }} }}, filters: [mark, ask], cluster: app }}
   - {{ name: streams, match: {{ path: {{ prefix: /stream }} }}, filters: [mark, {one}, {two}], cluster: streams }}
@@ -387,10 +387,13 @@ struct Held {
 }
 
 impl Held {
-    /// Once nothing of earlier generations is left.
+    /// Once nothing of earlier generations is left, and no connection that waits to be used again: how many of these there
+    /// are is a matter of chance.
     fn of(proxy: &Proxy) -> Self {
-        wait_until("at most two generations are alive", || {
-            proxy.metrics().sum("tamis_generations", &[]) <= 2.0
+        wait_until("at most two generations are alive, and no connections", || {
+            let metrics = proxy.metrics();
+            let gauge = |name| metrics.sum(name, &[]);
+            gauge("tamis_generations") <= 2.0 && gauge("tamis_upstream_connections") + gauge("tamis_connections") <= 0.0
         });
         Self {
             resident: proxy.resident(),

@@ -544,7 +544,6 @@ fn an_end_is_a_proper_one_only_when_all_is_said() {
     client.write(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").unwrap();
     let mut got = Vec::new();
     let end = client.read_to_end(&mut got);
-    assert!(got.ends_with(b"half"), "{}", got.escape_ascii());
     assert!(end.is_err(), "what was cut off looks whole");
 }
 

@@ -178,7 +178,9 @@ impl Connection {
             settings.limits.head_timeout
         };
         let mut bytes = Vec::new();
-        match tokio::time::timeout(timeout, introduction(&self.wire, &mut bytes)).await {
+        // Boxed, as its future would make that of every other connection larger.
+        let introduced = Box::pin(tokio::time::timeout(timeout, introduction(&self.wire, &mut bytes))).await;
+        match introduced {
             Ok(Some(Header::Own)) => true,
             Ok(Some(Header::Proxied { client, local })) => {
                 self.client.set(Some(client));

@@ -46,7 +46,11 @@ pub async fn run(connection: &Connection) -> bool {
         Err(Failed::TimedOut) => "timeout",
         Err(Failed::CrowdedOut) => "crowded_out",
         Err(Failed::Leaving) => "leaving",
-        Err(Failed::Broken(error)) => dismiss(connection, &error).await,
+        Err(Failed::Broken(error)) => {
+            connection.handshake_ended(Fault::of(&error).as_str(), begun.elapsed());
+            dismiss(connection, &error).await;
+            return false;
+        }
     };
     connection.handshake_ended(outcome, begun.elapsed());
     false
@@ -78,7 +82,7 @@ fn poll_shake(connection: &Connection, place: &mut Place, context: &mut Context<
 }
 
 /// Lets the client read why, within bounds: closing at once would take it away again.
-async fn dismiss(connection: &Connection, error: &io::Error) -> &'static str {
+async fn dismiss(connection: &Connection, error: &io::Error) {
     let fault = Fault::of(error);
     let client = connection.client();
     tracing::debug!(?client, reason = fault.as_str(), %error, "a TLS handshake failed");
@@ -90,5 +94,4 @@ async fn dismiss(connection: &Connection, error: &io::Error) -> &'static str {
         }
         _ => connection.wire.linger(b"").await,
     }
-    fault.as_str()
 }

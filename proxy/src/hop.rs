@@ -102,8 +102,8 @@ impl Upgrade {
             .iter()
             .flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
         let is_allowed = |protocol: &&[u8]| {
-            let is = |allowed: &Box<str>| allowed.as_bytes().eq_ignore_ascii_case(protocol);
-            allowed.iter().any(is)
+            let mut names = allowed.iter().map(|name| name.as_bytes());
+            names.any(|name| name.eq_ignore_ascii_case(protocol))
         };
         let first = protocols.map(<[u8]>::trim_ascii).find(is_allowed)?;
         HeaderValue::from_bytes(first).ok()

@@ -225,6 +225,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    type Fields<'a> = &'a [(&'static str, &'static str)];
+
     fn trusted() -> Peers {
         Peers {
             networks: ["10.0.0.0/8", "2001:db8:ffff::/48"]
@@ -272,7 +274,7 @@ mod tests {
     /// From the right, the first whom nobody has to believe.
     #[test]
     fn the_last_one_who_is_not_trusted_is_the_client() {
-        let cases: &[(&[(&'static str, &'static str)], &str, &str)] = &[
+        let cases: &[(Fields, &str, &str)] = &[
             (&[], "10.0.0.1:5", "10.0.0.1"),
             (
                 &[("x-forwarded-for", "192.0.2.7")],
@@ -380,7 +382,7 @@ mod tests {
 
     #[test]
     fn scheme_and_host_are_those_of_the_proxy_in_front() {
-        let cases: &[(&[(&'static str, &'static str)], Option<&str>, Option<&str>)] = &[
+        let cases: &[(Fields, Option<&str>, Option<&str>)] = &[
             (
                 &[("x-forwarded-proto", "HTTPS"), ("x-forwarded-host", "a.example:8443")],
                 Some("https"),

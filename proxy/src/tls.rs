@@ -12,10 +12,10 @@ mod session;
 use std::io;
 use std::sync::{Arc, OnceLock};
 
-use rustls::SupportedProtocolVersion;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::{RootCertStore, SupportedProtocolVersion};
 
 pub use certificate::Certificate;
 pub use client::Client;
@@ -103,6 +103,15 @@ pub fn revocation_lists(pem: &[u8]) -> Result<Vec<CertificateRevocationListDer<'
         Ok(lists) => Ok(lists),
         Err(error) => Err(format!("not PEM: {error}")),
     }
+}
+
+fn roots(authorities: Vec<CertificateDer<'static>>) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for (index, authority) in authorities.into_iter().enumerate() {
+        let added = roots.add(authority);
+        added.map_err(|error| format!("certificate {} is not one of an authority: {error}", index + 1))?;
+    }
+    Ok(roots)
 }
 
 /// aws-lc-rs, X25519MLKEM768 before the other key exchanges.

@@ -8,36 +8,41 @@ use tokio::time::Instant;
 
 #[derive(Debug)]
 pub struct Budget {
-    /// So many may be spent beyond what was earned and forgiven.
+    /// What there is at the beginning, and what time gives back.
     capacity: u32,
-    /// Forgiven in each second.
+    /// What can be saved of what is earned.
+    most: u32,
+    /// Given back in each second.
     per_second: u32,
-    spent: u32,
-    /// Until when time has forgiven.
+    left: u32,
+    /// Until when time has given.
     since: Instant,
 }
 
 impl Budget {
-    pub fn new(capacity: u32, per_second: u32, now: Instant) -> Self {
+    /// `most` is at least `capacity`.
+    pub fn new(capacity: u32, most: u32, per_second: u32, now: Instant) -> Self {
         Self {
             capacity,
+            most,
             per_second,
-            spent: 0,
+            left: capacity,
             since: now,
         }
     }
 
     pub fn earn(&mut self, count: u32) {
-        self.spent = self.spent.saturating_sub(count);
+        self.left = self.left.saturating_add(count).min(self.most);
     }
 
-    /// Whether there was enough for it.
+    /// Whether there was enough for it; if not, nothing is left.
     pub fn spend(&mut self, count: u32, now: impl FnOnce() -> Instant) -> bool {
-        self.spent = self.spent.saturating_add(count);
-        if self.spent > self.capacity {
+        if self.left < count {
             self.forgive(now());
         }
-        self.spent <= self.capacity
+        let is_enough = self.left >= count;
+        self.left = self.left.saturating_sub(count);
+        is_enough
     }
 
     /// What is left of a second is forgiven later.
@@ -45,7 +50,8 @@ impl Budget {
         let elapsed = now.duration_since(self.since).as_secs();
         self.since += Duration::from_secs(elapsed);
         let count = elapsed.saturating_mul(self.per_second.into());
-        self.earn(u32::try_from(count).unwrap_or(u32::MAX));
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.left = self.left.saturating_add(count).min(self.capacity.max(self.left));
     }
 }
 
@@ -57,23 +63,28 @@ mod tests {
     fn it_ends_and_comes_back() {
         let start = Instant::now();
         let after = |ms| start + Duration::from_millis(ms);
-        let mut budget = Budget::new(3, 2, start);
+        let mut budget = Budget::new(3, 3, 2, start);
         assert!((0..3).all(|_| budget.spend(1, || panic!("the clock is not needed"))));
         assert!(!budget.spend(1, || after(999)));
-        budget.earn(2);
+        budget.earn(1);
         assert!(budget.spend(1, || panic!("the clock is not needed")));
         assert!(!budget.spend(1, || after(999)));
         assert!(budget.spend(1, || after(1_000)), "two are forgiven in a second");
+        assert!(budget.spend(1, || panic!("the clock is not needed")));
         assert!(!budget.spend(1, || after(1_999)));
-        assert!(budget.spend(1, || after(2_000)));
+        assert!(
+            (0..3).all(|_| budget.spend(1, || after(60_000))),
+            "no more than there was at first"
+        );
+        assert!(!budget.spend(1, || after(60_000)));
     }
 
     #[test]
-    fn what_was_not_spent_is_not_earned() {
+    fn savings_have_an_end() {
         let start = Instant::now();
-        let mut budget = Budget::new(1, 1, start);
+        let mut budget = Budget::new(1, 5, 1, start);
         budget.earn(1_000);
-        assert!(budget.spend(1, || start));
+        assert!(budget.spend(5, || start));
         assert!(!budget.spend(1, || start));
     }
 }

@@ -32,6 +32,8 @@ const CONTROL_FRAMES_PER_SECOND: u32 = 10;
 const EARNED_BY_FRAME: u32 = 3;
 /// And so many bytes of it earn one more: Go's client updates both windows for every 4 KiB that it has read.
 const BYTES_PER_EARNED: usize = 1 << 10;
+/// What is saved of that: a client with a window of 64 MiB may read all of it before it says so.
+const SAVED_CONTROL_FRAMES: u32 = 64 << 10;
 /// How long a client without a request under way is given to take leave once it was told that the connection ends.
 const LEAVE: Duration = Duration::from_secs(2);
 /// Streams refused or reset before they were accepted, waiting for the session at once; `h2`'s default.
@@ -173,10 +175,16 @@ impl Session {
             frames: RefCell::default(),
             control_frames: RefCell::new(Budget::new(
                 limits.http2.max_control_frames,
+                limits.http2.max_control_frames.saturating_add(SAVED_CONTROL_FRAMES),
                 CONTROL_FRAMES_PER_SECOND,
                 now,
             )),
-            resets: RefCell::new(Budget::new(limits.http2.max_resets, RESETS_PER_SECOND, now)),
+            resets: RefCell::new(Budget::new(
+                limits.http2.max_resets,
+                limits.http2.max_resets,
+                RESETS_PER_SECOND,
+                now,
+            )),
             cut: Cell::new(None),
             heard: Cell::new(now),
             unfinished: Cell::new(None),

@@ -14,8 +14,7 @@ use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 
-use super::server::roots;
-use super::{MinVersion, Pair, PairFault, Session, provider};
+use super::{MinVersion, Pair, PairFault, Session, provider, roots};
 
 /// Lives as long as its cluster.
 #[derive(Debug)]

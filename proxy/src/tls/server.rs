@@ -8,14 +8,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, ServerConnection, WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig};
 
-use super::{Certificate, MinVersion, Pair, PairFault, Session, provider};
+use super::{Certificate, MinVersion, Pair, PairFault, Session, provider, roots};
 use crate::peer::Tls;
 
 /// Encrypts and decrypts tickets; makes itself a new key every six hours, and takes those of the last one.
@@ -140,15 +140,6 @@ fn verifier(clients: Clients) -> Result<Arc<dyn rustls::server::danger::ClientCe
         builder = builder.allow_unauthenticated();
     }
     builder.build().map_err(|error| error.to_string())
-}
-
-pub(super) fn roots(authorities: Vec<CertificateDer<'static>>) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    for (index, authority) in authorities.into_iter().enumerate() {
-        let added = roots.add(authority);
-        added.map_err(|error| format!("certificate {} is not one of an authority: {error}", index + 1))?;
-    }
-    Ok(roots)
 }
 
 /// Certificates by the names that they are for.
