@@ -672,7 +672,7 @@ pub struct SuccessRate {
 pub struct ClusterLimits {
     /// Default 10,000.
     pub max_connections: usize,
-    /// Requests that wait for a connection. Default 1,000.
+    /// Requests that wait for a connection. Default 10,000.
     pub max_pending: usize,
     /// Default 10,000.
     pub max_requests: usize,

@@ -566,7 +566,7 @@ vocabulary! {
     struct ClusterLimits {
         /// Connections. Default 10000.
         max_connections: Option<Count<1, 1_000_000>>,
-        /// Requests that wait for a connection. Default 1000.
+        /// Requests that wait for a connection. Default 10000.
         max_pending: Option<Count<1, 1_000_000>>,
         /// Requests. Default 10000.
         max_requests: Option<Count<1, 1_000_000>>,

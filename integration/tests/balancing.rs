@@ -619,10 +619,13 @@ fn no_request_is_lost_between_two_that_take_turns_at_failing() {
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                let mut client = proxy.client();
                 while !stop.load(Ordering::SeqCst) {
-                    assert_eq!(client.get("/").status(), 200);
-                    served.fetch_add(1, Ordering::SeqCst);
+                    // A connection has so many requests and no more.
+                    let mut client = proxy.client();
+                    for _ in 0..100 {
+                        assert_eq!(client.get("/").status(), 200);
+                        served.fetch_add(1, Ordering::SeqCst);
+                    }
                 }
             });
         }

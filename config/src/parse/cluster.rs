@@ -32,8 +32,8 @@ const PANIC_THRESHOLD: u32 = 5_000;
 const MAX_REQUESTS: usize = 10_000;
 /// In HTTP/1.1 each request under way has one.
 const MAX_CONNECTIONS: usize = 10_000;
-/// A server that takes a millisecond to accept connects a thousand a second; who would wait longer is better told so.
-const MAX_PENDING: usize = 1_000;
+/// After a rest all of them may begin at once, each with a connection to be opened.
+const MAX_PENDING: usize = 10_000;
 
 pub(super) fn cluster(name: &str, cluster: At<vocabulary::Cluster>, reader: &mut Reader) -> Option<Cluster> {
     let At { place, value: cluster } = cluster;
