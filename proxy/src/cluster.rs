@@ -90,13 +90,16 @@ impl Limit {
     }
 }
 
+/// Endpoints by address, and the name that led to it.
+type Roster = HashMap<(Address, Option<Arc<str>>), Weak<Endpoint>>;
+
 /// What is known of a cluster by its name: it outlives generations, as long as each has a cluster of that name.
 #[derive(Debug)]
 pub struct Standing {
     pub name: String,
     workers: usize,
     epoch: Arc<Epoch>,
-    endpoints: Mutex<HashMap<(Address, Option<Arc<str>>), Weak<Endpoint>>>,
+    endpoints: Mutex<Roster>,
     /// What names led to.
     pub known: Known,
     /// Rung by workers when an endpoint fails too often in a row.
@@ -350,7 +353,7 @@ impl Standing {
         fresh
     }
 
-    fn endpoints(&self) -> MutexGuard<'_, HashMap<(Address, Option<Arc<str>>), Weak<Endpoint>>> {
+    fn endpoints(&self) -> MutexGuard<'_, Roster> {
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
