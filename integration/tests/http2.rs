@@ -212,7 +212,8 @@ fn h2load_has_no_failure_through_a_filter() {
     let proxy = Proxy::start_in(
         &folder,
         &Configuration {
-            top: "filters:\n  tenant: { component: tenant.wasm, config: { header: x-tenant, allow: [acme] }, grants: [metrics] }",
+            top: "filters:\n  tenant: { component: tenant.wasm, config: { header: x-tenant, allow: [acme] }, grants: [metrics], \
+                  limits: { wait: 20s, wall: 20s, cpu: 1s, exchange_cpu: 10s } }",
             listener_filters: "tenant",
             ..Default::default()
         }

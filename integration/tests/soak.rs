@@ -88,6 +88,7 @@ fn changes_never_harm_traffic() {
     }
     wait_until("there was traffic of every kind", || traffic.has_all());
     traffic.finish();
+    set.leave_side(&proxy, &world);
     let before = Held::of(&proxy);
 
     let traffic = Traffic::start(&proxy, &world);
@@ -102,6 +103,7 @@ fn changes_never_harm_traffic() {
     }
     wait_until("there was traffic of every kind", || traffic.has_all());
     let served = traffic.finish();
+    set.leave_side(&proxy, &world);
     eprintln!("{refused} of {changes} were refused; meanwhile {served}");
     wait_for(&format!("back at {before:?}"), DEADLINE, || {
         let after = Held::of(&proxy);
@@ -123,9 +125,7 @@ fn change(proxy: &Proxy, world: &World, set: &mut Set, random: &mut Random) {
         6 => set.has_side = !set.has_side,
         _ => (set.timeout, set.instances) = (5 + random.below(20), 20 + random.below(20)),
     }
-    let (status, report) = proxy.reload(&set.yaml(world));
-    assert_eq!(status, 200, "{report}");
-    set.assert_live(proxy, world);
+    set.apply(proxy, world);
 }
 
 /// Draws a change that must not be applied.
@@ -213,6 +213,18 @@ routes:
   - {{ name: all, filters: [mark, {one}, {two}], cluster: app, timeout: {timeout}s }}
 "
         )
+    }
+
+    fn apply(&self, proxy: &Proxy, world: &World) {
+        let (status, report) = proxy.reload(&self.yaml(world));
+        assert_eq!(status, 200, "{report}");
+        self.assert_live(proxy, world);
+    }
+
+    /// What the process holds is compared with one listener, before and after.
+    fn leave_side(&mut self, proxy: &Proxy, world: &World) {
+        self.has_side = false;
+        self.apply(proxy, world);
     }
 
     fn assert_live(&self, proxy: &Proxy, world: &World) {

@@ -44,8 +44,7 @@
 //!
 //! What is deliberately absent: the data plane does not know `tamis_config`; only [`wasm`] names wasmtime, only [`tls`]
 //! rustls; only [`gateway`] names hyper's server types on the data plane, only [`http2`] the `h2` crate, and nobody
-//! hyper's client; [`h1`] knows no socket, clock or
-//! engine; nothing points back at `gateway`, `server` or `main`;
+//! hyper's client; [`h1`] knows no socket, clock or engine; nothing points back at `gateway`, `server` or `main`;
 //! `filter`, `chain` and `head` know no engine, no socket and no runtime.
 
 #![deny(unsafe_code)]

@@ -196,8 +196,8 @@ struct Watch<F> {
     folders: HashMap<PathBuf, FolderMark>,
     /// What was told last.
     marks: Marks,
-    /// What the last look saw, if nobody was writing.
-    seen: Option<Marks>,
+    /// What looks have seen since then, if nobody was writing.
+    seen: Option<(Marks, Instant)>,
     /// Since when there is something to tell.
     since: Option<Instant>,
     /// The file whose writer is waited for, as far as the log was told.
@@ -300,11 +300,13 @@ impl<F: Fn()> Watch<F> {
             return;
         }
         let is_long = self.is_told_by_events && now.duration_since(since) >= LONGEST;
-        if is_long || seen.as_ref() == Some(&marks) {
+        let seen = seen.filter(|(seen, _)| *seen == marks);
+        // An event may have cut the wait short.
+        if is_long || seen.as_ref().is_some_and(|(_, at)| now.duration_since(*at) >= QUIET) {
             self.rest(marks);
             (self.changed)();
         } else {
-            self.seen = Some(marks);
+            self.seen = seen.or(Some((marks, now)));
             if self.is_told_by_events {
                 self.wait = QUIET;
             }
