@@ -607,8 +607,8 @@ impl<'a> Build<'a> {
         }
         let mut looking = JoinSet::new();
         for (index, (plan, _)) in planned.iter().enumerate() {
-            if let Planned::New { standing, origin, .. } = plan {
-                let (standing, origin) = (Arc::clone(standing), origin.clone());
+            if let Planned::New(fresh) = plan {
+                let (standing, origin) = (Arc::clone(&fresh.standing), fresh.origin.clone());
                 match names {
                     Names::LookUp if !origin.is_fixed() => {
                         looking.spawn(async move { (index, discovery::first(origin, standing).await) });

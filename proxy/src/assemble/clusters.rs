@@ -24,15 +24,19 @@ type Old = (config::Cluster, String, Arc<Cluster>);
 
 /// What becomes of a cluster.
 pub(super) enum Planned {
+    /// With the digest of its TLS files.
     Kept(Arc<Cluster>, String),
-    New {
-        standing: Arc<Standing>,
-        origin: Origin,
-        settings: TermSettings,
-        /// Of the cluster of that name before, if they are the same: then its connections are kept.
-        terms: Option<Arc<Terms>>,
-        digest: String,
-    },
+    New(Box<Fresh>),
+}
+
+/// One that is to be built.
+pub(super) struct Fresh {
+    pub(super) standing: Arc<Standing>,
+    pub(super) origin: Origin,
+    settings: TermSettings,
+    /// Of the cluster of that name before, if they are the same: then its connections are kept.
+    terms: Option<Arc<Terms>>,
+    digest: String,
 }
 
 impl Planned {
@@ -45,33 +49,33 @@ impl Planned {
             },
             dns: dns.clone(),
         };
-        let Some((was, with, old)) = old else {
-            return Self::New {
-                standing: Arc::new(Standing::new(&cluster.name, workers)),
-                origin,
-                settings: term_settings(cluster, workers),
-                terms: None,
-                digest,
-            };
-        };
-        let has_same_tls = *with == digest && was.tls == cluster.tls;
-        if has_same_tls && was == cluster && (old.origin == origin || origin.is_fixed()) {
-            return Self::Kept(Arc::clone(old), digest);
-        }
         let settings = term_settings(cluster, workers);
-        let has_same_terms = has_same_tls && old.terms.are(&settings);
-        Self::New {
-            standing: Arc::clone(&old.terms.standing),
+        let (standing, terms) = match old {
+            None => (Arc::new(Standing::new(&cluster.name, workers)), None),
+            Some((was, with, old)) => {
+                let has_same_tls = *with == digest && was.tls == cluster.tls;
+                if has_same_tls && was == cluster && (old.origin == origin || origin.is_fixed()) {
+                    return Self::Kept(Arc::clone(old), digest);
+                }
+                let has_same_terms = has_same_tls && old.terms.are(&settings);
+                (
+                    Arc::clone(&old.terms.standing),
+                    has_same_terms.then(|| Arc::clone(&old.terms)),
+                )
+            }
+        };
+        Self::New(Box::new(Fresh {
+            standing,
             origin,
             settings,
-            terms: has_same_terms.then(|| Arc::clone(&old.terms)),
+            terms,
             digest,
-        }
+        }))
     }
 
     /// Whether its TLS is not there yet.
     pub(super) fn needs_tls(&self) -> bool {
-        matches!(self, Self::New { terms: None, .. })
+        matches!(self, Self::New(fresh) if fresh.terms.is_none())
     }
 
     /// The cluster, and the digest of its TLS files.
@@ -81,26 +85,20 @@ impl Planned {
         seats: Vec<Seat>,
         tls: Option<Arc<tls::Client>>,
     ) -> (Arc<Cluster>, String) {
-        match self {
-            Self::Kept(kept, digest) => (kept, digest),
-            Self::New {
-                standing,
-                origin,
-                settings,
-                terms,
-                digest,
-            } => {
-                let terms = terms.unwrap_or_else(|| Arc::new(Terms::new(standing, settings, tls)));
-                let settings = Settings {
-                    rules: rules(cluster),
-                    hash_key: hash_key(&cluster.hash_key),
-                    sticky: cluster.sticky.as_ref().map(sticky),
-                    origin,
-                    seats,
-                };
-                (Arc::new(Cluster::new(terms, settings)), digest)
-            }
-        }
+        let fresh = match self {
+            Self::Kept(kept, digest) => return (kept, digest),
+            Self::New(fresh) => *fresh,
+        };
+        let build = || Arc::new(Terms::new(fresh.standing, fresh.settings, tls));
+        let terms = fresh.terms.unwrap_or_else(build);
+        let settings = Settings {
+            rules: rules(cluster),
+            hash_key: hash_key(&cluster.hash_key),
+            sticky: cluster.sticky.as_ref().map(sticky),
+            origin: fresh.origin,
+            seats,
+        };
+        (Arc::new(Cluster::new(terms, settings)), fresh.digest)
     }
 }
 
