@@ -459,7 +459,8 @@ vocabulary! {
     struct ClusterTls {
         /// The authorities that are trusted: a file of PEM certificates. Default: the operating system's.
         ca: Option<At<String>>,
-        /// The name that is asked for (SNI) and must stand in the certificate. Default: the endpoint's address.
+        /// The name that is asked for (SNI) and must stand in the certificate. Default: the name that led to the endpoint,
+        /// or its address.
         server_name: Option<At<String>>,
         /// What we show to servers that ask for a certificate.
         client_certificate: Option<CertificateFiles>,

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tamis_integration::dns::{Dns, Says};
+use tamis_integration::nginx::Nginx;
 use tamis_integration::proxy::check;
 use tamis_integration::socket::Address;
 use tamis_integration::upstream::{Refusing, Script, Step, ok};
 use tamis_integration::{Folder, Gate, Proxy, Upstream};
 
+use crate::certificates::site;
 use crate::support::{Bystander, apply, assert_own_reply, wait_until};
 
 /// Names are looked up again after a tenth of a second, at the latest after half a one.
@@ -343,6 +345,34 @@ fn names_and_addresses_stand_side_by_side() {
     );
     let proxy = Proxy::start(&configuration(&dns, BRISK, &cluster));
     assert_eq!(answers(&proxy, 6), set(["address"]));
+}
+
+/// A certificate is for the name that led to its server, for requests and for health checks alike.
+#[test]
+fn a_server_that_was_found_by_name_is_verified_by_name() {
+    for (name, status, health) in [("app.test", 200, "healthy"), ("other.test", 502, "unhealthy")] {
+        let (folder, _) = site(&[name]);
+        let tls = "ssl_protocols TLSv1.3; ssl_certificate site.pem; ssl_certificate_key site.key; \
+                   add_header x-name $ssl_server_name always; location / { return 200 ok; }";
+        let nginx = Nginx::start_with(&folder, "ssl", tls);
+        let Address::Tcp(address) = nginx.address() else {
+            panic!("nginx listens on a port")
+        };
+        let dns = Dns::start();
+        dns.leads_to("app.test", 0, &[1]);
+        let cluster = format!(
+            "endpoints: [\"app.test:{}\"], tls: {{ ca: ca.pem }}, \
+             health_check: {{ http: {{ path: /healthz }}, interval: 100ms, unhealthy_threshold: 1 }}",
+            address.port()
+        );
+        let proxy = Proxy::start_in(&folder, &configuration(&dns, BRISK, &cluster));
+        wait_until(name, || endpoints(&proxy)[0]["health"] == health);
+        let response = proxy.get("/");
+        assert_eq!(response.status(), status, "{name}: {response:?}");
+        if status == 200 {
+            assert_eq!(response.value("x-name"), Some("app.test"));
+        }
+    }
 }
 
 #[test]
