@@ -11,7 +11,7 @@ use crate::model::{
     AccessLog, Action, Breaker, Candidate, CandidateKey, CertificateFiles, Cluster, ClusterLimits, ClusterTls, Config,
     Dns, Endpoint, Endpoints, Filter, FilterKind, FilterLimits, FilterUse, Grant, HashKey, HealthCheck, HostPattern,
     Http2Limits, Listener, ListenerLimits, ListenerTls, LoadBalancing, LogFormat, LogPart, LogTarget, OutlierEjection,
-    PathPattern, Peers, Probe, Redirect, Reload, Respond, Route, RouteMatch, Sticky, Target, ValuePattern, Verify,
+    PathPattern, Peers, Probe, Redirect, Reload, Respond, Retry, RetryBudget, RetryOn, Route, RouteMatch, Sticky, Target, ValuePattern, Verify,
     Wasm, WeightedCluster,
 };
 use crate::settings::REDACTED;
@@ -299,6 +299,7 @@ fn cluster(cluster: &Cluster) -> Json {
         "health_check": cluster.health_check.as_ref().map_or(json!("off"), health_check),
         "outlier_ejection": cluster.outlier_ejection.as_ref().map_or(json!("off"), outlier_ejection),
         "limits": cluster_limits(&cluster.limits),
+        "retry_budget": retry_budget(&cluster.retry_budget),
         "connect_timeout": show_duration(cluster.connect_timeout),
         "idle_timeout": show_duration(cluster.idle_timeout),
         "max_idle": cluster.max_idle,
@@ -404,7 +405,12 @@ fn cluster_limits(limits: &ClusterLimits) -> Json {
         "max_connections": limits.max_connections,
         "max_pending": limits.max_pending,
         "max_requests": limits.max_requests,
+        "max_retries": limits.max_retries,
     })
+}
+
+fn retry_budget(budget: &RetryBudget) -> Json {
+    json!({ "share": show_percent(budget.share), "min_per_second": budget.min_per_second })
 }
 
 fn route(config: &Config, route: &Route) -> Json {
@@ -415,7 +421,23 @@ fn route(config: &Config, route: &Route) -> Json {
         "filters": chain(config, &route.filters),
         key: action,
         "timeout": timeout(route.timeout),
+        "retry": route.retry.as_ref().map(retry),
         "upgrades": route.upgrades,
+    })
+}
+
+fn retry(retry: &Retry) -> Json {
+    let condition = |on: &RetryOn| match on {
+        RetryOn::Status(status) => json!(status),
+        word => json!(word.word()),
+    };
+    json!({
+        "on": retry.on.iter().map(condition).collect::<Vec<_>>(),
+        "attempts": retry.attempts,
+        "per_try_timeout": retry.per_try_timeout.map(show_duration),
+        "methods": retry.methods,
+        "backoff": { "base": show_duration(retry.backoff), "max": show_duration(retry.max_backoff) },
+        "max_body": show_size(retry.max_body as u64),
     })
 }
 

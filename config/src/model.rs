@@ -128,6 +128,8 @@ pub enum LogField {
     ResponseBytes,
     DurationMs,
     UpstreamMs,
+    /// How often the request was sent, or tried to be, each time to an endpoint that was chosen for it.
+    Attempts,
     UserAgent,
     Referer,
     /// All that filters have left on the exchange, as a JSON object.
@@ -493,6 +495,7 @@ pub struct Cluster {
     pub health_check: Option<HealthCheck>,
     pub outlier_ejection: Option<OutlierEjection>,
     pub limits: ClusterLimits,
+    pub retry_budget: RetryBudget,
     /// Default 5 s.
     pub connect_timeout: Duration,
     /// A pooled connection unused for so long is closed. Default 60 s.
@@ -676,6 +679,17 @@ pub struct ClusterLimits {
     pub max_pending: usize,
     /// Default 10,000.
     pub max_requests: usize,
+    /// Requests that are sent once more, until they are answered. Default 2,000.
+    pub max_retries: usize,
+}
+
+/// How many of the requests to a cluster may be sent once more, of those on routes that retry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetryBudget {
+    /// Of the requests of the last 10 s, in hundredths of a percent. Default 2,000.
+    pub share: u32,
+    /// Over all workers; so many are allowed anyhow. Default 3.
+    pub min_per_second: u32,
 }
 
 /// The secret is not shown.
@@ -697,8 +711,46 @@ pub struct Route {
     pub action: Action,
     /// From the end of the request head to the end of the response; `None` for no limit. Default 15 s.
     pub timeout: Option<Duration>,
+    /// `None`: only what was never sent goes to another endpoint, once. Never without clusters.
+    pub retry: Option<Retry>,
     /// Protocols that a request may change its connection to, in lower case, each once. Default `websocket` alone.
     pub upgrades: Vec<String>,
+}
+
+/// When a request is sent once more. Each default has its reason beside it in `parse`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Never empty, each once. Default: connect failure, reset, timeout and gateway error.
+    pub on: Vec<RetryOn>,
+    /// Tries in all, the first one included; 2 to 10. Default 3.
+    pub attempts: u32,
+    /// Until a try is answered, anew with each piece of the request's body; at most the route's own.
+    pub per_try_timeout: Option<Duration>,
+    /// Those that may be sent twice. Upper case as written. Default: the idempotent ones (RFC 9110 9.2.2).
+    pub methods: Vec<String>,
+    /// The longest wait before the second try; doubled for each further one. Default 25 ms.
+    pub backoff: Duration,
+    /// Where the doubling ends; at least `backoff`. Default ten times that.
+    pub max_backoff: Duration,
+    /// Bytes of a body that are kept for another try. Default 64 KiB.
+    pub max_body: usize,
+}
+
+/// What is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RetryOn {
+    /// There was no connection, so nothing was sent.
+    ConnectFailure,
+    /// The connection broke before there was a response, or what came was none.
+    Reset,
+    /// There was none within `per_try_timeout`, or the cluster's `read_timeout`.
+    Timeout,
+    /// 502, 503 or 504.
+    GatewayError,
+    /// 500 to 599.
+    ServerError,
+    /// 400 to 599.
+    Status(u16),
 }
 
 /// All parts must hold; an empty part always holds.

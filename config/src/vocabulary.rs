@@ -17,7 +17,7 @@ use crate::reader::{Block, FromNode, Reader, quote};
 use crate::settings::Settings;
 use crate::shape::{At, Field, Named, Noun, OffOr, Pairs, Required, ShortOr, True};
 use crate::units::{Count, Percent, Period, Size};
-use crate::word::{GrantWord, HashWord, HttpsWord, KeyWord};
+use crate::word::{GrantWord, HashWord, HttpsWord, KeyWord, RetryCondition};
 
 /// Declares blocks: for each a struct that is readable from a node and has a schema.
 ///
@@ -440,6 +440,8 @@ vocabulary! {
         outlier_ejection: Option<OffOr<OutlierEjection>>,
         /// What may be under way at once; what is over is answered with 503.
         limits: Option<ClusterLimits>,
+        /// How many requests may be sent once more, of those on routes that retry.
+        retry_budget: Option<RetryBudget>,
         /// Default `5s`.
         connect_timeout: Option<Period>,
         /// A pooled connection unused for so long is closed. Default `60s`.
@@ -571,6 +573,16 @@ vocabulary! {
         max_pending: Option<Count<1, 1_000_000>>,
         /// Requests. Default 10000.
         max_requests: Option<Count<1, 1_000_000>>,
+        /// Requests that are sent once more, until they are answered. Default 2000.
+        max_retries: Option<Count<1, 1_000_000>>,
+    }
+
+    /// How many requests may be sent once more, shared by the workers in equal parts.
+    struct RetryBudget {
+        /// The part of the requests of the last 10 seconds. Default `20%`.
+        share: Option<Percent<0, 10_000>>,
+        /// So many in each second are allowed anyhow, so that a few requests may be retried too. Default 3.
+        min_per_second: Option<Count<0, 100_000>>,
     }
 
     /// Which requests go where.
@@ -591,8 +603,37 @@ vocabulary! {
         respond: Option<Respond>,
         /// From the end of the request's head to the end of the response, or `off`. Default `15s`.
         timeout: Option<OffOr<Period>>,
+        /// When a request is sent once more, `{}` with all defaults. Default: what was never sent goes to another endpoint,
+        /// once.
+        retry: Option<At<Retry>>,
         /// Protocols that a request may change its connection to (`Upgrade`). Default `[websocket]`.
         upgrades: Option<Vec<At<String>>>,
+    }
+
+    /// When a request is sent once more, each time to another endpoint if there is one. `timeout` spans all tries.
+    struct Retry {
+        /// What is tried again. Default `[connect_failure, reset, timeout, gateway_error]`.
+        on: Option<At<Vec<At<RetryCondition>>>>,
+        /// Tries in all, the first one included. Default 3.
+        attempts: Option<Count<2, 10>>,
+        /// How long one try may wait for its response, anew with each piece of the request's body. Default: `read_timeout` of
+        /// the cluster.
+        per_try_timeout: Option<At<Period>>,
+        /// The methods that may be sent twice; after a failed connect any may. Default: those of which a repetition does no
+        /// harm (GET, HEAD, OPTIONS, TRACE, PUT, DELETE).
+        methods: Option<At<Vec<At<String>>>>,
+        /// How long to wait before.
+        backoff: Option<Backoff>,
+        /// What is kept of a request's body for another try; a longer one is not sent twice. Default `64KiB`.
+        max_body: Option<Size<0, { 16 << 20 }>>,
+    }
+
+    /// How long to wait before another try: any time up to `base`, up to twice that before the next one, and so on.
+    struct Backoff {
+        /// Default `25ms`.
+        base: Option<At<Period>>,
+        /// Where the doubling ends. A response with a longer `Retry-After` is not tried again. Default ten times `base`.
+        max: Option<At<Period>>,
     }
 
     /// Which requests; all parts must hold.

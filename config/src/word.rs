@@ -7,11 +7,13 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::model::{
-    Alpn, ClientAuthMode, Grant, LoadBalancing, LogField, OnFailure, Protocol, ProxyVersion, TlsVersion, WhenGood,
+    Alpn, ClientAuthMode, Grant, LoadBalancing, LogField, OnFailure, Protocol, ProxyVersion, RetryOn, TlsVersion,
+    WhenGood,
 };
-use crate::node::Node;
+use crate::node::{Node, Value};
 use crate::reader::{FromNode, Reader, quote};
 use crate::suggest::suggestion;
+use crate::units::Count;
 
 /// A value that one word stands for.
 pub(crate) trait Word: Copy + PartialEq + Sized + 'static {
@@ -193,6 +195,79 @@ impl Grant {
     }
 }
 
+/// A condition of retries that is no single status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RetryWord {
+    ConnectFailure,
+    Reset,
+    Timeout,
+    GatewayError,
+    ServerError,
+}
+
+impl Word for RetryWord {
+    const NAME: &'static str = "RetryWord";
+    const DESCRIPTION: &'static str = "`connect_failure`: there was no connection, so nothing was sent. `reset`: the connection broke before there was a response, or what came was none. `timeout`: none came in time. `gateway_error`: it was 502, 503 or 504. `5xx`: it was 500 to 599.";
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("connect_failure", Self::ConnectFailure),
+        ("reset", Self::Reset),
+        ("timeout", Self::Timeout),
+        ("gateway_error", Self::GatewayError),
+        ("5xx", Self::ServerError),
+    ];
+}
+
+/// A word, or a status.
+pub(crate) struct RetryCondition(pub(crate) RetryOn);
+
+type RetryStatus = Count<400, 599>;
+
+impl FromNode for RetryCondition {
+    fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
+        if let Value::Number(_) = node.value {
+            let status = RetryStatus::from_node(node, reader)?;
+            return Some(Self(RetryOn::Status(u16::try_from(status.0).ok()?)));
+        }
+        RetryWord::from_node(node, reader).map(|word| {
+            Self(match word {
+                RetryWord::ConnectFailure => RetryOn::ConnectFailure,
+                RetryWord::Reset => RetryOn::Reset,
+                RetryWord::Timeout => RetryOn::Timeout,
+                RetryWord::GatewayError => RetryOn::GatewayError,
+                RetryWord::ServerError => RetryOn::ServerError,
+            })
+        })
+    }
+}
+
+impl JsonSchema for RetryCondition {
+    fn schema_name() -> Cow<'static, str> {
+        "RetryCondition".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A condition by its word, or a status from 400 to 599.",
+            "anyOf": [generator.subschema_for::<RetryWord>(), generator.subschema_for::<RetryStatus>()],
+        })
+    }
+}
+
+impl RetryOn {
+    /// As in YAML; `None` for a status, which is a number there.
+    pub(crate) fn word(self) -> Option<&'static str> {
+        let word = match self {
+            Self::ConnectFailure => RetryWord::ConnectFailure,
+            Self::Reset => RetryWord::Reset,
+            Self::Timeout => RetryWord::Timeout,
+            Self::GatewayError => RetryWord::GatewayError,
+            Self::ServerError => RetryWord::ServerError,
+            Self::Status(_) => return None,
+        };
+        Some(word.word())
+    }
+}
+
 impl Word for LogField {
     const NAME: &'static str = "LogField";
     const DESCRIPTION: &'static str = "What an access-log record can say.";
@@ -214,6 +289,7 @@ impl Word for LogField {
         ("response_bytes", Self::ResponseBytes),
         ("duration_ms", Self::DurationMs),
         ("upstream_ms", Self::UpstreamMs),
+        ("attempts", Self::Attempts),
         ("user_agent", Self::UserAgent),
         ("referer", Self::Referer),
         ("attributes", Self::Attributes),
@@ -258,7 +334,8 @@ readable!(
     ClientAuthMode,
     TlsVersion,
     Alpn,
-    HttpsWord
+    HttpsWord,
+    RetryWord
 );
 
 #[cfg(test)]
@@ -287,6 +364,7 @@ mod tests {
                 LogField::ResponseBytes => "response_bytes",
                 LogField::DurationMs => "duration_ms",
                 LogField::UpstreamMs => "upstream_ms",
+                LogField::Attempts => "attempts",
                 LogField::UserAgent => "user_agent",
                 LogField::Referer => "referer",
                 LogField::Attributes => "attributes",
@@ -298,7 +376,7 @@ mod tests {
             };
             assert_eq!((*word, field.word()), (expected, expected));
         }
-        assert_eq!(LogField::WORDS.len(), 25);
+        assert_eq!(LogField::WORDS.len(), 26);
         // Each word that needs no object is the name of what it grants.
         for (word, grant) in GrantWord::WORDS {
             assert_eq!((*word, grant.word(), Grant::from(*grant).word()), (*word, *word, *word));
@@ -321,6 +399,17 @@ mod tests {
         assert_eq!(LoadBalancing::WORDS.len(), 5);
         let keys = [HashWord::ClientAddress.word(), HashWord::Path.word()];
         assert_eq!(keys, ["client_address", "path"]);
+        for (word, value) in RetryWord::WORDS {
+            let expected = match value {
+                RetryWord::ConnectFailure => "connect_failure",
+                RetryWord::Reset => "reset",
+                RetryWord::Timeout => "timeout",
+                RetryWord::GatewayError => "gateway_error",
+                RetryWord::ServerError => "5xx",
+            };
+            assert_eq!((*word, value.word()), (expected, expected));
+        }
+        assert_eq!(RetryWord::WORDS.len(), 5);
         let auth = [ClientAuthMode::Required.word(), ClientAuthMode::Optional.word()];
         assert_eq!(auth, ["required", "optional"]);
         assert_eq!(

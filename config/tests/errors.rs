@@ -249,6 +249,46 @@ fn routes_are_checked() {
             "match.query.a.regex: not a regular expression",
         ),
         (
+            "{ respond: { status: 200 }, retry: {} }",
+            "retry: this route sends nothing to a cluster; remove it",
+        ),
+        (
+            "{ cluster: app, retry: { on: [] } }",
+            "retry.on: empty, so nothing would be tried again",
+        ),
+        (
+            "{ cluster: app, retry: { on: [5xx, 5xx] } }",
+            "retry.on: stands here twice",
+        ),
+        (
+            "{ cluster: app, retry: { on: [gatewayerror] } }",
+            "`gatewayerror` is not known; did you mean `gateway_error`?",
+        ),
+        (
+            "{ cluster: app, retry: { on: [200] } }",
+            "200 is out of bounds; choose 400 to 599",
+        ),
+        (
+            "{ cluster: app, retry: { attempts: 1 } }",
+            "retry.attempts: 1 is out of bounds; choose 2 to 10",
+        ),
+        (
+            "{ cluster: app, retry: { methods: [post] } }",
+            "retry.methods: methods are compared exactly",
+        ),
+        (
+            "{ cluster: app, retry: { per_try_timeout: 16s } }",
+            "retry.per_try_timeout: longer than the route's `timeout` of 15s, which spans all tries",
+        ),
+        (
+            "{ cluster: app, retry: { backoff: { base: 2s, max: 1s } } }",
+            "retry.backoff.max: shorter than `base` of 2s",
+        ),
+        (
+            "{ cluster: app, retry: { max_body: 17MiB } }",
+            "retry.max_body: 17MiB is out of bounds",
+        ),
+        (
             "{ cluster: app, match: { query: { a: [b] } } }",
             "match.query.a: expected text, found a list",
         ),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tamis_config::{
     AccessLog, Action, Breaker, Candidate, Dns, Endpoints, FilterLimits, HealthCheck, ListenerLimits, LogFormat,
-    LogTarget, OnFailure, Tolerance, Verify,
+    LogTarget, OnFailure, Retry, Tolerance, Verify,
 };
 
 fn examples() -> Vec<PathBuf> {
@@ -80,6 +80,7 @@ fn everything_shows_the_defaults() {
         (nginx.slow_start, nginx.panic_threshold)
     );
     assert_eq!((&app.limits, &app.hash_key), (&nginx.limits, &nginx.hash_key));
+    assert_eq!(app.retry_budget, nginx.retry_budget);
     let (Endpoints::Listed(listed), Endpoints::Listed(plain)) = (&app.endpoints, &nginx.endpoints) else {
         panic!("{:?} {:?}", app.endpoints, nginx.endpoints)
     };
@@ -98,6 +99,19 @@ fn everything_shows_the_defaults() {
         panic!("{:?}", config.routes[3])
     };
     assert_eq!(redirect.status, 302);
+}
+
+#[test]
+fn everything_shows_the_defaults_of_routes() {
+    let config = tamis_config::load(&example("everything.yaml")).unwrap();
+    let text = "listeners: { a: { address: 127.0.0.1:0 } }\nroutes: [{ cluster: c, retry: {} }]\n\
+                clusters: { c: { endpoints: [127.0.0.1:1] } }";
+    let plain = tamis_config::parse(text, Path::new("test.yaml"), &tamis_config::System).unwrap();
+    let shown = Retry {
+        per_try_timeout: None,
+        ..config.routes[0].retry.clone().unwrap()
+    };
+    assert_eq!(Some(shown), plain.routes[0].retry);
 }
 
 #[test]
@@ -244,6 +258,16 @@ fn schema_and_parser_agree() {
         ("routes: [{ cluster: c, upgrades: [] }]", true),
         ("routes: [{ cluster: c, upgrades: [WebSocket, foo/2] }]", true),
         ("routes: [{ cluster: c, upgrades: websocket }]", false),
+        ("routes: [{ cluster: c, retry: {} }]", true),
+        (
+            "routes: [{ cluster: c, retry: { on: [5xx, reset, 429], methods: [POST], backoff: { max: 1s } } }]",
+            true,
+        ),
+        ("routes: [{ cluster: c, retry: true }]", false),
+        ("routes: [{ cluster: c, retry: { on: [500.5] } }]", false),
+        ("routes: [{ cluster: c, retry: { on: [399] } }]", false),
+        ("routes: [{ cluster: c, retry: { on: ['429'] } }]", false),
+        ("routes: [{ cluster: c, retry: { attempts: 11 } }]", false),
         ("routes: [{ cluster: c, timeout: ~ }]", true),
         ("routes: [{ cluster: c }]\nworkers: 4", true),
         ("routes: [{ cluster: c }]\nworkers: '${NONE:-4}'", true),
@@ -379,6 +403,11 @@ fn schema_and_parser_agree() {
         ("{ endpoints: [127.0.0.1:1], panic_threshold: 0% }", true),
         ("{ endpoints: [127.0.0.1:1], panic_threshold: 50 }", false),
         ("{ endpoints: [127.0.0.1:1], limits: { max_pending: 0 } }", false),
+        (
+            "{ endpoints: [127.0.0.1:1], retry_budget: { share: 5%, min_per_second: 0 } }",
+            true,
+        ),
+        ("{ endpoints: [127.0.0.1:1], retry_budget: { share: 101% } }", false),
     ];
     let others = clusters.map(|(cluster, sound)| {
         (

@@ -30,6 +30,7 @@ mod released;
 mod reload;
 mod reports;
 mod requests;
+mod retries;
 mod routing;
 mod soak;
 mod state;

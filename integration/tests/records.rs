@@ -63,6 +63,7 @@ fn a_record_says_what_happened() {
         "response_bytes",
         "duration_ms",
         "upstream_ms",
+        "attempts",
         "user_agent",
         "referer",
         "attributes",

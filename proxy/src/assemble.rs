@@ -5,6 +5,7 @@
 
 mod candidates;
 mod clusters;
+mod routes;
 mod tls;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -663,6 +664,7 @@ impl<'a> Build<'a> {
                     chain: self.chain(&route.filters),
                     action,
                     timeout: route.timeout,
+                    retry: route.retry.as_ref().map(|retry| Box::new(routes::retry(retry))),
                     upgrades: route.upgrades.iter().map(|protocol| protocol.as_str().into()).collect(),
                 }
             })
@@ -1021,6 +1023,7 @@ fn log_part(part: &config::LogPart) -> record::Part {
         From::ResponseBytes => To::ResponseBytes,
         From::DurationMs => To::DurationMs,
         From::UpstreamMs => To::UpstreamMs,
+        From::Attempts => To::Attempts,
         From::UserAgent => To::UserAgent,
         From::Referer => To::Referer,
         From::Attributes => To::Attributes,

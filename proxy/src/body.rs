@@ -20,6 +20,7 @@ use crate::chain::Broken;
 use crate::filter::Reply;
 use crate::http2;
 use crate::passage::Passage;
+use crate::replay::Reader;
 use crate::stage::{Cut, Filtered, Side};
 use crate::timer::Watchdog;
 use crate::upstream::{Download, Failure};
@@ -172,6 +173,8 @@ pub enum RequestBody {
     Held(Box<Held>),
     /// Behind a filter's stage.
     Filtered(Box<FilteredUpload>),
+    /// One that can be sent once more.
+    Kept(Box<Reader>),
 }
 
 /// What a filter has seen of a body, or put in its place, and the rest.
@@ -263,6 +266,7 @@ impl RequestBody {
         match self {
             Self::Filtered(filtered) => filtered.filtered.is_in_hook(),
             Self::Held(held) => held.rest.is_in_hook(),
+            Self::Kept(reader) => reader.is_in_hook(),
             Self::Empty | Self::Full(_) | Self::Streamed(_) => false,
         }
     }
@@ -329,6 +333,7 @@ impl HttpBody for RequestBody {
             Self::Streamed(streamed) => streamed.poll(context),
             Self::Held(held) => held.poll(context),
             Self::Filtered(filtered) => filtered.poll(context),
+            Self::Kept(reader) => reader.poll(context),
         }
     }
 
@@ -336,6 +341,7 @@ impl HttpBody for RequestBody {
         match self {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_empty(),
+            Self::Kept(reader) => reader.is_end_stream(),
             Self::Streamed(streamed) => streamed.incoming.is_end_stream(),
             Self::Held(held) => held.seen.is_empty() && held.trailers.is_none() && held.rest.is_end_stream(),
             Self::Filtered(filtered) => filtered.filtered.is_over(),
@@ -353,6 +359,7 @@ impl HttpBody for RequestBody {
                 None => SizeHint::default(),
             },
             Self::Filtered(_) => SizeHint::default(),
+            Self::Kept(reader) => reader.size_hint(),
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::endpoint::{Endpoint, Epoch};
 use crate::health::Check;
 use crate::outlier;
 use crate::proxy_protocol;
+use crate::retry::budget::Allowance;
 use crate::sticky::{Sticky, Tokens};
 use crate::tls;
 
@@ -68,6 +69,8 @@ pub struct Limits {
     /// Requests that wait for a connection.
     pub pending: usize,
     pub requests: usize,
+    /// Requests that are sent once more.
+    pub retries: Allowance,
 }
 
 /// A bound of a cluster that was met.
@@ -76,16 +79,18 @@ pub enum Limit {
     Connections,
     Pending,
     Requests,
+    Retries,
 }
 
 impl Limit {
-    pub const ALL: [Self; 3] = [Self::Connections, Self::Pending, Self::Requests];
+    pub const ALL: [Self; 4] = [Self::Connections, Self::Pending, Self::Requests, Self::Retries];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connections => "connections",
             Self::Pending => "pending",
             Self::Requests => "requests",
+            Self::Retries => "retries",
         }
     }
 }
@@ -214,6 +219,11 @@ impl Cluster {
                 connections: 0,
                 pending: 0,
                 requests: 0,
+                retries: Allowance {
+                    share: 0,
+                    per_second: 0,
+                    retries: 0,
+                },
             },
             check: None,
             outlier: None,

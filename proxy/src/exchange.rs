@@ -4,6 +4,8 @@
 //! message that filters see, and is dropped exactly once: with the last byte of the response, or wherever the exchange
 //! breaks off. That drop returns what was borrowed and writes the record.
 
+mod retrying;
+
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -32,8 +34,10 @@ use crate::native::REQUEST_ID;
 use crate::passage::{Forward, Passage};
 use crate::pool::{self, ClusterPool, EndpointPool, Picked, Turn, Unconnected};
 use crate::reply::{self, Error, Kind};
+use crate::retry::budget::Running;
+use crate::retry::Cause;
 use crate::route::Target;
-use crate::snapshot::{Action, Choice, Listener, Redirect};
+use crate::snapshot::{Action, Choice, Listener, Redirect, Route};
 use crate::stream::Stream;
 use crate::telemetry::record::Record;
 use crate::tls;
@@ -114,6 +118,8 @@ pub struct Exchange {
     /// The route's timeout.
     deadline: Option<Instant>,
     upload: Option<Rc<Upload>>,
+    /// How often the request was sent, or tried to be.
+    attempts: u32,
     upstream: Option<Upstream>,
     /// The protocol that the upstream is asked to change to.
     offer: Option<HeaderValue>,
@@ -145,6 +151,8 @@ struct Upstream {
     /// `Set-Cookie`, by which the client will come back to it.
     cookie: Option<HeaderValue>,
     time_to_head: Option<Duration>,
+    /// It is not the first one.
+    _retry: Option<Running>,
 }
 
 impl Exchange {
@@ -235,6 +243,7 @@ impl Exchange {
             started,
             deadline: found.and_then(|route| route.timeout).map(|timeout| started + timeout),
             upload: None,
+            attempts: 0,
             upstream: None,
             offer: None,
             switched: None,
@@ -271,7 +280,7 @@ impl Exchange {
             Action::Clusters { choices, total } => {
                 let pool = pinned.upstreams(&self.connection.worker, self.choose(choices, *total));
                 let upload = std::mem::replace(upload, RequestBody::Empty);
-                match self.forward(pool, upload).await {
+                match self.forward(&pool, upload, route).await {
                     Err(error) => match self.cut_short() {
                         Some(cut) => Ok(self.local(*cut?)),
                         None => Err(error),
@@ -420,60 +429,90 @@ impl Exchange {
     }
 
     /// Sends the request to an endpoint of the cluster and waits for the head of its response.
-    async fn forward(&mut self, pool: Rc<ClusterPool>, mut body: RequestBody) -> Result<Body, Error> {
+    async fn forward(&mut self, pool: &ClusterPool, mut body: RequestBody, route: &Route) -> Result<Body, Error> {
         self.passage.set_stage(Stage::Sent);
-        let mut upstream = self.pick(&pool, &[])?;
-        let mut is_first = true;
+        if let Some(policy) = &route.retry {
+            // Boxed like all that seldom happens.
+            return Box::pin(self.forward_with(policy, pool, body)).await;
+        }
+        let mut upstream = self.pick(pool, &[])?;
         loop {
-            let connection = match self.connected(&upstream, &pool).await {
-                Ok(connection) => connection,
+            self.attempts += 1;
+            match self.attempt(&upstream, pool, &mut body, None).await {
+                Ok(answered) => return Ok(self.take(upstream, answered)),
                 // Nothing was sent: another endpoint may have it, once.
-                Err(error) if is_first && !matches!(error.kind, Kind::RouteTimeout | Kind::Overload) => {
-                    is_first = false;
+                Err(Failed::Unconnected(error)) if self.attempts == 1 && Cause::of(error.kind).is_some() => {
                     let tried = [upstream.endpoint().endpoint.id()];
                     // Its place among the requests is free for the other one.
                     drop(upstream);
-                    upstream = self.pick(&pool, &tried).map_err(|_| error)?;
-                    continue;
+                    upstream = self.pick(pool, &tried).map_err(|_| error)?;
                 }
-                Err(error) => return Err(error),
-            };
+                Err(failed) => return Err(self.give_up(upstream, failed)),
+            }
+        }
+    }
+
+    /// One try at one endpoint, which may wait so long for its connection, and then for its response. The body is taken
+    /// once there is a connection.
+    async fn attempt(
+        &mut self,
+        upstream: &Upstream,
+        pool: &ClusterPool,
+        body: &mut RequestBody,
+        patience: Option<Duration>,
+    ) -> Result<Answered, Failed> {
+        loop {
+            let connected = self.connected(upstream, pool, patience).await;
+            let connection = connected.map_err(Failed::Unconnected)?;
             let reused = connection.reused;
-            let worker = &self.connection.worker;
-            worker.upstream_taken(upstream.endpoint(), &connection);
-            let mut call = self.call(connection, body)?;
+            self.connection.worker.upstream_taken(upstream.endpoint(), &connection);
+            let call = self.call(connection, std::mem::replace(body, RequestBody::Empty));
+            let mut call = call.map_err(Failed::Sent)?;
             let sent = Instant::now();
-            let head = match self.send(&upstream, &mut call, sent).await {
-                Ok(Sent::Answered(head)) => head,
-                // The peer closed an idle connection before it took anything of this request.
-                Ok(Sent::Nothing) if reused => {
-                    body = call.into_body();
-                    continue;
+            match self.send(upstream, &mut call, sent, patience).await {
+                Ok(Sent::Answered(head)) => {
+                    let now = Instant::now();
+                    let waited = now.duration_since(sent);
+                    let worker = &self.connection.worker;
+                    worker.upstream_answered(upstream.endpoint(), head.status, waited);
+                    return Ok(Answered { call, head, waited, now });
                 }
+                // The peer closed an idle connection before it took anything of this request.
+                Ok(Sent::Nothing) if reused => *body = call.into_body(),
                 failed => {
                     call.abandon();
                     let error = failed.err();
-                    let error = error.unwrap_or_else(|| self.upstream_failed(&upstream, Kind::Reset, Failure::Unsent));
-                    // The record says where the request went all the same.
-                    self.upstream = Some(upstream);
-                    return Err(error);
+                    let error = error.unwrap_or_else(|| self.upstream_failed(upstream, Kind::Reset, Failure::Unsent));
+                    return Err(Failed::Sent(error));
                 }
-            };
-            let now = Instant::now();
-            let waited = now.duration_since(sent);
-            let worker = &self.connection.worker;
-            worker.upstream_answered(upstream.endpoint(), head.status, waited);
-            upstream.time_to_head = Some(waited);
-            let cookie = upstream.cookie.take();
-            self.upstream = Some(upstream);
-            if head.status == StatusCode::SWITCHING_PROTOCOLS {
-                self.switched = Some(Box::new(call.into_switched()));
-                self.accept(head, cookie);
-                return Ok(Body::Empty);
             }
-            let download = call.into_download(&head, now);
+        }
+    }
+
+    /// Makes an upstream's response the answer.
+    fn take(&mut self, mut upstream: Upstream, answered: Answered) -> Body {
+        let Answered { call, head, waited, now } = answered;
+        upstream.time_to_head = Some(waited);
+        let cookie = upstream.cookie.take();
+        self.upstream = Some(upstream);
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            self.switched = Some(Box::new(call.into_switched()));
             self.accept(head, cookie);
-            return Ok(Body::Download(download));
+            return Body::Empty;
+        }
+        let download = call.into_download(&head, now);
+        self.accept(head, cookie);
+        Body::Download(download)
+    }
+
+    fn give_up(&mut self, upstream: Upstream, failed: Failed) -> Error {
+        match failed {
+            Failed::Unconnected(error) => error,
+            Failed::Sent(error) => {
+                // The record says where the request went all the same.
+                self.upstream = Some(upstream);
+                error
+            }
         }
     }
 
@@ -521,6 +560,7 @@ impl Exchange {
             turn: endpoint.begin().ok_or(Kind::Overload)?,
             cookie,
             time_to_head: None,
+            _retry: None,
         })
     }
 
@@ -538,19 +578,26 @@ impl Exchange {
         pool.pick(Some(&asker), tried, || self.connection.worker.random())
     }
 
-    async fn connected(&self, upstream: &Upstream, pool: &ClusterPool) -> Result<pool::Connection, Error> {
+    async fn connected(
+        &self,
+        upstream: &Upstream,
+        pool: &ClusterPool,
+        patience: Option<Duration>,
+    ) -> Result<pool::Connection, Error> {
         let endpoint = upstream.endpoint();
         if let Some(idle) = endpoint.idle() {
             return Ok(idle);
         }
         let local = self.connection.local();
         let connecting = Box::pin(endpoint.connect(pool, self.client, local));
-        let connected = self
-            .lane
-            .watchdog
-            .watch(self.deadline, connecting)
-            .await
-            .ok_or(Kind::RouteTimeout)?;
+        let until = patience.map(|patience| Instant::now() + patience);
+        let earliest = self.deadline.into_iter().chain(until).min();
+        let Some(connected) = self.lane.watchdog.watch(earliest, connecting).await else {
+            return Err(match earliest == self.deadline {
+                true => Kind::RouteTimeout.into(),
+                false => self.upstream_failed(upstream, Kind::ConnectTimeout, "no connection within per_try_timeout"),
+            });
+        };
         connected.map_err(|unconnected| {
             let error = match unconnected {
                 Unconnected::Overload(limit) => {
@@ -574,8 +621,15 @@ impl Exchange {
     }
 
     /// Waits for the response's head. While a body is being sent, the wait begins anew with each piece of it.
-    async fn send(&self, upstream: &Upstream, call: &mut Call, sent: Instant) -> Result<Sent, Error> {
-        let patience = upstream.endpoint().terms.read_timeout;
+    async fn send(
+        &self,
+        upstream: &Upstream,
+        call: &mut Call,
+        sent: Instant,
+        patience: Option<Duration>,
+    ) -> Result<Sent, Error> {
+        let read_timeout = upstream.endpoint().terms.read_timeout;
+        let patience = patience.map_or(read_timeout, |patience| patience.min(read_timeout));
         let mut progress = (0, sent);
         let mut answer = std::future::poll_fn(|context| call.poll_head(context));
         let answered = loop {
@@ -838,6 +892,7 @@ impl Exchange {
                 cluster: upstream.map(|upstream| upstream.endpoint().terms.name().to_owned()),
                 endpoint: upstream.map(|upstream| upstream.label().to_owned()),
             },
+            attempts: self.attempts,
             passage: Rc::clone(&self.passage),
             pinned: Rc::clone(&self.pinned),
             listener: self.listener,
@@ -853,6 +908,7 @@ impl Exchange {
 /// An exchange that is over: its completion hooks and its record are still to come.
 pub struct Remains {
     outcome: Outcome,
+    attempts: u32,
     passage: Rc<Passage>,
     pinned: Rc<Pinned>,
     listener: usize,
@@ -902,6 +958,7 @@ impl Remains {
             response_bytes: outcome.response_bytes,
             duration: outcome.duration,
             upstream: outcome.upstream,
+            attempts: self.attempts,
             user_agent: self.agent.as_ref().map(HeaderValue::as_bytes),
             referer: self.referer.as_ref().map(HeaderValue::as_bytes),
             attributes: message.map(|message| &message.attributes),
@@ -1046,6 +1103,22 @@ impl Upstream {
     }
 }
 
+/// A try that was answered.
+struct Answered {
+    call: Call,
+    head: h1::Head,
+    /// For the head.
+    waited: Duration,
+    now: Instant,
+}
+
+/// A try that was not.
+enum Failed {
+    /// Nothing was sent.
+    Unconnected(Error),
+    Sent(Error),
+}
+
 /// What came of sending a request to one connection.
 enum Sent {
     Answered(h1::Head),
@@ -1085,6 +1158,7 @@ pub fn record_refused(connection: &Connection, status: StatusCode, reason: &'sta
         response_bytes: 0,
         duration: Duration::ZERO,
         upstream: None,
+        attempts: 0,
         user_agent: None,
         referer: None,
         attributes: None,

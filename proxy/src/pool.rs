@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::balance::Lineup;
 use crate::cluster::{Asker, Cluster, Limit, Roll, Terms};
 use crate::endpoint::Endpoint;
+use crate::retry::budget::Account;
 use crate::stream::Stream;
 use crate::telemetry::metrics::EndpointSeries;
 use crate::tls;
@@ -122,6 +123,7 @@ struct Share {
     /// By the endpoint's id.
     endpoints: RefCell<HashMap<u64, Rc<EndpointPool>>>,
     counts: Rc<Counts>,
+    retries: Rc<Account>,
     /// Endpoints have come, or lineups have changed, since it was last pruned.
     is_stale: Cell<bool>,
 }
@@ -140,6 +142,7 @@ struct Counts {
 impl Share {
     fn new(terms: Arc<Terms>) -> Self {
         Self {
+            retries: Rc::new(Account::new(terms.limits.retries, Instant::now())),
             terms,
             endpoints: RefCell::default(),
             counts: Rc::default(),
@@ -252,6 +255,11 @@ impl ClusterPool {
             endpoint: Rc::clone(&view.endpoints[member]),
             cookie: sticky.and_then(|sticky| sticky.field(&view.roll.tokens, member, asker.is_secure)),
         })
+    }
+
+    /// What of the cluster's requests was sent once more.
+    pub fn retries(&self) -> &Rc<Account> {
+        &self.share.retries
     }
 
     /// Looks at the epoch, which is all that a request does here when nothing has changed.

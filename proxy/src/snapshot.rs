@@ -15,6 +15,7 @@ use crate::filter::Reply;
 use crate::identity::Peers;
 use crate::listener::Sockets;
 use crate::name::Name;
+use crate::retry;
 use crate::route::Table;
 use crate::telemetry::access_log::AccessLog as Writer;
 use crate::telemetry::record::{Format, Record};
@@ -130,6 +131,8 @@ pub struct Route {
     pub chain: Chain,
     pub action: Action,
     pub timeout: Option<Duration>,
+    /// `None`: only what was never sent goes to another endpoint, once.
+    pub retry: Option<Box<retry::Policy>>,
     /// Protocols that a connection may change to, in lower case.
     pub upgrades: Vec<Box<str>>,
 }

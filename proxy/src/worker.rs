@@ -484,6 +484,12 @@ impl Worker {
         }
     }
 
+    /// A try at the endpoint failed for this reason, and this came of it.
+    pub fn upstream_retry(&self, endpoint: &EndpointPool, reason: &'static str, outcome: &'static str) {
+        let series = self.endpoint(endpoint);
+        self.tally.borrow_mut().upstream_retry(series, reason, outcome);
+    }
+
     /// A request goes over this connection.
     pub fn upstream_taken(&self, endpoint: &EndpointPool, connection: &pool::Connection) {
         let series = self.endpoint(endpoint);

@@ -9,7 +9,9 @@ mod sticky;
 use std::time::Duration;
 
 use super::{or_default, pattern, tls};
-use crate::model::{Address, Cluster, ClusterLimits, Endpoint, Endpoints, HashKey, LoadBalancing, Target};
+use crate::model::{
+    Address, Cluster, ClusterLimits, Endpoint, Endpoints, HashKey, LoadBalancing, RetryBudget, Target,
+};
 use crate::reader::Reader;
 use crate::shape::{At, OffOr, ShortOr};
 use crate::vocabulary::{self, HashKeyBlock};
@@ -34,6 +36,12 @@ const MAX_REQUESTS: usize = 10_000;
 const MAX_CONNECTIONS: usize = 10_000;
 /// After a rest all of them may begin at once, each with a connection to be opened.
 const MAX_PENDING: usize = 10_000;
+/// What the retry budget allows when as many requests as may be are under way.
+const MAX_RETRIES: usize = 2_000;
+/// GEP-3388's, Envoy's and Finagle's: servers that are down get no more than a fifth on top of what they cannot take.
+const RETRY_SHARE: u32 = 2_000;
+/// Envoy's `min_retry_concurrency`: with a request now and then, a fifth of them is none.
+const MIN_RETRIES_PER_SECOND: u32 = 3;
 
 pub(super) fn cluster(name: &str, cluster: At<vocabulary::Cluster>, reader: &mut Reader) -> Option<Cluster> {
     let At { place, value: cluster } = cluster;
@@ -78,6 +86,7 @@ pub(super) fn cluster(name: &str, cluster: At<vocabulary::Cluster>, reader: &mut
             health_check: health_check?,
             outlier_ejection: outlier_ejection?,
             limits: limits(cluster.limits),
+            retry_budget: retry_budget(cluster.retry_budget),
             connect_timeout: or_default(cluster.connect_timeout, CONNECT_TIMEOUT),
             idle_timeout: or_default(cluster.idle_timeout, IDLE_TIMEOUT),
             max_idle: cluster.max_idle.map_or(MAX_IDLE, |count| count.as_usize()),
@@ -161,6 +170,29 @@ fn limits(limits: Option<vocabulary::ClusterLimits>) -> ClusterLimits {
         max_requests: limits
             .max_requests
             .map_or(defaults.max_requests, |count| count.as_usize()),
+        max_retries: limits
+            .max_retries
+            .map_or(defaults.max_retries, |count| count.as_usize()),
+    }
+}
+
+fn retry_budget(budget: Option<vocabulary::RetryBudget>) -> RetryBudget {
+    let defaults = RetryBudget::default();
+    let Some(budget) = budget else { return defaults };
+    RetryBudget {
+        share: budget.share.map_or(defaults.share, |share| share.as_u32()),
+        min_per_second: budget
+            .min_per_second
+            .map_or(defaults.min_per_second, |count| count.as_u32()),
+    }
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self {
+            share: RETRY_SHARE,
+            min_per_second: MIN_RETRIES_PER_SECOND,
+        }
     }
 }
 
@@ -170,6 +202,7 @@ impl Default for ClusterLimits {
             max_connections: MAX_CONNECTIONS,
             max_pending: MAX_PENDING,
             max_requests: MAX_REQUESTS,
+            max_retries: MAX_RETRIES,
         }
     }
 }

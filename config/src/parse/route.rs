@@ -2,6 +2,8 @@
 //!
 //! Control plane.
 
+mod retry;
+
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use crate::model::{
     Action, HeaderPattern, PathPattern, QueryPattern, Redirect, Respond, Route, RouteMatch, ValuePattern,
     WeightedCluster,
 };
+use crate::place::Place;
 use crate::reader::{Reader, quote};
 use crate::shape::{At, OffOr, Pairs, ShortOr, check_name};
 use crate::vocabulary::{self, Routes, route_label};
@@ -111,12 +114,14 @@ fn route(
         names,
         reader,
     );
+    refuse_without_cluster("retry", route.retry.as_ref().map(|retry| &retry.place), action.as_ref(), reader);
     let upgrades = reader.within("upgrades", |reader| upgrades(route.upgrades, reader));
     let timeout = match route.timeout {
         Some(OffOr::Off) => None,
         Some(OffOr::On(timeout)) => Some(timeout.0),
         None => Some(TIMEOUT),
     };
+    let retry = reader.within("retry", |reader| retry::retry(route.retry, timeout, reader));
     Some(Route {
         name: name?,
         place,
@@ -124,8 +129,16 @@ fn route(
         filters: filters?,
         action: action?,
         timeout,
+        retry: retry?,
         upgrades: upgrades?,
     })
+}
+
+/// What concerns requests that are sent on says nothing where none is.
+fn refuse_without_cluster(key: &str, given: Option<&Place>, action: Option<&Action>, reader: &mut Reader) {
+    if let (Some(place), Some(Action::Redirect(_) | Action::Respond(_))) = (given, action) {
+        reader.error_at(place, key, "this route sends nothing to a cluster; remove it");
+    }
 }
 
 fn upgrades(listed: Option<Vec<At<String>>>, reader: &mut Reader) -> Option<Vec<String>> {

@@ -13,6 +13,7 @@ use crate::discovery::{Dns, Origin, Place};
 use crate::health::{Check, Probe};
 use crate::outlier;
 use crate::proxy_protocol;
+use crate::retry::budget::Allowance;
 use crate::sticky::Sticky;
 use crate::tls;
 
@@ -168,9 +169,19 @@ fn term_settings(cluster: &config::Cluster, workers: usize) -> TermSettings {
             connections: cluster.limits.max_connections.div_ceil(workers),
             pending: cluster.limits.max_pending.div_ceil(workers),
             requests: cluster.limits.max_requests.div_ceil(workers),
+            retries: allowance(cluster, workers),
         },
         check: cluster.health_check.as_ref().map(check),
         outlier: cluster.outlier_ejection.as_ref().map(outlier_rules),
+    }
+}
+
+fn allowance(cluster: &config::Cluster, workers: usize) -> Allowance {
+    let workers_or_all = u32::try_from(workers).unwrap_or(u32::MAX);
+    Allowance {
+        share: cluster.retry_budget.share,
+        per_second: cluster.retry_budget.min_per_second.div_ceil(workers_or_all),
+        retries: cluster.limits.max_retries.div_ceil(workers),
     }
 }
 

@@ -58,7 +58,7 @@ pub struct ProcessFacts<'a> {
 pub struct ClusterFacts {
     pub cluster: String,
     /// By limit.
-    pub overflows: [(&'static str, u64); 3],
+    pub overflows: [(&'static str, u64); 4],
     /// By what came of them, where endpoints are looked up.
     pub resolutions: Option<[(&'static str, u64); 3]>,
     /// Whether it has health checks, and whether it ejects endpoints.
@@ -542,6 +542,17 @@ impl Exposition {
                 .iter()
                 .map(|([name], counts)| histogram(&[("cluster", name)], &counts.seconds)),
         );
+        self.counters(
+            "tamis_upstream_retries_total",
+            "Tries that failed in a way that their route tries again for, by reason and by what came of it: `retried`, or \
+             why it was not.",
+            clusters.iter().flat_map(|([name], counts)| {
+                counts.retries.iter().map(|(retry, count)| {
+                    let labels = [("cluster", &**name), ("reason", retry.reason), ("outcome", retry.outcome)];
+                    counter(&labels, count)
+                })
+            }),
+        );
     }
 
     fn filters(&mut self, filters: &Merged<1, FilterCounts>) {
@@ -871,7 +882,7 @@ mod tests {
         let mut facts = facts();
         facts.clusters = vec![ClusterFacts {
             cluster: "app".into(),
-            overflows: [("connections", 1), ("pending", 2), ("requests", 3)],
+            overflows: [("connections", 1), ("pending", 2), ("requests", 3), ("retries", 4)],
             resolutions: Some([("changed", 4), ("unchanged", 5), ("failed", 6)]),
             is_checked: true,
             can_eject: true,

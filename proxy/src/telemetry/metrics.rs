@@ -104,6 +104,14 @@ pub struct EndpointCounts {
 #[derive(Clone, Debug)]
 pub struct ClusterCounts {
     pub(super) seconds: Histogram,
+    pub(super) retries: Counts<Retry>,
+}
+
+/// A try that failed, on a route that tries again for that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    pub reason: &'static str,
+    pub outcome: &'static str,
 }
 
 #[derive(Clone, Debug)]
@@ -283,6 +291,14 @@ impl Tally {
         counts.failures.add(kind, 1);
     }
 
+    /// `reason`: what came of the try; `outcome`: `retried`, or why it was not.
+    pub fn upstream_retry(&mut self, series: EndpointSeries, reason: &'static str, outcome: &'static str) {
+        let Some(counts) = found(self.clusters.at(series.cluster), &mut self.stale) else {
+            return;
+        };
+        counts.retries.add(Retry { reason, outcome }, 1);
+    }
+
     /// So many more connections are open than before.
     pub fn upstream_connections(&mut self, series: EndpointSeries, delta: i64) {
         let Some(counts) = found(self.endpoints.at(series.endpoint), &mut self.stale) else {
@@ -428,6 +444,7 @@ impl Default for ClusterCounts {
     fn default() -> Self {
         Self {
             seconds: Histogram::new(&EXCHANGE_SECONDS),
+            retries: Counts::default(),
         }
     }
 }
@@ -487,6 +504,7 @@ impl Absorb for EndpointCounts {
 impl Absorb for ClusterCounts {
     fn absorb(&mut self, other: &Self) {
         self.seconds.absorb(&other.seconds);
+        self.retries.absorb(&other.retries);
     }
 }
 

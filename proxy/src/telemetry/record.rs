@@ -38,6 +38,8 @@ pub struct Record<'a> {
     pub duration: Duration,
     /// To the end of the upstream's response head.
     pub upstream: Option<Duration>,
+    /// How often it was sent, or tried to be.
+    pub attempts: u32,
     pub user_agent: Option<&'a [u8]>,
     pub referer: Option<&'a [u8]>,
     /// What filters left; `None` when the request was no exchange.
@@ -66,6 +68,7 @@ pub enum Field {
     ResponseBytes,
     DurationMs,
     UpstreamMs,
+    Attempts,
     UserAgent,
     Referer,
     Attributes,
@@ -155,6 +158,7 @@ impl<'a> Record<'a> {
             Field::ResponseBytes => Value::Number(self.response_bytes),
             Field::DurationMs => Value::Millis(self.duration),
             Field::UpstreamMs => self.upstream.map_or(Value::Unknown, Value::Millis),
+            Field::Attempts => Value::Number(self.attempts.into()),
             Field::UserAgent => bytes_if(self.user_agent),
             Field::Referer => bytes_if(self.referer),
             Field::Attributes => self.attributes.map_or(Value::Unknown, Value::Attributes),
@@ -329,7 +333,7 @@ fn push_hex(byte: u8, out: &mut String) {
 
 impl Field {
     /// In the order of a JSON line.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Time,
         Self::RequestId,
         Self::Listener,
@@ -347,6 +351,7 @@ impl Field {
         Self::ResponseBytes,
         Self::DurationMs,
         Self::UpstreamMs,
+        Self::Attempts,
         Self::UserAgent,
         Self::Referer,
         Self::Attributes,
@@ -376,6 +381,7 @@ impl Field {
             Self::ResponseBytes => "response_bytes",
             Self::DurationMs => "duration_ms",
             Self::UpstreamMs => "upstream_ms",
+            Self::Attempts => "attempts",
             Self::UserAgent => "user_agent",
             Self::Referer => "referer",
             Self::Attributes => "attributes",
@@ -415,6 +421,7 @@ mod tests {
             response_bytes: 512,
             duration: Duration::from_micros(1_500),
             upstream: Some(Duration::from_micros(70)),
+            attempts: 1,
             user_agent: None,
             referer: None,
             attributes: None,
@@ -448,7 +455,7 @@ mod tests {
             \"route\":\"api\",\"cluster\":\"app\",\"endpoint\":\"127.0.0.1:9000\",\"client\":\"127.0.0.1\",\
             \"method\":\"GET\",\"authority\":\"example.com\",\"path\":\"/v1/a?b=c\",\"protocol\":\"HTTP/1.1\",\
             \"status\":200,\"reason\":null,\"request_bytes\":0,\"response_bytes\":512,\"duration_ms\":1.500,\
-            \"upstream_ms\":0.070,\"user_agent\":null,\"referer\":null,\"attributes\":null,\
+            \"upstream_ms\":0.070,\"attempts\":1,\"user_agent\":null,\"referer\":null,\"attributes\":null,\
             \"tls_version\":null,\"sni\":null,\"client_subject\":null,\"client_sans\":null,\
             \"client_fingerprint\":null}";
         assert_eq!(line, expected);
@@ -511,6 +518,7 @@ mod tests {
             "status",
             "reason",
             "upstream_ms",
+            "attempts",
         ] {
             assert!(value[field].is_null(), "{field}");
         }
