@@ -9,9 +9,10 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::model::{
     AccessLog, Action, Breaker, Candidate, CandidateKey, CertificateFiles, Cluster, ClusterLimits, ClusterTls, Config,
-    Dns, Endpoint, Endpoints, Filter, FilterKind, FilterLimits, FilterUse, Grant, HashKey, HealthCheck, HostPattern,
+    Dns, Endpoint, Endpoints, Filter, FilterKind, FilterLimits, FilterUse, Grant, HashKey, HeaderEdits, HealthCheck, HostPattern,
     Http2Limits, Listener, ListenerLimits, ListenerTls, LoadBalancing, LogFormat, LogPart, LogTarget, OutlierEjection,
-    PathPattern, Peers, Probe, Redirect, Reload, Respond, Retry, RetryBudget, RetryOn, Route, RouteMatch, Sticky, Target, ValuePattern, Verify,
+    PathPart, PathPattern, PathRewrite, Peers, Probe, Redirect, Reload, Respond, Retry, RetryBudget, RetryOn,
+    Rewrite, Route, RouteMatch, Sticky, Target, ValuePattern, Verify,
     Wasm, WeightedCluster,
 };
 use crate::settings::REDACTED;
@@ -422,8 +423,33 @@ fn route(config: &Config, route: &Route) -> Json {
         key: action,
         "timeout": timeout(route.timeout),
         "retry": route.retry.as_ref().map(retry),
+        "rewrite": route.rewrite.as_ref().map(rewrite),
+        "request_headers": header_edits(&route.request_headers),
+        "response_headers": header_edits(&route.response_headers),
         "upgrades": route.upgrades,
     })
+}
+
+fn rewrite(rewrite: &Rewrite) -> Json {
+    let part = |part: &PathPart| match part {
+        PathPart::Literal(text) => text.replace('{', "{{").replace('}', "}}"),
+        PathPart::Path => "{path}".to_owned(),
+        PathPart::Group(number) => format!("{{{number}}}"),
+    };
+    let path = rewrite.path.as_ref().map(|path| match path {
+        PathRewrite::Prefix { to, .. } => json!({ "prefix": to }),
+        PathRewrite::Template { regex, to } => json!({ "regex": regex, "to": to.iter().map(part).collect::<String>() }),
+    });
+    json!({ "path": path, "host": rewrite.host })
+}
+
+/// `null` when there are none.
+fn header_edits(edits: &HeaderEdits) -> Json {
+    if edits.is_empty() {
+        return Json::Null;
+    }
+    let fields = |fields: &[(String, String)]| named(fields.iter().map(|(name, value)| (name, json!(value))));
+    json!({ "remove": edits.remove, "set": fields(&edits.set), "append": fields(&edits.append) })
 }
 
 fn retry(retry: &Retry) -> Json {

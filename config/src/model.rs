@@ -713,8 +713,54 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// `None`: only what was never sent goes to another endpoint, once. Never without clusters.
     pub retry: Option<Retry>,
+    /// What the upstream gets in place of what filters have left. Never without clusters, like the edits of requests.
+    pub rewrite: Option<Rewrite>,
+    /// Of what the upstream gets.
+    pub request_headers: HeaderEdits,
+    /// Of what the client gets, whoever answers.
+    pub response_headers: HeaderEdits,
     /// Protocols that a request may change its connection to, in lower case, each once. Default `websocket` alone.
     pub upgrades: Vec<String>,
+}
+
+/// At least one of the two is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    /// The query stays.
+    pub path: Option<PathRewrite>,
+    /// In lower case, with a port if one is given.
+    pub host: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathRewrite {
+    /// Whole segments at the front are replaced by others.
+    Prefix { from: String, to: String },
+    /// For paths that match; anchored at both ends like those of routes.
+    Template { regex: Option<String>, to: Vec<PathPart> },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathPart {
+    Literal(String),
+    /// All of it.
+    Path,
+    /// A group of the regular expression, by its number.
+    Group(usize),
+}
+
+/// Names in lower case, each once in each list. Applied in the order of the fields.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderEdits {
+    pub remove: Vec<String>,
+    pub set: Vec<(String, String)>,
+    pub append: Vec<(String, String)>,
+}
+
+impl HeaderEdits {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// When a request is sent once more. Each default has its reason beside it in `parse`.

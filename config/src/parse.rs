@@ -11,6 +11,7 @@ mod listener;
 mod pattern;
 mod reload;
 mod route;
+mod template;
 mod tls;
 mod wasm;
 

@@ -606,8 +606,43 @@ vocabulary! {
         /// When a request is sent once more, `{}` with all defaults. Default: what was never sent goes to another endpoint,
         /// once.
         retry: Option<At<Retry>>,
+        /// Path and host that the upstream gets; filters, routes and the log go by those that the client sent.
+        rewrite: Option<At<Rewrite>>,
+        /// Header fields that the upstream gets; filters see those that the client sent.
+        request_headers: Option<At<HeaderEdits>>,
+        /// Header fields that the client gets, after all filters and whoever answers.
+        response_headers: Option<HeaderEdits>,
         /// Protocols that a request may change its connection to (`Upgrade`). Default `[websocket]`.
         upgrades: Option<Vec<At<String>>>,
+    }
+
+    /// What the upstream gets in place of what the client sent.
+    struct Rewrite AtLeastOneOf(path, host) {
+        /// The path. The query stays.
+        path: Option<PathRewrite>,
+        /// The host, and a port if it needs one. `x-forwarded-host` says what the client asked for.
+        host: Option<At<String>>,
+    }
+
+    /// What becomes of the path. The result is made normal like a client's, and refused with 400 where that fails.
+    struct PathRewrite ExactlyOneOf(prefix, to) {
+        /// Takes the place of the prefix that the route matches.
+        prefix: Option<At<String>>,
+        /// Which paths are rewritten: a regular expression for the whole path. Default: all.
+        regex: Option<At<String>>,
+        /// The new path. `{path}` stands for the old one, `{1}` or `{NAME}` for a group of `regex`; `{{` and `}}` for plain
+        /// braces.
+        to: Option<At<String>>,
+    }
+
+    /// Changes of header fields, in the order of the keys. Names of framing and of the connection cannot be among them.
+    struct HeaderEdits AtLeastOneOf(remove, set, append) {
+        /// Names.
+        remove: Option<Vec<At<String>>>,
+        /// Fields by name, which replace all of that name.
+        set: Option<Pairs<At<String>>>,
+        /// Fields by name, which are added.
+        append: Option<Pairs<At<String>>>,
     }
 
     /// When a request is sent once more, each time to another endpoint if there is one. `timeout` spans all tries.

@@ -249,6 +249,78 @@ fn routes_are_checked() {
             "match.query.a.regex: not a regular expression",
         ),
         (
+            "{ respond: { status: 200 }, rewrite: { host: a } }",
+            "rewrite: this route sends nothing to a cluster; remove it",
+        ),
+        (
+            "{ respond: { status: 200 }, request_headers: { remove: [a] } }",
+            "request_headers: this route sends nothing to a cluster; remove it",
+        ),
+        (
+            "{ cluster: app, rewrite: {} }",
+            "rewrite: at least one of `path`, `host` is needed",
+        ),
+        (
+            "{ cluster: app, rewrite: { path: { prefix: /a } } }",
+            "rewrite.path.prefix: the route matches no prefix that it could replace",
+        ),
+        (
+            "{ cluster: app, match: { path: { prefix: /a } }, rewrite: { path: { prefix: /a/../b } } }",
+            "rewrite.path.prefix: `.` and `..` segments never occur",
+        ),
+        (
+            "{ cluster: app, rewrite: { path: { regex: /a } } }",
+            "rewrite.path: exactly one of `prefix`, `to` is needed",
+        ),
+        (
+            "{ cluster: app, rewrite: { path: { to: a } } }",
+            "rewrite.path.to: `a` does not start with `/`; add it",
+        ),
+        (
+            "{ cluster: app, rewrite: { path: { to: '/a?b' } } }",
+            "rewrite.path.to: `?` cannot stand in a path",
+        ),
+        (
+            "{ cluster: app, rewrite: { path: { to: '/{1}' } } }",
+            "rewrite.path.to: `{1}` is no group, because there is no `regex`",
+        ),
+        (
+            "{ cluster: app, rewrite: { path: { regex: '/(.*)', to: '/{2}' } } }",
+            "rewrite.path.to: `regex` has no group `2`",
+        ),
+        (
+            "{ cluster: app, rewrite: { path: { regex: '/(.*)', to: '/{1' } } }",
+            "rewrite.path.to: a brace without its partner",
+        ),
+        (
+            "{ cluster: app, rewrite: { host: 'http://a' } }",
+            "rewrite.host: `http://a` has no port behind its colon",
+        ),
+        (
+            "{ cluster: app, rewrite: { host: 'a:0' } }",
+            "rewrite.host: `a:0` has no port behind its colon",
+        ),
+        (
+            "{ cluster: app, rewrite: { host: 'a b' } }",
+            "rewrite.host: `a b` is not a host name",
+        ),
+        (
+            "{ cluster: app, request_headers: { set: { host: a } } }",
+            "request_headers.set: `host` is no field to edit; use `rewrite.host`",
+        ),
+        (
+            "{ cluster: app, request_headers: { remove: [Connection] } }",
+            "request_headers.remove: `connection` is set by the proxy; remove it",
+        ),
+        (
+            "{ cluster: app, response_headers: { append: { a: \"b\\r\\nc\" } } }",
+            "response_headers.append.a: not a header value",
+        ),
+        (
+            "{ cluster: app, response_headers: {} }",
+            "response_headers: at least one of `remove`, `set`, `append` is needed",
+        ),
+        (
             "{ respond: { status: 200 }, retry: {} }",
             "retry: this route sends nothing to a cluster; remove it",
         ),

@@ -1,5 +1,6 @@
 //! The whole proxy, tested from outside: one module a subject, tables of exact bytes where there are cases.
 
+mod actions;
 mod artifacts;
 mod balancing;
 mod battery;

@@ -658,7 +658,17 @@ impl<'a> Build<'a> {
                         total: 0,
                     }
                 });
+                let changes = routes::rewrite(route).and_then(|rewrite| {
+                    let edits = routes::edits(&route.response_headers)?;
+                    Ok((rewrite, edits))
+                });
+                let (rewrite, response_edits) = changes.unwrap_or_else(|message| {
+                    self.fault(&route.place, "route", &route.name, message);
+                    (None, None)
+                });
                 snapshot::Route {
+                    rewrite: rewrite.map(Box::new),
+                    response_edits: response_edits.map(Box::new),
                     name: route.name.as_str().into(),
                     short_name: Name::new(&route.name),
                     chain: self.chain(&route.filters),

@@ -36,6 +36,7 @@ use crate::pool::{self, ClusterPool, EndpointPool, Picked, Turn, Unconnected};
 use crate::reply::{self, Error, Kind};
 use crate::retry::budget::Running;
 use crate::retry::Cause;
+use crate::rewrite::Outgoing;
 use crate::route::Target;
 use crate::snapshot::{Action, Choice, Listener, Redirect, Route};
 use crate::stream::Stream;
@@ -120,6 +121,8 @@ pub struct Exchange {
     upload: Option<Rc<Upload>>,
     /// How often the request was sent, or tried to be.
     attempts: u32,
+    /// What it gets in place of the message's request, if its route rewrites that.
+    outgoing: Option<Box<Outgoing>>,
     upstream: Option<Upstream>,
     /// The protocol that the upstream is asked to change to.
     offer: Option<HeaderValue>,
@@ -244,6 +247,7 @@ impl Exchange {
             deadline: found.and_then(|route| route.timeout).map(|timeout| started + timeout),
             upload: None,
             attempts: 0,
+            outgoing: None,
             upstream: None,
             offer: None,
             switched: None,
@@ -431,6 +435,12 @@ impl Exchange {
     /// Sends the request to an endpoint of the cluster and waits for the head of its response.
     async fn forward(&mut self, pool: &ClusterPool, mut body: RequestBody, route: &Route) -> Result<Body, Error> {
         self.passage.set_stage(Stage::Sent);
+        if let Some(rewrite) = &route.rewrite
+            && let Some(message) = &*self.passage.message()
+        {
+            let outgoing = rewrite.apply(&message.request).map_err(Kind::Rewrite)?;
+            self.outgoing = Some(Box::new(outgoing));
+        }
         if let Some(policy) = &route.retry {
             // Boxed like all that seldom happens.
             return Box::pin(self.forward_with(policy, pool, body)).await;
@@ -493,6 +503,7 @@ impl Exchange {
     fn take(&mut self, mut upstream: Upstream, answered: Answered) -> Body {
         let Answered { call, head, waited, now } = answered;
         upstream.time_to_head = Some(waited);
+        self.outgoing = None;
         let cookie = upstream.cookie.take();
         self.upstream = Some(upstream);
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -530,16 +541,21 @@ impl Exchange {
         let Some(message) = &mut *message else {
             return Err(Kind::Reset.into());
         };
+        let request = &mut message.request;
+        let (target, headers) = match &mut self.outgoing {
+            Some(outgoing) => (&outgoing.target, &mut outgoing.headers),
+            None => (&request.target, &mut request.headers),
+        };
         if self.offer.is_some() && !body.is_empty() {
             // A filter has put one there.
             self.offer = None;
-            hop::stay(&mut message.request.headers);
+            hop::stay(headers);
         }
         let lines = RequestLines {
-            method: &message.request.method,
-            target: &message.request.target,
-            headers: &message.request.headers,
-            via: self.connection.worker.via.entry(message.request.version),
+            method: &request.method,
+            target,
+            headers,
+            via: self.connection.worker.via.entry(request.version),
         };
         let mut call = Call::new(connection, &lines, body);
         if let Some(protocol) = &self.offer {
@@ -841,6 +857,10 @@ impl Exchange {
             };
         }
         let headers = response.headers_mut();
+        let route = self.route.map(|route| &self.pinned.snapshot.routes[route]);
+        if let Some(edits) = route.and_then(|route| route.response_edits.as_ref()) {
+            edits.apply(headers);
+        }
         if !matches!(body, Body::Download(_)) || self.hides_length {
             headers.remove(header::CONTENT_LENGTH);
         }

@@ -39,6 +39,8 @@ pub enum Kind {
     UpgradeWithBody,
     /// A filter wants to see the whole body, and it is longer than that filter allows.
     BodyTooLarge,
+    /// What the route's `rewrite` makes of the path is none.
+    Rewrite(Refusal),
     // The operator's.
     NoRoute,
     NoEndpoint,
@@ -93,7 +95,7 @@ impl Kind {
             Kind::Ambiguous(fault) => fault.status(),
             Kind::Upload(UploadFault::Malformed | UploadFault::Disconnected) => StatusCode::BAD_REQUEST,
             Kind::Upload(UploadFault::TimedOut) => StatusCode::REQUEST_TIMEOUT,
-            Kind::UpgradeWithBody => StatusCode::BAD_REQUEST,
+            Kind::UpgradeWithBody | Kind::Rewrite(_) => StatusCode::BAD_REQUEST,
             Kind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Kind::Loop => StatusCode::LOOP_DETECTED,
             Kind::Misdirected => StatusCode::MISDIRECTED_REQUEST,
@@ -118,6 +120,7 @@ impl Kind {
             Kind::Upload(UploadFault::Filter) | Kind::Cut => "filter_cut",
             Kind::UpgradeWithBody => "upgrade_with_body",
             Kind::BodyTooLarge => "body_too_large",
+            Kind::Rewrite(_) => "rewrite",
             Kind::Loop => "loop",
             Kind::Misdirected => "misdirected",
             Kind::NoRoute => "no_route",
@@ -152,6 +155,7 @@ impl Kind {
                 | Kind::UpgradeWithBody
                 | Kind::Upload(_)
                 | Kind::BodyTooLarge
+                | Kind::Rewrite(_)
                 | Kind::NoRoute
         )
     }

@@ -11,11 +11,13 @@ use http::{HeaderValue, StatusCode};
 
 use crate::chain::Chain;
 use crate::cluster::Cluster;
+use crate::edits::Edits;
 use crate::filter::Reply;
 use crate::identity::Peers;
 use crate::listener::Sockets;
 use crate::name::Name;
 use crate::retry;
+use crate::rewrite::Rewrite;
 use crate::route::Table;
 use crate::telemetry::access_log::AccessLog as Writer;
 use crate::telemetry::record::{Format, Record};
@@ -133,6 +135,10 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// `None`: only what was never sent goes to another endpoint, once.
     pub retry: Option<Box<retry::Policy>>,
+    /// What its upstreams get in place of what clients send.
+    pub rewrite: Option<Box<Rewrite>>,
+    /// Of all its answers.
+    pub response_edits: Option<Box<Edits>>,
     /// Protocols that a connection may change to, in lower case.
     pub upgrades: Vec<Box<str>>,
 }

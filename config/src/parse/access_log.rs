@@ -2,6 +2,7 @@
 //!
 //! Control plane. A text format is split here, once, so that writing a record needs no parsing.
 
+use super::template;
 use crate::model::{AccessLog, LogField, LogFormat, LogPart, LogTarget};
 use crate::reader::Reader;
 use crate::shape::{At, OffOr};
@@ -66,30 +67,7 @@ fn split(format: &str) -> Result<Vec<LogPart>, String> {
     if format.chars().any(char::is_control) {
         return Err("a control character, which would break the log into wrong lines; remove it".to_owned());
     }
-    let mut parts = Vec::new();
-    let mut literal = String::new();
-    let mut rest = format;
-    while let Some(brace) = rest.find(['{', '}']) {
-        literal.push_str(&rest[..brace]);
-        rest = &rest[brace..];
-        if rest.starts_with("{{") || rest.starts_with("}}") {
-            literal.push_str(&rest[..1]);
-            rest = &rest[2..];
-            continue;
-        }
-        let Some((name, after)) = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')) else {
-            return Err("a brace without its partner; write `{field}`, or `{{` and `}}` for plain braces".to_owned());
-        };
-        if !literal.is_empty() {
-            parts.push(LogPart::Literal(std::mem::take(&mut literal)));
-        }
-        parts.push(part(name)?);
-        rest = after;
-    }
-    literal.push_str(rest);
-    if !literal.is_empty() {
-        parts.push(LogPart::Literal(literal));
-    }
+    let parts = template::split(format, LogPart::Literal, part)?;
     if parts.iter().all(|part| matches!(part, LogPart::Literal(_))) {
         return Err("no `{field}` in it; write `json`, or text such as \"{method} {path} {status}\"".to_owned());
     }

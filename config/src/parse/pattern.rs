@@ -87,6 +87,11 @@ fn check_path(path: &str) -> Result<(), String> {
             "`{mark}` is no part of a path; for the query use `match.query`"
         ));
     }
+    check_path_text(path)
+}
+
+/// Part of a path in normal form.
+pub(super) fn check_path_text(path: &str) -> Result<(), String> {
     if path.contains("//") {
         return Err("`//` never occurs in a normalised path; write one `/`".to_owned());
     }

@@ -2,7 +2,9 @@
 //!
 //! Control plane.
 
+mod edits;
 mod retry;
+mod rewrite;
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -114,7 +116,21 @@ fn route(
         names,
         reader,
     );
-    refuse_without_cluster("retry", route.retry.as_ref().map(|retry| &retry.place), action.as_ref(), reader);
+    for (key, place) in [
+        ("retry", route.retry.as_ref().map(|it| &it.place)),
+        ("rewrite", route.rewrite.as_ref().map(|it| &it.place)),
+        ("request_headers", route.request_headers.as_ref().map(|it| &it.place)),
+    ] {
+        refuse_without_cluster(key, place, action.as_ref(), reader);
+    }
+    let rewrite = reader.within("rewrite", |reader| {
+        let matched = matches.as_ref().and_then(|matches| matches.path.as_ref());
+        rewrite::rewrite(route.rewrite, matched, regexes, reader)
+    });
+    let request_headers = reader.within("request_headers", |reader| {
+        edits::edits(route.request_headers.map(|edits| edits.value), reader)
+    });
+    let response_headers = reader.within("response_headers", |reader| edits::edits(route.response_headers, reader));
     let upgrades = reader.within("upgrades", |reader| upgrades(route.upgrades, reader));
     let timeout = match route.timeout {
         Some(OffOr::Off) => None,
@@ -130,6 +146,9 @@ fn route(
         action: action?,
         timeout,
         retry: retry?,
+        rewrite: rewrite?,
+        request_headers: request_headers?,
+        response_headers: response_headers?,
         upgrades: upgrades?,
     })
 }

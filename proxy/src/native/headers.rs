@@ -1,27 +1,19 @@
 //! `native: headers`: sets, appends and removes fields of requests and responses.
 //!
-//! Data plane, made by the control plane. Fields are checked when the configuration is loaded, so an exchange only
-//! clones them.
+//! Data plane, made by the control plane. The same [`Edits`] as a route's.
 
 use std::collections::BTreeMap;
 
-use http::{HeaderMap, HeaderName};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::edits::{Edits, Refused};
 use crate::filter::{Native, RequestVerdict, Verdict};
-use crate::head::{self, Field, Message};
+use crate::head::Message;
 
 pub struct Headers {
     request: Edits,
     response: Edits,
-}
-
-/// Applied in this order: removed, set, appended.
-struct Edits {
-    remove: Vec<HeaderName>,
-    set: Vec<Field>,
-    append: Vec<Field>,
 }
 
 #[derive(Deserialize)]
@@ -45,8 +37,8 @@ impl Headers {
     pub fn configure(config: &Value) -> Result<Self, String> {
         let config: Config = super::parse(config)?;
         Ok(Self {
-            request: Edits::new(config.request, "request")?,
-            response: Edits::new(config.response, "response")?,
+            request: config.request.edits("request")?,
+            response: config.response.edits("response")?,
         })
     }
 }
@@ -65,39 +57,10 @@ impl Native for Headers {
     }
 }
 
-impl Edits {
-    fn new(config: EditsConfig, half: &str) -> Result<Self, String> {
-        let refused = |name: &str, error| format!("{half}: field `{name}` cannot be written: {error:?}");
-        let fields = |fields: BTreeMap<String, String>| {
-            fields
-                .into_iter()
-                .map(|(name, value)| {
-                    head::writable(name.as_bytes(), value.as_bytes()).map_err(|error| refused(&name, error))
-                })
-                .collect::<Result<Vec<_>, _>>()
-        };
-        let remove = config
-            .remove
-            .iter()
-            .map(|name| head::writable_name(name.as_bytes()).map_err(|error| refused(name, error)));
-        Ok(Self {
-            remove: remove.collect::<Result<_, _>>()?,
-            set: fields(config.set)?,
-            append: fields(config.append)?,
-        })
-    }
-
-    /// A head that is full keeps what it has; the same bound holds for guests.
-    fn apply(&self, headers: &mut HeaderMap) {
-        for name in &self.remove {
-            headers.remove(name);
-        }
-        for field in &self.set {
-            let _ = head::insert(headers, field.clone());
-        }
-        for field in &self.append {
-            let _ = head::append(headers, field.clone());
-        }
+impl EditsConfig {
+    fn edits(&self, half: &str) -> Result<Edits, String> {
+        Edits::new(&self.remove, &self.set, &self.append)
+            .map_err(|Refused { name, error }| format!("{half}: field `{name}` cannot be written: {error:?}"))
     }
 }
 
@@ -112,7 +75,7 @@ mod tests {
             &json!({"request": {"remove": ["a"], "set": {"b": "2"}, "append": {"b": "3", "c": "4"}}}),
         )
         .unwrap();
-        let mut headers = HeaderMap::new();
+        let mut headers = http::HeaderMap::new();
         headers.insert("a", "1".parse().unwrap());
         headers.insert("b", "1".parse().unwrap());
         filter.request.apply(&mut headers);
