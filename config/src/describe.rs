@@ -11,7 +11,7 @@ use crate::model::{
     AccessLog, Action, Breaker, Candidate, CandidateKey, CertificateFiles, Cluster, ClusterLimits, ClusterTls, Config,
     Dns, Endpoint, Endpoints, Filter, FilterKind, FilterLimits, FilterUse, Grant, HashKey, HeaderEdits, HealthCheck, HostPattern,
     Http2Limits, Listener, ListenerLimits, ListenerTls, LoadBalancing, LogFormat, LogPart, LogTarget, OutlierEjection,
-    PathPart, PathPattern, PathRewrite, Peers, Probe, Redirect, Reload, Respond, Retry, RetryBudget, RetryOn,
+    Mirror, PathPart, PathPattern, PathRewrite, Peers, Probe, Redirect, Reload, Respond, Retry, RetryBudget, RetryOn,
     Rewrite, Route, RouteMatch, Sticky, Target, ValuePattern, Verify,
     Wasm, WeightedCluster,
 };
@@ -424,9 +424,18 @@ fn route(config: &Config, route: &Route) -> Json {
         "timeout": timeout(route.timeout),
         "retry": route.retry.as_ref().map(retry),
         "rewrite": route.rewrite.as_ref().map(rewrite),
+        "mirror": route.mirror.as_ref().map(|item| mirror(config, item)),
         "request_headers": header_edits(&route.request_headers),
         "response_headers": header_edits(&route.response_headers),
         "upgrades": route.upgrades,
+    })
+}
+
+fn mirror(config: &Config, mirror: &Mirror) -> Json {
+    json!({
+        "cluster": config.clusters.get(mirror.cluster).map(|cluster| cluster.name.as_str()),
+        "percent": show_percent(mirror.percent),
+        "buffer": show_size(mirror.buffer as u64),
     })
 }
 

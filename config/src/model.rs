@@ -715,12 +715,25 @@ pub struct Route {
     pub retry: Option<Retry>,
     /// What the upstream gets in place of what filters have left. Never without clusters, like the edits of requests.
     pub rewrite: Option<Rewrite>,
+    /// Never without clusters.
+    pub mirror: Option<Mirror>,
     /// Of what the upstream gets.
     pub request_headers: HeaderEdits,
     /// Of what the client gets, whoever answers.
     pub response_headers: HeaderEdits,
     /// Protocols that a request may change its connection to, in lower case, each once. Default `websocket` alone.
     pub upgrades: Vec<String>,
+}
+
+/// Another cluster that gets copies of requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// Index into [`Config::clusters`].
+    pub cluster: usize,
+    /// Of the requests, in hundredths of a percent. Default 10,000.
+    pub percent: u32,
+    /// Bytes of a body that may wait for it. Default 256 KiB.
+    pub buffer: usize,
 }
 
 /// At least one of the two is given.

@@ -608,12 +608,25 @@ vocabulary! {
         retry: Option<At<Retry>>,
         /// Path and host that the upstream gets; filters, routes and the log go by those that the client sent.
         rewrite: Option<At<Rewrite>>,
+        /// Another cluster that gets copies of requests; its answers are read and dropped.
+        mirror: Option<At<Mirror>>,
         /// Header fields that the upstream gets; filters see those that the client sent.
         request_headers: Option<At<HeaderEdits>>,
         /// Header fields that the client gets, after all filters and whoever answers.
         response_headers: Option<HeaderEdits>,
         /// Protocols that a request may change its connection to (`Upgrade`). Default `[websocket]`.
         upgrades: Option<Vec<At<String>>>,
+    }
+
+    /// Another cluster that gets copies of requests, as the upstream gets them and with `x-tamis-mirror: true`. Nothing
+    /// waits for it.
+    struct Mirror {
+        /// Name of the cluster.
+        cluster: Required<At<String>>,
+        /// The part of the requests that are copied. Default `100%`.
+        percent: Option<Percent<1, 10_000>>,
+        /// What of a body may wait for the mirror; one that falls further behind is cut off. Default `256KiB`.
+        buffer: Option<Size<1_024, { 16 << 20 }>>,
     }
 
     /// What the upstream gets in place of what the client sent.

@@ -321,6 +321,19 @@ fn routes_are_checked() {
             "response_headers: at least one of `remove`, `set`, `append` is needed",
         ),
         (
+            "{ respond: { status: 200 }, mirror: { cluster: app } }",
+            "mirror: this route sends nothing to a cluster; remove it",
+        ),
+        (
+            "{ cluster: app, mirror: { cluster: ap } }",
+            "mirror.cluster: there is no cluster `ap`; did you mean `app`?",
+        ),
+        (
+            "{ cluster: app, mirror: { cluster: app, percent: 0% } }",
+            "mirror.percent: 0% is out of bounds",
+        ),
+        ("{ cluster: app, mirror: {} }", "mirror: missing field `cluster`; add it"),
+        (
             "{ respond: { status: 200 }, retry: {} }",
             "retry: this route sends nothing to a cluster; remove it",
         ),

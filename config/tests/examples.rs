@@ -104,7 +104,7 @@ fn everything_shows_the_defaults() {
 #[test]
 fn everything_shows_the_defaults_of_routes() {
     let config = tamis_config::load(&example("everything.yaml")).unwrap();
-    let text = "listeners: { a: { address: 127.0.0.1:0 } }\nroutes: [{ cluster: c, retry: {} }]\n\
+    let text = "listeners: { a: { address: 127.0.0.1:0 } }\nroutes: [{ cluster: c, retry: {}, mirror: { cluster: c } }]\n\
                 clusters: { c: { endpoints: [127.0.0.1:1] } }";
     let plain = tamis_config::parse(text, Path::new("test.yaml"), &tamis_config::System).unwrap();
     let shown = Retry {
@@ -112,6 +112,11 @@ fn everything_shows_the_defaults_of_routes() {
         ..config.routes[0].retry.clone().unwrap()
     };
     assert_eq!(Some(shown), plain.routes[0].retry);
+    let mirror = |config: &tamis_config::Config| {
+        let mirror = config.routes[0].mirror.clone().unwrap();
+        (mirror.percent, mirror.buffer)
+    };
+    assert_eq!(mirror(&config), mirror(&plain));
 }
 
 #[test]

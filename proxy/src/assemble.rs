@@ -668,6 +668,7 @@ impl<'a> Build<'a> {
                 });
                 snapshot::Route {
                     rewrite: rewrite.map(Box::new),
+                    mirror: route.mirror.as_ref().map(routes::mirror),
                     response_edits: response_edits.map(Box::new),
                     name: route.name.as_str().into(),
                     short_name: Name::new(&route.name),

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::chain::Broken;
 use crate::filter::Reply;
 use crate::http2;
+use crate::mirror::{Copied, Teed};
 use crate::passage::Passage;
 use crate::replay::Reader;
 use crate::stage::{Cut, Filtered, Side};
@@ -175,6 +176,9 @@ pub enum RequestBody {
     Filtered(Box<FilteredUpload>),
     /// One that can be sent once more.
     Kept(Box<Reader>),
+    /// One that is copied for a mirror, and the copy.
+    Teed(Box<Teed>),
+    Copied(Box<Copied>),
 }
 
 /// What a filter has seen of a body, or put in its place, and the rest.
@@ -267,7 +271,8 @@ impl RequestBody {
             Self::Filtered(filtered) => filtered.filtered.is_in_hook(),
             Self::Held(held) => held.rest.is_in_hook(),
             Self::Kept(reader) => reader.is_in_hook(),
-            Self::Empty | Self::Full(_) | Self::Streamed(_) => false,
+            Self::Teed(teed) => teed.source().is_in_hook(),
+            Self::Empty | Self::Full(_) | Self::Streamed(_) | Self::Copied(_) => false,
         }
     }
 
@@ -334,6 +339,8 @@ impl HttpBody for RequestBody {
             Self::Held(held) => held.poll(context),
             Self::Filtered(filtered) => filtered.poll(context),
             Self::Kept(reader) => reader.poll(context),
+            Self::Teed(teed) => teed.poll(context),
+            Self::Copied(copied) => copied.poll(context),
         }
     }
 
@@ -342,6 +349,8 @@ impl HttpBody for RequestBody {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_empty(),
             Self::Kept(reader) => reader.is_end_stream(),
+            Self::Teed(teed) => teed.source().is_end_stream(),
+            Self::Copied(copied) => copied.is_end_stream(),
             Self::Streamed(streamed) => streamed.incoming.is_end_stream(),
             Self::Held(held) => held.seen.is_empty() && held.trailers.is_none() && held.rest.is_end_stream(),
             Self::Filtered(filtered) => filtered.filtered.is_over(),
@@ -360,6 +369,8 @@ impl HttpBody for RequestBody {
             },
             Self::Filtered(_) => SizeHint::default(),
             Self::Kept(reader) => reader.size_hint(),
+            Self::Teed(teed) => teed.source().size_hint(),
+            Self::Copied(copied) => copied.size_hint(),
         }
     }
 }

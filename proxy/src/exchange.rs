@@ -30,6 +30,7 @@ use crate::head::{Clusters, Facts, Message, RequestHead, ResponseHead, Stage};
 use crate::hop;
 use crate::identity::{self, Claim};
 use crate::lane::Lane;
+use crate::mirror::{self, Mirror, Shadow};
 use crate::native::REQUEST_ID;
 use crate::passage::{Forward, Passage};
 use crate::pool::{self, ClusterPool, EndpointPool, Picked, Turn, Unconnected};
@@ -441,6 +442,9 @@ impl Exchange {
             let outgoing = rewrite.apply(&message.request).map_err(Kind::Rewrite)?;
             self.outgoing = Some(Box::new(outgoing));
         }
+        if let Some(mirror) = &route.mirror {
+            body = self.mirror(mirror, route.timeout, body);
+        }
         if let Some(policy) = &route.retry {
             // Boxed like all that seldom happens.
             return Box::pin(self.forward_with(policy, pool, body)).await;
@@ -460,6 +464,39 @@ impl Exchange {
                 Err(failed) => return Err(self.give_up(upstream, failed)),
             }
         }
+    }
+
+    /// Sends a copy of the request on its way, if it falls into the mirror's share; what comes back is to be sent as ever.
+    #[cold]
+    fn mirror(&self, mirror: &Mirror, timeout: Option<Duration>, body: RequestBody) -> RequestBody {
+        let worker = &self.connection.worker;
+        let message = self.passage.message();
+        // What follows a change of protocols cannot be copied, as nobody answers there.
+        let Some(request) = message.as_ref().map(|message| &message.request) else {
+            return body;
+        };
+        if self.offer.is_some() || !mirror.takes(worker.random()) {
+            return body;
+        }
+        let (target, headers) = match &self.outgoing {
+            Some(outgoing) => (&outgoing.target, &outgoing.headers),
+            None => (&request.target, &request.headers),
+        };
+        let (body, copy) = mirror::split(body, mirror.buffer);
+        let shadow = Shadow {
+            method: request.method.clone(),
+            target: target.clone(),
+            headers: headers.clone(),
+            via: worker.via.entry(request.version).clone(),
+            body: copy,
+            client: self.client,
+            local: self.connection.local(),
+            is_secure: request.scheme == "https",
+            timeout,
+        };
+        let pool = self.pinned.upstreams(worker, mirror.cluster);
+        tokio::task::spawn_local(mirror::send(Rc::clone(worker), pool, shadow));
+        body
     }
 
     /// One try at one endpoint, which may wait so long for its connection, and then for its response. The body is taken

@@ -82,6 +82,7 @@ pub mod http2;
 pub mod identity;
 pub mod lane;
 pub mod listener;
+pub mod mirror;
 pub mod name;
 pub mod native;
 pub mod operations;

@@ -15,6 +15,7 @@ use crate::edits::Edits;
 use crate::filter::Reply;
 use crate::identity::Peers;
 use crate::listener::Sockets;
+use crate::mirror::Mirror;
 use crate::name::Name;
 use crate::retry;
 use crate::rewrite::Rewrite;
@@ -137,6 +138,8 @@ pub struct Route {
     pub retry: Option<Box<retry::Policy>>,
     /// What its upstreams get in place of what clients send.
     pub rewrite: Option<Box<Rewrite>>,
+    /// Who gets copies of its requests.
+    pub mirror: Option<Mirror>,
     /// Of all its answers.
     pub response_edits: Option<Box<Edits>>,
     /// Protocols that a connection may change to, in lower case.

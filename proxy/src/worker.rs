@@ -490,6 +490,11 @@ impl Worker {
         self.tally.borrow_mut().upstream_retry(series, reason, outcome);
     }
 
+    /// A copy of a request went to the cluster.
+    pub fn mirrored(&self, cluster: &str, outcome: &'static str) {
+        self.tally.borrow_mut().upstream_mirrored(cluster, outcome);
+    }
+
     /// A request goes over this connection.
     pub fn upstream_taken(&self, endpoint: &EndpointPool, connection: &pool::Connection) {
         let series = self.endpoint(endpoint);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::{Names, listener::chain, pattern};
 use crate::model::{
-    Action, HeaderPattern, PathPattern, QueryPattern, Redirect, Respond, Route, RouteMatch, ValuePattern,
+    Action, HeaderPattern, Mirror, PathPattern, QueryPattern, Redirect, Respond, Route, RouteMatch, ValuePattern,
     WeightedCluster,
 };
 use crate::place::Place;
@@ -25,6 +25,12 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// What users of a reverse proxy expect to pass without being asked for, and as safe as any other exchange: a tunnel is
 /// made only when the upstream agrees.
 const UPGRADES: [&str; 1] = ["websocket"];
+
+/// All of them.
+const MIRROR_PERCENT: u32 = 10_000;
+
+/// Some reads of a fast client, while the mirror's connection is opened.
+const MIRROR_BUFFER: usize = 256 << 10;
 
 /// Protocols of one route. Nobody knows of more than a few.
 const MAX_UPGRADES: usize = 16;
@@ -119,6 +125,7 @@ fn route(
     for (key, place) in [
         ("retry", route.retry.as_ref().map(|it| &it.place)),
         ("rewrite", route.rewrite.as_ref().map(|it| &it.place)),
+        ("mirror", route.mirror.as_ref().map(|it| &it.place)),
         ("request_headers", route.request_headers.as_ref().map(|it| &it.place)),
     ] {
         refuse_without_cluster(key, place, action.as_ref(), reader);
@@ -127,6 +134,7 @@ fn route(
         let matched = matches.as_ref().and_then(|matches| matches.path.as_ref());
         rewrite::rewrite(route.rewrite, matched, regexes, reader)
     });
+    let mirror = reader.within("mirror", |reader| mirror(route.mirror, names, reader));
     let request_headers = reader.within("request_headers", |reader| {
         edits::edits(route.request_headers.map(|edits| edits.value), reader)
     });
@@ -147,10 +155,25 @@ fn route(
         timeout,
         retry: retry?,
         rewrite: rewrite?,
+        mirror: mirror?,
         request_headers: request_headers?,
         response_headers: response_headers?,
         upgrades: upgrades?,
     })
+}
+
+/// The inner `None` is a route without one.
+fn mirror(mirror: Option<At<vocabulary::Mirror>>, names: &Names, reader: &mut Reader) -> Option<Option<Mirror>> {
+    let Some(At { value: mirror, .. }) = mirror else {
+        return Some(None);
+    };
+    let name = mirror.cluster.0?;
+    let cluster = reader.within("cluster", |reader| names.cluster(&name, reader))?;
+    Some(Some(Mirror {
+        cluster,
+        percent: mirror.percent.map_or(MIRROR_PERCENT, |percent| percent.as_u32()),
+        buffer: mirror.buffer.map_or(MIRROR_BUFFER, |size| size.as_usize()),
+    }))
 }
 
 /// What concerns requests that are sent on says nothing where none is.

@@ -8,6 +8,7 @@ use tamis_config as config;
 
 use crate::edits::{Edits, Refused};
 use crate::guard;
+use crate::mirror::Mirror;
 use crate::retry::{Condition, Policy};
 use crate::rewrite::{Part, PathRewrite, Rewrite};
 
@@ -38,6 +39,14 @@ fn condition(on: &config::RetryOn) -> Condition {
 fn methods(names: &[String]) -> Vec<Method> {
     let method = |name: &String| Method::from_bytes(name.as_bytes()).ok();
     names.iter().filter_map(method).collect()
+}
+
+pub(super) fn mirror(mirror: &config::Mirror) -> Mirror {
+    Mirror {
+        cluster: mirror.cluster,
+        share: mirror.percent,
+        buffer: mirror.buffer,
+    }
 }
 
 /// `None` when its upstreams get what clients send.

@@ -553,6 +553,14 @@ impl Exposition {
                 })
             }),
         );
+        self.counters(
+            "tamis_upstream_mirrored_total",
+            "Copies of requests for the cluster, by what became of them.",
+            clusters.iter().flat_map(|([name], counts)| {
+                let mirrored = counts.mirrored.iter();
+                mirrored.map(|(outcome, count)| counter(&[("cluster", name), ("outcome", outcome)], count))
+            }),
+        );
     }
 
     fn filters(&mut self, filters: &Merged<1, FilterCounts>) {

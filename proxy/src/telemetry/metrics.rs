@@ -105,6 +105,8 @@ pub struct EndpointCounts {
 pub struct ClusterCounts {
     pub(super) seconds: Histogram,
     pub(super) retries: Counts<Retry>,
+    /// Copies of requests, by what became of them.
+    pub(super) mirrored: Counts<&'static str>,
 }
 
 /// A try that failed, on a route that tries again for that.
@@ -299,6 +301,14 @@ impl Tally {
         counts.retries.add(Retry { reason, outcome }, 1);
     }
 
+    /// A copy of a request went to the cluster, and this became of it.
+    pub fn upstream_mirrored(&mut self, cluster: &str, outcome: &'static str) {
+        let series = self.clusters.intern([cluster]);
+        if let Some(counts) = found(self.clusters.at(series), &mut self.stale) {
+            counts.mirrored.add(outcome, 1);
+        }
+    }
+
     /// So many more connections are open than before.
     pub fn upstream_connections(&mut self, series: EndpointSeries, delta: i64) {
         let Some(counts) = found(self.endpoints.at(series.endpoint), &mut self.stale) else {
@@ -445,6 +455,7 @@ impl Default for ClusterCounts {
         Self {
             seconds: Histogram::new(&EXCHANGE_SECONDS),
             retries: Counts::default(),
+            mirrored: Counts::default(),
         }
     }
 }
@@ -505,6 +516,7 @@ impl Absorb for ClusterCounts {
     fn absorb(&mut self, other: &Self) {
         self.seconds.absorb(&other.seconds);
         self.retries.absorb(&other.retries);
+        self.mirrored.absorb(&other.mirrored);
     }
 }
 
