@@ -9,11 +9,10 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::model::{
     AccessLog, Action, Breaker, Candidate, CandidateKey, CertificateFiles, Cluster, ClusterLimits, ClusterTls, Config,
-    Dns, Endpoint, Endpoints, Filter, FilterKind, FilterLimits, FilterUse, Grant, HashKey, HeaderEdits, HealthCheck, HostPattern,
-    Http2Limits, Listener, ListenerLimits, ListenerTls, LoadBalancing, LogFormat, LogPart, LogTarget, OutlierEjection,
-    Mirror, PathPart, PathPattern, PathRewrite, Peers, Probe, Redirect, Reload, Respond, Retry, RetryBudget, RetryOn,
-    Rewrite, Route, RouteMatch, Sticky, Target, ValuePattern, Verify,
-    Wasm, WeightedCluster,
+    Dns, Endpoint, Endpoints, Filter, FilterKind, FilterLimits, FilterUse, Grant, HashKey, HeaderEdits, HealthCheck,
+    HostPattern, Http2Limits, Listener, ListenerLimits, ListenerTls, LoadBalancing, LogFormat, LogPart, LogTarget,
+    Mirror, OutlierEjection, PathPart, PathPattern, PathRewrite, Peers, Probe, Redirect, Reload, Respond, Retry,
+    RetryBudget, RetryOn, Rewrite, Route, RouteMatch, Sticky, Target, ValuePattern, Verify, Wasm, WeightedCluster,
 };
 use crate::settings::REDACTED;
 use crate::units::{show_duration, show_percent, show_size};

@@ -603,8 +603,8 @@ vocabulary! {
         respond: Option<Respond>,
         /// From the end of the request's head to the end of the response, or `off`. Default `15s`.
         timeout: Option<OffOr<Period>>,
-        /// When a request is sent once more, `{}` with all defaults. Default: what was never sent goes to another endpoint,
-        /// once.
+        /// When a request is sent once more, `{}` with all defaults. Default: what was never sent goes to another
+        /// endpoint, once.
         retry: Option<At<Retry>>,
         /// Path and host that the upstream gets; filters, routes and the log go by those that the client sent.
         rewrite: Option<At<Rewrite>>,
@@ -643,8 +643,8 @@ vocabulary! {
         prefix: Option<At<String>>,
         /// Which paths are rewritten: a regular expression for the whole path. Default: all.
         regex: Option<At<String>>,
-        /// The new path. `{path}` stands for the old one, `{1}` or `{NAME}` for a group of `regex`; `{{` and `}}` for plain
-        /// braces.
+        /// The new path. `{path}` stands for the old one, `{1}` or `{NAME}` for a group of `regex`; `{{` and `}}` for
+        /// plain braces.
         to: Option<At<String>>,
     }
 
@@ -664,11 +664,11 @@ vocabulary! {
         on: Option<At<Vec<At<RetryCondition>>>>,
         /// Tries in all, the first one included. Default 3.
         attempts: Option<Count<2, 10>>,
-        /// How long one try may wait for its response, anew with each piece of the request's body. Default: `read_timeout` of
-        /// the cluster.
+        /// How long one try may wait for its response, anew with each piece of the request's body. Default:
+        /// `read_timeout` of the cluster.
         per_try_timeout: Option<At<Period>>,
-        /// The methods that may be sent twice; after a failed connect any may. Default: those of which a repetition does no
-        /// harm (GET, HEAD, OPTIONS, TRACE, PUT, DELETE).
+        /// The methods that may be sent twice; after a failed connect any may. Default: those of which a repetition
+        /// does no harm (GET, HEAD, OPTIONS, TRACE, PUT, DELETE).
         methods: Option<At<Vec<At<String>>>>,
         /// How long to wait before.
         backoff: Option<Backoff>,
@@ -680,7 +680,8 @@ vocabulary! {
     struct Backoff {
         /// Default `25ms`.
         base: Option<At<Period>>,
-        /// Where the doubling ends. A response with a longer `Retry-After` is not tried again. Default ten times `base`.
+        /// Where the doubling ends. A response with a longer `Retry-After` is not tried again. Default ten times
+        /// `base`.
         max: Option<At<Period>>,
     }
 

@@ -332,7 +332,10 @@ fn routes_are_checked() {
             "{ cluster: app, mirror: { cluster: app, percent: 0% } }",
             "mirror.percent: 0% is out of bounds",
         ),
-        ("{ cluster: app, mirror: {} }", "mirror: missing field `cluster`; add it"),
+        (
+            "{ cluster: app, mirror: {} }",
+            "mirror: missing field `cluster`; add it",
+        ),
         (
             "{ respond: { status: 200 }, retry: {} }",
             "retry: this route sends nothing to a cluster; remove it",

@@ -82,7 +82,14 @@ mod tests {
 
     #[test]
     fn refuses_what_belongs_to_the_host() {
-        for name in texts(&["content-length", "Connection", "host", "transfer_encoding", "bad name", ""]) {
+        for name in texts(&[
+            "content-length",
+            "Connection",
+            "host",
+            "transfer_encoding",
+            "bad name",
+            "",
+        ]) {
             let value = "x".to_owned();
             assert!(Edits::new([&name], [], []).is_err_and(|refused| refused.name == name));
             assert!(Edits::new([], [(&name, &value)], []).is_err_and(|refused| refused.name == name));

@@ -36,7 +36,7 @@ use crate::passage::{Forward, Passage};
 use crate::pool::{self, ClusterPool, EndpointPool, Picked, Turn, Unconnected};
 use crate::reply::{self, Error, Kind};
 use crate::retry::budget::Running;
-use crate::retry::Cause;
+use crate::retry::{Cause, RETRIED};
 use crate::rewrite::Outgoing;
 use crate::route::Target;
 use crate::snapshot::{Action, Choice, Listener, Redirect, Route};
@@ -457,16 +457,19 @@ impl Exchange {
                 // Nothing was sent: another endpoint may have it, once.
                 Err(Failed::Unconnected(error)) if self.attempts == 1 && Cause::of(error.kind).is_some() => {
                     let tried = [upstream.endpoint().endpoint.id()];
+                    let failed = Rc::clone(upstream.endpoint());
                     // Its place among the requests is free for the other one.
                     drop(upstream);
                     upstream = self.pick(pool, &tried).map_err(|_| error)?;
+                    let worker = &self.connection.worker;
+                    worker.upstream_retry(&failed, Cause::ConnectFailure.as_str(), RETRIED);
                 }
                 Err(failed) => return Err(self.give_up(upstream, failed)),
             }
         }
     }
 
-    /// Sends a copy of the request on its way, if it falls into the mirror's share; what comes back is to be sent as ever.
+    /// Sends a copy of the request on its way, if it falls into the mirror's share; what comes back is sent as ever.
     #[cold]
     fn mirror(&self, mirror: &Mirror, timeout: Option<Duration>, body: RequestBody) -> RequestBody {
         let worker = &self.connection.worker;
@@ -482,13 +485,14 @@ impl Exchange {
             Some(outgoing) => (&outgoing.target, &outgoing.headers),
             None => (&request.target, &request.headers),
         };
-        let (body, copy) = mirror::split(body, mirror.buffer);
+        let (body, copy, cut) = mirror::split(body, mirror.buffer);
         let shadow = Shadow {
             method: request.method.clone(),
             target: target.clone(),
             headers: headers.clone(),
             via: worker.via.entry(request.version).clone(),
             body: copy,
+            cut,
             client: self.client,
             local: self.connection.local(),
             is_secure: request.scheme == "https",
@@ -522,7 +526,12 @@ impl Exchange {
                     let waited = now.duration_since(sent);
                     let worker = &self.connection.worker;
                     worker.upstream_answered(upstream.endpoint(), head.status, waited);
-                    return Ok(Answered { call, head, waited, now });
+                    return Ok(Answered {
+                        call,
+                        head,
+                        waited,
+                        now,
+                    });
                 }
                 // The peer closed an idle connection before it took anything of this request.
                 Ok(Sent::Nothing) if reused => *body = call.into_body(),
@@ -538,7 +547,12 @@ impl Exchange {
 
     /// Makes an upstream's response the answer.
     fn take(&mut self, mut upstream: Upstream, answered: Answered) -> Body {
-        let Answered { call, head, waited, now } = answered;
+        let Answered {
+            call,
+            head,
+            waited,
+            now,
+        } = answered;
         upstream.time_to_head = Some(waited);
         self.outgoing = None;
         let cookie = upstream.cookie.take();

@@ -19,7 +19,9 @@
 //!    [`stage`] in the way. The first reply ends the way forward. Guests call others through [`outbound`], keep things in
 //!    the [`store`], and are spared while their [`breaker`] is open. Of a filter with a candidate, the [`trial`] says
 //!    which version an exchange meets.
-//! 8. The [`cluster`] has [`endpoint`]s, of which [`balance`] picks one, or a [`sticky`] cookie; [`pool`] gives a
+//! 8. What the route [rewrites](rewrite) (path, host, header [`edits`]) the upstream alone will see; a [`mirror`] gets a
+//!    copy. Where the route tries again, [`retry`] says when, and the body comes from a [`replay`].
+//!    The [`cluster`] has [`endpoint`]s, of which [`balance`] picks one, or a [`sticky`] cookie; [`pool`] gives a
 //!    connection to it, within the cluster's limits; [`upstream`] sends the request and reads the response, both of
 //!    which are bytes in [`h1`]; the [`body`] streams through. Small writes to a [`stream`] wait in the [`outbox`] for
 //!    the end of the round.

@@ -1,9 +1,9 @@
 //! A copy of a request for another cluster, whose answer nobody waits for.
 //!
-//! Data plane. The copy is made of what passes on its way to the upstream, and waits in a bounded queue for a task of the
-//! worker's own that sends it. Invariant: the exchange never waits for its copy, and nothing that becomes of the copy
-//! shows in it. A mirror that is too slow loses the rest of the body, and with it its connection; it is never tried
-//! again. It counts among the requests of its cluster like any other.
+//! Data plane. The copy is made of what passes on its way to the upstream, and waits in a bounded queue for a task of
+//! the worker's own that sends it. Invariant: the exchange never waits for its copy, and nothing that becomes of the
+//! copy shows in it. A mirror that is too slow loses the rest of the body, and with it its connection; it is never
+//! tried again. It counts among the requests of its cluster like any other.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -58,6 +58,8 @@ pub struct Shadow {
     pub headers: HeaderMap,
     pub via: HeaderValue,
     pub body: RequestBody,
+    /// When there is no more of it to be had.
+    pub cut: Option<Cut>,
     pub client: Option<SocketAddr>,
     pub local: Option<SocketAddr>,
     pub is_secure: bool,
@@ -95,8 +97,18 @@ impl Outcome {
 pub async fn send(worker: Rc<Worker>, pool: Rc<ClusterPool>, mut shadow: Shadow) {
     shadow.headers.insert(MARK, HeaderValue::from_static("true"));
     let limit = shadow.timeout.unwrap_or(TIMEOUT);
-    let sent = tokio::time::timeout(limit, exchange(&worker, &pool, shadow));
-    let outcome = sent.await.unwrap_or(Outcome::TimedOut);
+    let cut = shadow.cut.take();
+    let cut = async move {
+        match cut {
+            Some(cut) => cut.await,
+            None => std::future::pending().await,
+        }
+    };
+    let outcome = tokio::select! {
+        biased;
+        sent = tokio::time::timeout(limit, exchange(&worker, &pool, shadow)) => sent.unwrap_or(Outcome::TimedOut),
+        () = cut => Outcome::Cut,
+    };
     worker.mirrored(pool.cluster.name(), outcome.as_str());
 }
 
@@ -169,9 +181,9 @@ async fn read(mut body: Download) -> Outcome {
 }
 
 /// Splits a body: one to be sent as ever, and a copy of it, of which up to `buffer` bytes may wait.
-pub fn split(body: RequestBody, buffer: usize) -> (RequestBody, RequestBody) {
+pub fn split(body: RequestBody, buffer: usize) -> (RequestBody, RequestBody, Option<Cut>) {
     if body.is_empty() {
-        return (RequestBody::Empty, RequestBody::Empty);
+        return (RequestBody::Empty, RequestBody::Empty, None);
     }
     let queue = Rc::new(RefCell::new(Queue {
         pieces: VecDeque::new(),
@@ -184,10 +196,12 @@ pub fn split(body: RequestBody, buffer: usize) -> (RequestBody, RequestBody) {
         left: body.size_hint().exact(),
         queue: Rc::clone(&queue),
     };
+    let cut = Cut(Rc::clone(&queue));
     let teed = Teed { source: body, queue };
     (
         RequestBody::Teed(Box::new(teed)),
         RequestBody::Copied(Box::new(copied)),
+        Some(cut),
     )
 }
 
@@ -204,6 +218,24 @@ pub struct Copied {
     /// Of all of it, when that is known.
     left: Option<u64>,
     queue: Rc<RefCell<Queue>>,
+}
+
+/// Done when there is no more of a copy to be had. Whoever waits for a mirror to take a piece does not look for the
+/// next one. For the task that has the copy.
+#[derive(Debug)]
+pub struct Cut(Rc<RefCell<Queue>>);
+
+impl Future for Cut {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let mut queue = self.0.borrow_mut();
+        if queue.state == State::Cut {
+            return Poll::Ready(());
+        }
+        queue.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
 }
 
 #[derive(Debug)]
@@ -362,8 +394,11 @@ mod tests {
 
     #[test]
     fn a_copy_is_as_long_and_comes_with_what_passes() {
-        let (mut body, mut copy) = split(source(), 6);
-        assert_eq!((body.size_hint().exact(), copy.size_hint().exact()), (Some(11), Some(11)));
+        let (mut body, mut copy, _) = split(source(), 6);
+        assert_eq!(
+            (body.size_hint().exact(), copy.size_hint().exact()),
+            (Some(11), Some(11))
+        );
         assert_eq!(poll(&mut copy), Poll::Pending);
         assert_eq!(poll(&mut body), data("hello "));
         assert_eq!(poll(&mut copy), data("hello "));
@@ -376,23 +411,27 @@ mod tests {
 
     #[test]
     fn a_slow_mirror_loses_the_rest_and_the_request_nothing() {
-        let (mut body, mut copy) = split(source(), 10);
+        let (mut body, mut copy, cut) = split(source(), 10);
+        let mut cut = std::pin::pin!(cut.unwrap());
+        let mut context = Context::from_waker(Waker::noop());
+        assert_eq!(cut.as_mut().poll(&mut context), Poll::Pending);
         assert_eq!((poll(&mut body), poll(&mut body)), (data("hello "), data("world")));
+        assert_eq!(cut.as_mut().poll(&mut context), Poll::Ready(()));
         assert_eq!(poll(&mut copy), Poll::Ready(Some(Err(UploadFault::Disconnected))));
-        let (mut body, copy) = split(source(), 10);
-        drop(copy);
+        let (mut body, copy, cut) = split(source(), 10);
+        drop((copy, cut));
         assert_eq!((poll(&mut body), poll(&mut body)), (data("hello "), data("world")));
         assert_eq!(poll(&mut body), Poll::Ready(None));
     }
 
     #[test]
     fn what_breaks_off_breaks_off_in_the_copy() {
-        let (mut body, mut copy) = split(source(), 100);
+        let (mut body, mut copy, _) = split(source(), 100);
         assert_eq!(poll(&mut body), data("hello "));
         drop(body);
         assert_eq!(poll(&mut copy), data("hello "));
         assert_eq!(poll(&mut copy), Poll::Ready(Some(Err(UploadFault::Disconnected))));
-        let (body, copy) = split(RequestBody::Empty, 1);
+        let (body, copy, _) = split(RequestBody::Empty, 1);
         assert!(body.is_empty() && copy.is_empty());
     }
 

@@ -1,8 +1,8 @@
 //! A request's body that can be sent more than once.
 //!
-//! Data plane. It streams through as ever, and what has passed is kept beside, up to a bound; each try reads what is kept
-//! and then goes on with the rest. It stands outside of all filters' stages: what they have seen, they are not shown again.
-//! Invariant: only the last reader reads, whatever becomes of the others.
+//! Data plane. It streams through as ever, and what has passed is kept beside, up to a bound; each try reads what is
+//! kept and then goes on with the rest. It stands outside of all filters' stages: what they have seen, they are not
+//! shown again. Invariant: only the last reader reads, whatever becomes of the others.
 
 use std::cell::RefCell;
 use std::pin::Pin;

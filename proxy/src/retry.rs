@@ -1,9 +1,9 @@
 //! Whether a request is sent once more, and when.
 //!
-//! Data plane; pure: what happened, the time that is left and the dice are arguments. A request is sent twice only where
-//! the route says so, where nothing of a response has gone to the client, and where a repetition does no harm: nothing
-//! of it was sent, or its method is one that may be repeated (RFC 9110 9.2.2). How many of a cluster's requests may be,
-//! is the [`budget`]'s to say. It knows no socket, no body and no filter: these are not asked again.
+//! Data plane; pure: what happened, the time that is left and the dice are arguments. A request is sent twice only
+//! where the route says so, where nothing of a response has gone to the client, and where a repetition does no harm:
+//! nothing of it was sent, or its method is one that may be repeated (RFC 9110 9.2.2). How many of a cluster's requests
+//! may be, is the [`budget`]'s to say. It knows no socket, no body and no filter: these are not asked again.
 
 pub mod budget;
 
@@ -13,6 +13,9 @@ use std::time::Duration;
 use http::{HeaderMap, Method, StatusCode, header};
 
 use crate::reply::Kind;
+
+/// What a retry that was made counts as, beside the words of [`Refusal`].
+pub const RETRIED: &str = "retried";
 
 /// A route's settings; defaults and reasons are the configuration's.
 #[derive(Clone, Debug, PartialEq)]
@@ -156,7 +159,9 @@ impl Policy {
             return Verdict::Settled;
         }
         let was_sent = tried.cause != Cause::ConnectFailure;
-        let wait = self.wait(tried.attempts, draw).max(tried.retry_after.unwrap_or_default());
+        let wait = self
+            .wait(tried.attempts, draw)
+            .max(tried.retry_after.unwrap_or_default());
         if tried.attempts >= self.attempts {
             Verdict::Refused(Refusal::Attempts)
         } else if was_sent && !self.methods.contains(tried.method) {
@@ -249,13 +254,55 @@ mod tests {
             (of(status(500), &post), Settled),
             (of(status(200), &get), Settled),
             (of(status(101), &get), Settled),
-            (Tried { attempts: 2, ..of(Cause::Reset, &get) }, now),
-            (Tried { attempts: 3, ..of(Cause::Reset, &get) }, Refused(Attempts)),
-            (Tried { body: Copy::Lost, ..of(status(503), &get) }, Refused(Body)),
-            (Tried { left: Some(Duration::ZERO), ..of(status(503), &get) }, Refused(Deadline)),
-            (Tried { left: None, ..of(status(503), &get) }, now),
-            (Tried { retry_after: Some(seconds(1)), ..of(status(503), &get) }, Refused(RetryAfter)),
-            (Tried { retry_after: Some(seconds(0)), ..of(status(503), &get) }, now),
+            (
+                Tried {
+                    attempts: 2,
+                    ..of(Cause::Reset, &get)
+                },
+                now,
+            ),
+            (
+                Tried {
+                    attempts: 3,
+                    ..of(Cause::Reset, &get)
+                },
+                Refused(Attempts),
+            ),
+            (
+                Tried {
+                    body: Copy::Lost,
+                    ..of(status(503), &get)
+                },
+                Refused(Body),
+            ),
+            (
+                Tried {
+                    left: Some(Duration::ZERO),
+                    ..of(status(503), &get)
+                },
+                Refused(Deadline),
+            ),
+            (
+                Tried {
+                    left: None,
+                    ..of(status(503), &get)
+                },
+                now,
+            ),
+            (
+                Tried {
+                    retry_after: Some(seconds(1)),
+                    ..of(status(503), &get)
+                },
+                Refused(RetryAfter),
+            ),
+            (
+                Tried {
+                    retry_after: Some(seconds(0)),
+                    ..of(status(503), &get)
+                },
+                now,
+            ),
         ];
         for (tried, verdict) in cases {
             assert_eq!(policy().decide(&tried, 0), verdict, "{tried:?}");
@@ -278,14 +325,23 @@ mod tests {
 
     #[test]
     fn pauses_in_seconds_are_read() {
-        for (value, pause) in [("0", Some(0)), ("120", Some(120)), ("", None), ("-1", None), ("1.5", None)] {
+        for (value, pause) in [
+            ("0", Some(0)),
+            ("120", Some(120)),
+            ("", None),
+            ("-1", None),
+            ("1.5", None),
+        ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(value));
             assert_eq!(retry_after(&headers), pause.map(Duration::from_secs), "{value}");
         }
         let mut headers = HeaderMap::new();
         assert_eq!(retry_after(&headers), None);
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("Fri, 31 Dec 1999 23:59:59 GMT"));
+        headers.insert(
+            header::RETRY_AFTER,
+            HeaderValue::from_static("Fri, 31 Dec 1999 23:59:59 GMT"),
+        );
         assert_eq!(retry_after(&headers), None);
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("99999999999999999999999"));
         assert!(retry_after(&headers).is_some_and(|pause| pause > Duration::from_secs(1 << 30)));

@@ -1,7 +1,7 @@
 //! What an upstream gets in place of what its client sent: path, host and header fields.
 //!
-//! Data plane, made by the control plane; pure. It comes after the last filter, on a copy: filters, routes and the log go
-//! by what the client sent, or filters made of it. Invariant: a target that leaves here is as normal as one that
+//! Data plane, made by the control plane; pure. It comes after the last filter, on a copy: filters, routes and the log
+//! go by what the client sent, or filters made of it. Invariant: a target that leaves here is as normal as one that
 //! [`guard`] let in, whatever a template makes of a client's path.
 
 use std::fmt::Write;

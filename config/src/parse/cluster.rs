@@ -9,9 +9,7 @@ mod sticky;
 use std::time::Duration;
 
 use super::{or_default, pattern, tls};
-use crate::model::{
-    Address, Cluster, ClusterLimits, Endpoint, Endpoints, HashKey, LoadBalancing, RetryBudget, Target,
-};
+use crate::model::{Address, Cluster, ClusterLimits, Endpoint, Endpoints, HashKey, LoadBalancing, RetryBudget, Target};
 use crate::reader::Reader;
 use crate::shape::{At, OffOr, ShortOr};
 use crate::vocabulary::{self, HashKeyBlock};

@@ -138,7 +138,9 @@ fn route(
     let request_headers = reader.within("request_headers", |reader| {
         edits::edits(route.request_headers.map(|edits| edits.value), reader)
     });
-    let response_headers = reader.within("response_headers", |reader| edits::edits(route.response_headers, reader));
+    let response_headers = reader.within("response_headers", |reader| {
+        edits::edits(route.response_headers, reader)
+    });
     let upgrades = reader.within("upgrades", |reader| upgrades(route.upgrades, reader));
     let timeout = match route.timeout {
         Some(OffOr::Off) => None,

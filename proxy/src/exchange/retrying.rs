@@ -16,15 +16,13 @@ use crate::cluster::Limit;
 use crate::pool::ClusterPool;
 use crate::replay::Replay;
 use crate::reply::Error;
-use crate::retry::{self, Cause, Policy, Refusal, Tried, Verdict};
+use crate::retry::{self, Cause, Policy, RETRIED, Refusal, Tried, Verdict};
 use crate::upstream::Download;
 
-/// What is read of a response that nobody wants, so that its connection can be kept: an error page, and the time of some
-/// round trips. A new connection costs no more.
+/// What is read of a response that nobody wants, so that its connection can be kept: an error page, and the time of
+/// some round trips. A new connection costs no more.
 const MAX_DISCARD: u64 = 64 << 10;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
-/// What a retry counts as that was made.
-const RETRIED: &str = "retried";
 
 /// Where the request goes next, and when.
 struct Next {
@@ -132,8 +130,8 @@ impl Exchange {
     }
 }
 
-/// Reads a short response to its end, so that its connection can be kept, and cuts the connection of another one. Nobody
-/// waits for it.
+/// Reads a short response to its end, so that its connection can be kept, and cuts the connection of another one.
+/// Nobody waits for it.
 fn let_go(answered: Answered) {
     let Answered { call, head, now, .. } = answered;
     let mut download = call.into_download(&head, now);

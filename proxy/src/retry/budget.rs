@@ -1,8 +1,9 @@
 //! How many of the requests to a cluster may be sent once more.
 //!
 //! Data plane; one worker's own. Servers that fail are asked no more than a part more often than they would be anyhow:
-//! retries never multiply an outage. Invariant: of the requests that were ever counted, no more than `share` were retried,
-//! and `per_second` for each second beyond. No request stands in for two retries: it leaves the window before they do.
+//! retries never multiply an outage. Invariant: of the requests that were ever counted, no more than `share` were
+//! retried, and `per_second` for each second beyond. No request stands in for two retries: it leaves the window before
+//! they do.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -465,7 +465,7 @@ mod tests {
     fn a_text_line_to_the_byte() {
         let line = text(all_fields(), &record());
         let expected = "2023-11-14T22:13:20.042Z 0123 web api app 127.0.0.1:9000 127.0.0.1 GET example.com \
-            /v1/a?b=c HTTP/1.1 200 - 0 512 1.500 0.070 - - - - - - - - ";
+            /v1/a?b=c HTTP/1.1 200 - 0 512 1.500 0.070 1 - - - - - - - - ";
         assert_eq!(line, expected);
     }
 
@@ -518,7 +518,6 @@ mod tests {
             "status",
             "reason",
             "upstream_ms",
-            "attempts",
         ] {
             assert!(value[field].is_null(), "{field}");
         }

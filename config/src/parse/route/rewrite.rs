@@ -46,7 +46,11 @@ fn path(
 ) -> Option<PathRewrite> {
     if let Some(prefix) = path.prefix {
         if let Some(regex) = path.regex {
-            reader.error_at(&regex.place, "regex", "`prefix` has no use for it; remove it, or use `to`");
+            reader.error_at(
+                &regex.place,
+                "regex",
+                "`prefix` has no use for it; remove it, or use `to`",
+            );
         }
         return prefix_rewrite(&prefix.value, matched)
             .map_err(|message| reader.error_at(&prefix.place, "prefix", message))
@@ -97,9 +101,12 @@ fn part(name: &str, regex: Option<&str>) -> Result<PathPart, String> {
         Ok(number) => (number < regex.captures_len()).then_some(number),
         Err(_) => regex.capture_names().position(|group| group == Some(name)),
     };
-    number
-        .map(PathPart::Group)
-        .ok_or_else(|| format!("`regex` has no group `{}`; write `{{path}}`, or one that it has", quote(name)))
+    number.map(PathPart::Group).ok_or_else(|| {
+        format!(
+            "`regex` has no group `{}`; write `{{path}}`, or one that it has",
+            quote(name)
+        )
+    })
 }
 
 /// The text in between is part of a path; what the rest makes of it is seen with each request.
@@ -128,9 +135,15 @@ fn check_authority(authority: &str) -> Result<(), String> {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         _ => (&*lower, None),
     };
-    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|number| number > 0 && !port.starts_with(['0', '+']));
+    let is_port = |port: &str| {
+        port.parse::<u16>()
+            .is_ok_and(|number| number > 0 && !port.starts_with(['0', '+']))
+    };
     if port.is_some_and(|port| !is_port(port)) {
-        return Err(format!("`{}` has no port behind its colon; write 1 to 65535", quote(authority)));
+        return Err(format!(
+            "`{}` has no port behind its colon; write 1 to 65535",
+            quote(authority)
+        ));
     }
     pattern::check_host(authority, host)
 }
