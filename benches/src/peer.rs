@@ -33,6 +33,8 @@ const TAMIS_TLS: &str = "    tls: { certificates: [{ cert: @FOLDER@/cert.pem, ke
 
 /// Connections that every proxy is told to expect, if the load has no more.
 const CONNECTIONS: u32 = 8_192;
+/// Above those of a load that has more: HAProxy reserves two descriptors for each, so this stays small.
+const SPARE_CONNECTIONS: u32 = 64;
 
 /// What the origin serves under `/files/`: name and bytes.
 const FILES: [(&str, usize); 3] = [("1k", 1 << 10), ("64k", 64 << 10), ("1m", 1 << 20)];
@@ -84,12 +86,17 @@ pub fn free_ports(count: usize) -> Result<Vec<u16>> {
 impl Surroundings<'_> {
     /// A certificate and its key, for work over TLS: apart, and in one file as HAProxy wants them.
     pub fn write_certificate(&self) -> Result<()> {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).context("cannot make a certificate")?;
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])
+            .context("cannot make a certificate")?;
         let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
         self.write("both.pem", &format!("{certificate}{key}"))?;
         self.write("cert.pem", &certificate)?;
         self.write("key.pem", &key)?;
         Ok(())
+    }
+
+    fn expected_connections(&self) -> u32 {
+        CONNECTIONS.max(self.connections + SPARE_CONNECTIONS)
     }
 
     /// The text if clients speak TLS.
@@ -112,11 +119,14 @@ impl Surroundings<'_> {
     }
 
     fn nginx(&self, name: &str, port: u16, template: &str) -> Result<Peer> {
-        let tls = [
+        // Long before they are all in use it closes those that rest.
+        let connections = (2 * self.expected_connections()).to_string();
+        let more = [
             ("SSL", self.if_secure(" ssl http2")),
             ("CERTIFICATE", self.if_secure(NGINX_CERTIFICATE)),
+            ("CONNECTIONS", &*connections),
         ];
-        let configuration = self.write(&format!("{name}.conf"), &self.fill(template, port, &tls)?)?;
+        let configuration = self.write(&format!("{name}.conf"), &self.fill(template, port, &more)?)?;
         let program = Program::nginx()?;
         // Without -e and -p it would try its compiled-in log and prefix first, which need root.
         let options = [
@@ -241,7 +251,7 @@ impl Surroundings<'_> {
             .to_str()
             .with_context(|| format!("{} is not UTF-8", self.folder.display()))?;
         let (port, origin_port) = (port.to_string(), self.origin_port.to_string());
-        let connections = CONNECTIONS.max(self.connections.saturating_mul(2)).to_string();
+        let connections = self.expected_connections().to_string();
         let common = [
             ("FOLDER", folder),
             ("PORT", &port),
@@ -410,6 +420,6 @@ mod tests {
             certificate.is_file() && text.contains(certificate.to_str().unwrap()),
             "{text}"
         );
-        assert!(text.contains("max_connections: 20000"), "{text}");
+        assert!(text.contains("max_connections: 10064"), "{text}");
     }
 }
