@@ -25,6 +25,7 @@ mod hostile;
 mod http2;
 mod identity;
 mod origin;
+mod origins;
 mod pack;
 mod records;
 mod released;
