@@ -11,8 +11,8 @@ use crate::model::{
     AccessLog, Action, Breaker, Candidate, CandidateKey, CertificateFiles, Cluster, ClusterLimits, ClusterTls, Config,
     Dns, Endpoint, Endpoints, Filter, FilterKind, FilterLimits, FilterUse, Grant, HashKey, HealthCheck, HostPattern,
     Http2Limits, Listener, ListenerLimits, ListenerTls, LoadBalancing, LogFormat, LogPart, LogTarget, OutlierEjection,
-    PathPattern, Peers, Probe, Redirect, Reload, Respond, Route, RouteMatch, Sticky, Target, ValuePattern, Verify,
-    Wasm, WeightedCluster,
+    PathPattern, Peers, Probe, Redirect, Reload, Respond, Route, RouteMatch, Sticky, Target, UpstreamHttp2,
+    UpstreamProtocol, ValuePattern, Verify, Wasm, WeightedCluster,
 };
 use crate::settings::REDACTED;
 use crate::units::{show_duration, show_percent, show_size};
@@ -303,8 +303,12 @@ fn cluster(cluster: &Cluster) -> Json {
         "idle_timeout": show_duration(cluster.idle_timeout),
         "max_idle": cluster.max_idle,
         "read_timeout": show_duration(cluster.read_timeout),
+        "protocol": cluster.protocol.word(),
         "proxy_protocol": cluster.proxy_protocol.map(|version| version.word()),
     });
+    if cluster.protocol != UpstreamProtocol::Http1 {
+        described["http2"] = upstream_http2(&cluster.http2);
+    }
     match &cluster.endpoints {
         Endpoints::Listed(listed) => described["endpoints"] = listed.iter().map(endpoint).collect(),
         Endpoints::File(path) => described["endpoints_file"] = json!(path.display().to_string()),
@@ -316,6 +320,19 @@ fn cluster(cluster: &Cluster) -> Json {
         described["tls"] = cluster_tls(tls);
     }
     described
+}
+
+fn upstream_http2(limits: &UpstreamHttp2) -> Json {
+    json!({
+        "max_streams": limits.max_streams,
+        "stream_window": show_size(limits.stream_window.into()),
+        "send_buffer": show_size(limits.send_buffer as u64),
+        "max_header_list": show_size(limits.max_header_list.into()),
+        "max_resets": limits.max_resets,
+        "max_control_frames": limits.max_control_frames,
+        "ping_interval": timeout(limits.ping_interval),
+        "ping_timeout": show_duration(limits.ping_timeout),
+    })
 }
 
 fn cluster_tls(tls: &ClusterTls) -> Json {

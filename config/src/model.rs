@@ -214,6 +214,7 @@ pub enum TlsVersion {
 /// A protocol that is agreed on in a TLS handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Alpn {
+    H2,
     Http11,
 }
 
@@ -501,10 +502,44 @@ pub struct Cluster {
     pub max_idle: usize,
     /// Between two pieces of a response body. Default 60 s.
     pub read_timeout: Duration,
-    /// Connections begin with a header that names the client, and none is used for another request.
+    /// Default HTTP/1.1.
+    pub protocol: UpstreamProtocol,
+    pub http2: UpstreamHttp2,
+    /// Connections begin with a header that names the client, and none is used for another request. Only with HTTP/1.1.
     pub proxy_protocol: Option<ProxyVersion>,
     /// `None` for plain text.
     pub tls: Option<ClusterTls>,
+}
+
+/// What is spoken to upstream servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UpstreamProtocol {
+    Http1,
+    /// On clear text by prior knowledge.
+    Http2,
+    /// HTTP/2 or HTTP/1.1, as is agreed on in the TLS handshake; HTTP/1.1 on clear text.
+    Auto,
+}
+
+/// What one HTTP/2 connection to an upstream server may take. Each default has its reason beside it in `parse`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpstreamHttp2 {
+    /// At most as many as the server allows. Default 100.
+    pub max_streams: u32,
+    /// Bytes; the connection's is that of all its streams together. Default 64 KiB.
+    pub stream_window: u32,
+    /// Bytes of one request. Default 64 KiB.
+    pub send_buffer: usize,
+    /// Bytes, with 32 for each field. Default 64 KiB.
+    pub max_header_list: u32,
+    /// Default 100.
+    pub max_resets: u32,
+    /// Default 1,000.
+    pub max_control_frames: u32,
+    /// `None` is never. Default 10 s.
+    pub ping_interval: Option<Duration>,
+    /// Default 5 s.
+    pub ping_timeout: Duration,
 }
 
 /// TLS towards upstream servers. The files are named here and read by the proxy.
@@ -516,7 +551,7 @@ pub struct ClusterTls {
     /// socket.
     pub server_name: Option<String>,
     pub client_certificate: Option<CertificateFiles>,
-    /// Empty when none is offered. Default HTTP/1.1.
+    /// Best first; empty when none is offered. Default what the cluster's protocol says.
     pub alpn: Vec<Alpn>,
     /// Default 1.2.
     pub min_version: TlsVersion,

@@ -7,7 +7,8 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::model::{
-    Alpn, ClientAuthMode, Grant, LoadBalancing, LogField, OnFailure, Protocol, ProxyVersion, TlsVersion, WhenGood,
+    Alpn, ClientAuthMode, Grant, LoadBalancing, LogField, OnFailure, Protocol, ProxyVersion, TlsVersion,
+    UpstreamProtocol, WhenGood,
 };
 use crate::node::Node;
 use crate::reader::{FromNode, Reader, quote};
@@ -78,6 +79,13 @@ impl Word for Protocol {
     const WORDS: &'static [(&'static str, Self)] = &[("http1", Self::Http1), ("http2", Self::Http2)];
 }
 
+impl Word for UpstreamProtocol {
+    const NAME: &'static str = "UpstreamProtocol";
+    const DESCRIPTION: &'static str = "What is spoken to upstream servers. `http2` on clear text takes for known that they speak it; `auto` is what the TLS handshake agrees on, and HTTP/1.1 on clear text.";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("http1", Self::Http1), ("http2", Self::Http2), ("auto", Self::Auto)];
+}
+
 impl Word for OnFailure {
     const NAME: &'static str = "OnFailure";
     const DESCRIPTION: &'static str =
@@ -108,7 +116,7 @@ impl Word for TlsVersion {
 impl Word for Alpn {
     const NAME: &'static str = "Alpn";
     const DESCRIPTION: &'static str = "A protocol that is agreed on in the handshake, by its registered name.";
-    const WORDS: &'static [(&'static str, Self)] = &[("http/1.1", Self::Http11)];
+    const WORDS: &'static [(&'static str, Self)] = &[("h2", Self::H2), ("http/1.1", Self::Http11)];
 }
 
 /// The scheme of a redirect that has no other part.
@@ -254,6 +262,7 @@ readable!(
     GrantWord,
     KeyWord,
     Protocol,
+    UpstreamProtocol,
     WhenGood,
     ClientAuthMode,
     TlsVersion,
@@ -327,6 +336,9 @@ mod tests {
             [TlsVersion::Tls12.word(), TlsVersion::Tls13.word()],
             ["tls1.2", "tls1.3"]
         );
-        assert_eq!([Alpn::Http11.word(), HttpsWord::Https.word()], ["http/1.1", "https"]);
+        assert_eq!([Alpn::H2.word(), Alpn::Http11.word()], ["h2", "http/1.1"]);
+        assert_eq!(HttpsWord::Https.word(), "https");
+        let protocols = [UpstreamProtocol::Http1, UpstreamProtocol::Http2, UpstreamProtocol::Auto];
+        assert_eq!(protocols.map(Word::word), ["http1", "http2", "auto"]);
     }
 }

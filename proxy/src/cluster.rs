@@ -22,6 +22,7 @@ use crate::balance::{Member, Members, Rules};
 use crate::discovery::{Known, Origin};
 use crate::endpoint::{Endpoint, Epoch};
 use crate::health::Check;
+use crate::http2;
 use crate::outlier;
 use crate::proxy_protocol;
 use crate::sticky::{Sticky, Tokens};
@@ -56,8 +57,29 @@ pub struct Terms {
     pub outlier: Option<outlier::Rules>,
     /// `None` for plain text.
     pub tls: Option<Arc<tls::Client>>,
+    pub protocol: Protocol,
+    pub http2: http2::Terms,
     /// Connections begin with a header that names the client; then none of them is ever idle.
     pub proxy_protocol: Option<proxy_protocol::Version>,
+}
+
+/// What is spoken to the endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    Http2,
+    /// What the TLS handshake agrees on: HTTP/2, or else HTTP/1.1.
+    Agreed,
+}
+
+impl Protocol {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+            Self::Agreed => "auto",
+        }
+    }
 }
 
 /// What may be under way to the cluster at once, for each worker: a worker's own counts cost a request nothing, and one
@@ -171,6 +193,8 @@ pub struct TermSettings {
     pub limits: Limits,
     pub check: Option<Check>,
     pub outlier: Option<outlier::Rules>,
+    pub protocol: Protocol,
+    pub http2: http2::Terms,
     pub proxy_protocol: Option<proxy_protocol::Version>,
 }
 
@@ -217,6 +241,8 @@ impl Cluster {
             },
             check: None,
             outlier: None,
+            protocol: Protocol::Http1,
+            http2: http2::Terms::default(),
             proxy_protocol: None,
         };
         let settings = Settings {
@@ -297,6 +323,8 @@ impl Terms {
             limits: settings.limits,
             check: settings.check,
             outlier: settings.outlier,
+            protocol: settings.protocol,
+            http2: settings.http2,
             proxy_protocol: settings.proxy_protocol,
             tls,
         }
@@ -320,6 +348,8 @@ impl Terms {
             limits: self.limits,
             check: self.check.clone(),
             outlier: self.outlier.clone(),
+            protocol: self.protocol,
+            http2: self.http2.clone(),
             proxy_protocol: self.proxy_protocol,
         };
         own == *settings

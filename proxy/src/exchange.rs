@@ -423,10 +423,10 @@ impl Exchange {
     async fn forward(&mut self, pool: Rc<ClusterPool>, mut body: RequestBody) -> Result<Body, Error> {
         self.passage.set_stage(Stage::Sent);
         let mut upstream = self.pick(&pool, &[])?;
-        let mut is_first = true;
+        let (mut is_first, mut repeats) = (true, 0);
         loop {
-            let connection = match self.connected(&upstream, &pool).await {
-                Ok(connection) => connection,
+            let channel = match self.connected(&upstream, &pool).await {
+                Ok(channel) => channel,
                 // Nothing was sent: another endpoint may have it, once.
                 Err(error) if is_first && !matches!(error.kind, Kind::RouteTimeout | Kind::Overload) => {
                     is_first = false;
@@ -438,15 +438,16 @@ impl Exchange {
                 }
                 Err(error) => return Err(error),
             };
-            let reused = connection.reused;
+            let may_repeat = channel.may_repeat(repeats);
             let worker = &self.connection.worker;
-            worker.upstream_taken(upstream.endpoint(), &connection);
-            let mut call = self.call(connection, body)?;
+            worker.upstream_taken(upstream.endpoint(), &channel);
+            let mut call = self.call(channel, body)?;
             let sent = Instant::now();
             let head = match self.send(&upstream, &mut call, sent).await {
                 Ok(Sent::Answered(head)) => head,
-                // The peer closed an idle connection before it took anything of this request.
-                Ok(Sent::Nothing) if reused => {
+                // The peer closed an idle connection before it took anything of this request, or says that it took nothing.
+                Ok(Sent::Nothing) if may_repeat => {
+                    repeats += 1;
                     body = call.into_body();
                     continue;
                 }
@@ -467,7 +468,7 @@ impl Exchange {
             let cookie = upstream.cookie.take();
             self.upstream = Some(upstream);
             if head.status == StatusCode::SWITCHING_PROTOCOLS {
-                self.switched = Some(Box::new(call.into_switched()));
+                self.switched = call.into_switched().map(Box::new);
                 self.accept(head, cookie);
                 return Ok(Body::Empty);
             }
@@ -486,7 +487,7 @@ impl Exchange {
         RequestBody::new(incoming, upload, timeout)
     }
 
-    fn call(&mut self, connection: pool::Connection, body: RequestBody) -> Result<Call, Error> {
+    fn call(&mut self, channel: pool::Channel, body: RequestBody) -> Result<Call, Error> {
         let mut message = self.passage.message();
         let Some(message) = &mut *message else {
             return Err(Kind::Reset.into());
@@ -502,7 +503,7 @@ impl Exchange {
             headers: &message.request.headers,
             via: self.connection.worker.via.entry(message.request.version),
         };
-        let mut call = Call::new(connection, &lines, body);
+        let mut call = Call::new(channel, &lines, body);
         if let Some(protocol) = &self.offer {
             call.offer(protocol.clone());
         }
@@ -538,10 +539,10 @@ impl Exchange {
         pool.pick(Some(&asker), tried, || self.connection.worker.random())
     }
 
-    async fn connected(&self, upstream: &Upstream, pool: &ClusterPool) -> Result<pool::Connection, Error> {
+    async fn connected(&self, upstream: &Upstream, pool: &ClusterPool) -> Result<pool::Channel, Error> {
         let endpoint = upstream.endpoint();
-        if let Some(idle) = endpoint.idle() {
-            return Ok(idle);
+        if let Some(ready) = endpoint.ready() {
+            return Ok(ready);
         }
         let local = self.connection.local();
         let connecting = Box::pin(endpoint.connect(pool, self.client, local));
@@ -605,8 +606,8 @@ impl Exchange {
             return Kind::Upload(fault).into();
         }
         let kind = match failure {
-            Failure::Unsent | Failure::Broken(_) => Kind::Reset,
-            Failure::Malformed(_) | Failure::Upload => Kind::Protocol,
+            Failure::Unsent | Failure::Broken(_) | Failure::Reset(_) => Kind::Reset,
+            Failure::Malformed(_) | Failure::MalformedHttp2(_) | Failure::Upload => Kind::Protocol,
         };
         self.upstream_failed(upstream, kind, failure)
     }

@@ -4,12 +4,15 @@
 
 mod endpoints;
 mod health;
+mod http2;
 mod sticky;
 
 use std::time::Duration;
 
 use super::{or_default, pattern, tls};
-use crate::model::{Address, Cluster, ClusterLimits, Endpoint, Endpoints, HashKey, LoadBalancing, Target};
+use crate::model::{
+    Address, Cluster, ClusterLimits, Endpoint, Endpoints, HashKey, LoadBalancing, ProxyVersion, Target, UpstreamProtocol,
+};
 use crate::reader::Reader;
 use crate::shape::{At, OffOr, ShortOr};
 use crate::vocabulary::{self, HashKeyBlock};
@@ -65,7 +68,10 @@ pub(super) fn cluster(name: &str, cluster: At<vocabulary::Cluster>, reader: &mut
             Some(Endpoints::Listed(listed)) => listed.iter().any(is_path),
             Some(Endpoints::File(_)) | None => false,
         };
-        let tls = reader.within("tls", |reader| tls::cluster(cluster.tls, nameless, reader));
+        let protocol = cluster.protocol.unwrap_or(UpstreamProtocol::Http1);
+        let tls = reader.within("tls", |reader| tls::cluster(cluster.tls, protocol, nameless, reader));
+        let proxy_protocol = proxy_protocol(cluster.proxy_protocol, protocol, reader);
+        let http2 = http2::http2(cluster.http2, protocol, reader);
         Some(Cluster {
             name: name.to_owned(),
             place,
@@ -83,7 +89,9 @@ pub(super) fn cluster(name: &str, cluster: At<vocabulary::Cluster>, reader: &mut
             max_idle: cluster.max_idle.map_or(MAX_IDLE, |count| count.as_usize()),
             read_timeout: or_default(cluster.read_timeout, READ_TIMEOUT),
             tls: tls?,
-            proxy_protocol: cluster.proxy_protocol,
+            protocol,
+            http2: http2?,
+            proxy_protocol: proxy_protocol?,
         })
     })
 }
@@ -145,6 +153,25 @@ fn slow_start(
             value: OffOr::On(period),
             ..
         }) => Some(Some(period.0)),
+    }
+}
+
+/// The inner `None` is no header.
+fn proxy_protocol(
+    version: Option<At<ProxyVersion>>,
+    protocol: UpstreamProtocol,
+    reader: &mut Reader,
+) -> Option<Option<ProxyVersion>> {
+    match version {
+        Some(At { place, .. }) if protocol != UpstreamProtocol::Http1 => {
+            let message = format!(
+                "names one client, and a connection with `protocol: {}` carries the requests of many; keep one of them",
+                protocol.word()
+            );
+            reader.error_at(&place, "proxy_protocol", message);
+            None
+        }
+        version => Some(version.map(|version| version.value)),
     }
 }
 
