@@ -432,6 +432,7 @@ fn route(config: &Config, route: &Route) -> Json {
         "filters": chain(config, &route.filters),
         key: action,
         "timeout": timeout(route.timeout),
+        "grpc_timeout": route.grpc_timeout.word(),
         "upgrades": route.upgrades,
     })
 }

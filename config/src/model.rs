@@ -140,6 +140,8 @@ pub enum LogField {
     ClientSans,
     /// SHA-256 of the certificate, in hexadecimal digits.
     ClientFingerprint,
+    /// The status of a call of gRPC.
+    GrpcStatus,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -732,8 +734,17 @@ pub struct Route {
     pub action: Action,
     /// From the end of the request head to the end of the response; `None` for no limit. Default 15 s.
     pub timeout: Option<Duration>,
+    pub grpc_timeout: GrpcTimeout,
     /// Protocols that a request may change its connection to, in lower case, each once. Default `websocket` alone.
     pub upgrades: Vec<String>,
+}
+
+/// What becomes of the deadline that a client of gRPC sets for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GrpcTimeout {
+    /// It is the route's too, if it is the shorter one. The default.
+    Honor,
+    Ignore,
 }
 
 /// All parts must hold; an empty part always holds.

@@ -10,8 +10,8 @@ use crate::choice::Choice;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::model::{
-    Address, Alpn, ClientAuthMode, LoadBalancing, OnFailure, Protocol, ProxyVersion, TlsVersion, UpstreamProtocol,
-    WhenGood,
+    Address, Alpn, ClientAuthMode, GrpcTimeout, LoadBalancing, OnFailure, Protocol, ProxyVersion, TlsVersion,
+    UpstreamProtocol, WhenGood,
 };
 use crate::node::{Node, Value};
 use crate::reader::{Block, FromNode, Reader, quote};
@@ -620,6 +620,9 @@ vocabulary! {
         respond: Option<Respond>,
         /// From the end of the request's head to the end of the response, or `off`. Default `15s`.
         timeout: Option<OffOr<Period>>,
+        /// Whether the deadline that a client of gRPC sets (`grpc-timeout`) ends the call, if it is sooner. Default
+        /// `honor`.
+        grpc_timeout: Option<GrpcTimeout>,
         /// Protocols that a request may change its connection to (`Upgrade`). Default `[websocket]`.
         upgrades: Option<Vec<At<String>>>,
     }

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::model::{
-    Alpn, ClientAuthMode, Grant, LoadBalancing, LogField, OnFailure, Protocol, ProxyVersion, TlsVersion,
+    Alpn, ClientAuthMode, Grant, GrpcTimeout, LoadBalancing, LogField, OnFailure, Protocol, ProxyVersion, TlsVersion,
     UpstreamProtocol, WhenGood,
 };
 use crate::node::Node;
@@ -84,6 +84,13 @@ impl Word for UpstreamProtocol {
     const DESCRIPTION: &'static str = "What is spoken to upstream servers. `http2` on clear text takes for known that they speak it; `auto` is what the TLS handshake agrees on, and HTTP/1.1 on clear text.";
     const WORDS: &'static [(&'static str, Self)] =
         &[("http1", Self::Http1), ("http2", Self::Http2), ("auto", Self::Auto)];
+}
+
+impl Word for GrpcTimeout {
+    const NAME: &'static str = "GrpcTimeout";
+    const DESCRIPTION: &'static str =
+        "`honor` ends a call of gRPC when its client's own deadline is over; `ignore` leaves that to the client.";
+    const WORDS: &'static [(&'static str, Self)] = &[("honor", Self::Honor), ("ignore", Self::Ignore)];
 }
 
 impl Word for OnFailure {
@@ -230,6 +237,7 @@ impl Word for LogField {
         ("client_subject", Self::ClientSubject),
         ("client_sans", Self::ClientSans),
         ("client_fingerprint", Self::ClientFingerprint),
+        ("grpc_status", Self::GrpcStatus),
     ];
 }
 
@@ -263,6 +271,7 @@ readable!(
     KeyWord,
     Protocol,
     UpstreamProtocol,
+    GrpcTimeout,
     WhenGood,
     ClientAuthMode,
     TlsVersion,
@@ -304,10 +313,11 @@ mod tests {
                 LogField::ClientSubject => "client_subject",
                 LogField::ClientSans => "client_sans",
                 LogField::ClientFingerprint => "client_fingerprint",
+                LogField::GrpcStatus => "grpc_status",
             };
             assert_eq!((*word, field.word()), (expected, expected));
         }
-        assert_eq!(LogField::WORDS.len(), 25);
+        assert_eq!(LogField::WORDS.len(), 26);
         // Each word that needs no object is the name of what it grants.
         for (word, grant) in GrantWord::WORDS {
             assert_eq!((*word, grant.word(), Grant::from(*grant).word()), (*word, *word, *word));
@@ -338,6 +348,10 @@ mod tests {
         );
         assert_eq!([Alpn::H2.word(), Alpn::Http11.word()], ["h2", "http/1.1"]);
         assert_eq!(HttpsWord::Https.word(), "https");
+        assert_eq!(
+            [GrpcTimeout::Honor.word(), GrpcTimeout::Ignore.word()],
+            ["honor", "ignore"]
+        );
         let protocols = [UpstreamProtocol::Http1, UpstreamProtocol::Http2, UpstreamProtocol::Auto];
         assert_eq!(protocols.map(Word::word), ["http1", "http2", "auto"]);
     }

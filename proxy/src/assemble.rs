@@ -663,6 +663,10 @@ impl<'a> Build<'a> {
                     chain: self.chain(&route.filters),
                     action,
                     timeout: route.timeout,
+                    grpc_timeout: match route.grpc_timeout {
+                        config::GrpcTimeout::Honor => snapshot::GrpcTimeout::Honor,
+                        config::GrpcTimeout::Ignore => snapshot::GrpcTimeout::Ignore,
+                    },
                     upgrades: route.upgrades.iter().map(|protocol| protocol.as_str().into()).collect(),
                 }
             })
@@ -1029,6 +1033,7 @@ fn log_part(part: &config::LogPart) -> record::Part {
         From::ClientSubject => To::ClientSubject,
         From::ClientSans => To::ClientSans,
         From::ClientFingerprint => To::ClientFingerprint,
+        From::GrpcStatus => To::GrpcStatus,
     })
 }
 

@@ -22,6 +22,7 @@ use crate::chain::Broken;
 use crate::cluster::Asker;
 use crate::connection::Connection;
 use crate::filter::{HeldVerdict, Hook, Outcome, OverMax, ReadBody, Reply, Verdict};
+use crate::grpc;
 use crate::guard::{self, Admitted};
 use crate::h1::{self, RequestLines};
 use crate::head::{Clusters, Facts, Message, RequestHead, ResponseHead, Stage};
@@ -33,7 +34,7 @@ use crate::passage::{Forward, Passage};
 use crate::pool::{self, ClusterPool, EndpointPool, Picked, Turn, Unconnected};
 use crate::reply::{self, Error, Kind};
 use crate::route::Target;
-use crate::snapshot::{Action, Choice, Listener, Redirect};
+use crate::snapshot::{Action, Choice, GrpcTimeout, Listener, Redirect};
 use crate::stream::Stream;
 use crate::telemetry::record::Record;
 use crate::tls;
@@ -119,6 +120,8 @@ pub struct Exchange {
     offer: Option<HeaderValue>,
     /// The upstream's connection after it has, until the client is told.
     switched: Option<Box<Switched>>,
+    /// The request is a call of gRPC.
+    call: Option<Box<grpc::Call>>,
     reason: &'static str,
     /// What a trusted proxy says of the client.
     claim: Option<Box<Claim>>,
@@ -181,6 +184,18 @@ impl Exchange {
         let field = |name| if logs { parts.headers.get(name).cloned() } else { None };
         let (authority, agent, referer) = (field(header::HOST), field(header::USER_AGENT), field(header::REFERER));
         let expects_continue = parts.headers.contains_key(header::EXPECT);
+        let mut deadline = found.and_then(|route| route.timeout).map(|timeout| started + timeout);
+        // All calls are POST.
+        let is_call = parts.method == Method::POST && grpc::wire(&parts.headers).is_some();
+        if is_call {
+            let honors = found.is_some_and(|route| route.grpc_timeout == GrpcTimeout::Honor);
+            let timeout = grpc::timeout(&parts.headers).filter(|_| honors);
+            deadline = timeout
+                .map(|timeout| started + timeout)
+                .into_iter()
+                .chain(deadline)
+                .min();
+        }
         if refused.is_none() && !parts.headers.contains_key(header::HOST) {
             // HTTP/1.0 needs none; upstreams are spoken to in HTTP/1.1, which does (RFC 9112 3.2).
             parts.headers.insert(header::HOST, settings.authority.clone());
@@ -233,11 +248,12 @@ impl Exchange {
             route,
             passage: Rc::new(Passage::new(scene, message)),
             started,
-            deadline: found.and_then(|route| route.timeout).map(|timeout| started + timeout),
+            deadline,
             upload: None,
             upstream: None,
             offer: None,
             switched: None,
+            call: is_call.then(Box::default),
             reason: "",
             claim,
             client,
@@ -606,7 +622,8 @@ impl Exchange {
             return Kind::Upload(fault).into();
         }
         let kind = match failure {
-            Failure::Unsent | Failure::Broken(_) | Failure::Reset(_) => Kind::Reset,
+            Failure::Unsent | Failure::Broken(_) => Kind::Reset,
+            Failure::Reset(code) => Kind::ResetBy(*code),
             Failure::Malformed(_) | Failure::MalformedHttp2(_) | Failure::Upload => Kind::Protocol,
         };
         self.upstream_failed(upstream, kind, failure)
@@ -645,7 +662,10 @@ impl Exchange {
     }
 
     /// Makes `reply` the answer. An upstream's response, if there was one, is dropped with the body that this replaces.
-    fn local(&mut self, reply: Reply) -> Body {
+    fn local(&mut self, mut reply: Reply) -> Body {
+        if self.call.is_some() {
+            grpc::translate(&mut reply);
+        }
         if let Some(message) = &mut *self.passage.message() {
             message.response = Some(ResponseHead {
                 status: reply.status,
@@ -673,7 +693,10 @@ impl Exchange {
                 "exchange failed"
             );
         }
-        self.local(reply::reply(error.kind, &request_id))
+        self.local(match self.call {
+            Some(_) => grpc::failure(error.kind, &request_id),
+            None => reply::reply(error.kind, &request_id),
+        })
     }
 
     /// Whether there is nobody to answer, or nothing.
@@ -774,7 +797,8 @@ impl Exchange {
     /// Turns the message into a response; the exchange goes on in its body.
     fn finish_head(mut self: Box<Self>, body: Body, tunnels: &TunnelSlot) -> Response<ResponseBody> {
         let mut response = Response::new(());
-        let is_last = !self.is_http2() && self.is_last();
+        let is_http2 = self.is_http2();
+        let is_last = !is_http2 && self.is_last();
         if let Some(head) = self
             .passage
             .message()
@@ -804,6 +828,13 @@ impl Exchange {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         self.status = response.status().as_u16();
+        if let Some(call) = &mut self.call {
+            let trailers = match is_http2 && response.status() == StatusCode::OK {
+                true => grpc::Trailers::Reach,
+                false => grpc::Trailers::Lost,
+            };
+            call.begin_response(response.headers(), trailers);
+        }
         response.map(|()| ResponseBody {
             body,
             exchange: Some(self),
@@ -847,6 +878,7 @@ impl Exchange {
             authority: self.authority.take(),
             agent: self.agent.take(),
             referer: self.referer.take(),
+            grpc_status: self.call.as_ref().and_then(|call| call.status),
         }
     }
 }
@@ -862,6 +894,7 @@ pub struct Remains {
     authority: Option<HeaderValue>,
     agent: Option<HeaderValue>,
     referer: Option<HeaderValue>,
+    grpc_status: Option<grpc::Status>,
 }
 
 impl Remains {
@@ -907,6 +940,7 @@ impl Remains {
             referer: self.referer.as_ref().map(HeaderValue::as_bytes),
             attributes: message.map(|message| &message.attributes),
             tls: message.and_then(|message| message.facts.tls.as_deref()),
+            grpc_status: self.grpc_status.map(grpc::Status::code),
         });
     }
 }
@@ -1018,6 +1052,9 @@ impl Drop for Exchange {
             .tally
             .borrow_mut()
             .request(series, self.status, duration.as_secs_f64());
+        if let Some(status) = self.call.as_ref().and_then(|call| call.status) {
+            self.connection.worker.tally.borrow_mut().call(series, status.as_str());
+        }
         if self.passage.awaits_completion() {
             let remains = self.remains(duration);
             self.connection.worker.settle(remains);
@@ -1090,6 +1127,7 @@ pub fn record_refused(connection: &Connection, status: StatusCode, reason: &'sta
         referer: None,
         attributes: None,
         tls: connection.tls().map(|tls| &**tls),
+        grpc_status: None,
     });
 }
 
@@ -1155,18 +1193,23 @@ impl HttpBody for ResponseBody {
             Some(Ok(frame)) => {
                 if let Some(exchange) = &mut self.exchange {
                     exchange.response_bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                    if let Some(call) = &mut exchange.call {
+                        note(call, &frame);
+                    }
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(fault)) => {
                 let kind = match &fault {
                     BodyFault::Upstream(Failure::Upload) => self.upload_fault(),
+                    BodyFault::Upstream(Failure::Reset(code)) => Kind::ResetBy(*code),
                     BodyFault::Upstream(_) => Kind::Reset,
                     BodyFault::Filter(broken) => Kind::Filter(broken.failure),
                     BodyFault::Replied => Kind::Cut,
                 };
-                Poll::Ready(Some(Err(self.broken(kind, &fault))))
+                Poll::Ready(Some(self.broken(kind, &fault)))
             }
+            None if self.owes_status() => Poll::Ready(Some(self.broken(Kind::NoStatus, &Kind::NoStatus))),
             None => {
                 self.finish();
                 Poll::Ready(None)
@@ -1175,11 +1218,21 @@ impl HttpBody for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.is_end_stream() && !self.owes_status()
     }
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// What a piece of the response says of the call.
+fn note(call: &mut grpc::Call, frame: &Frame<Bytes>) {
+    if let Some(bytes) = frame.data_ref() {
+        call.take_data(bytes);
+    }
+    if let Some(trailers) = frame.trailers_ref() {
+        call.take_trailers(trailers);
     }
 }
 
@@ -1213,7 +1266,13 @@ impl ResponseBody {
         } else {
             Kind::UpstreamTimeout
         };
-        Poll::Ready(Some(Err(self.broken(kind, &Abandoned::Left))))
+        Poll::Ready(Some(self.broken(kind, &Abandoned::Left)))
+    }
+
+    /// A call's response has no status yet, and is not to end without.
+    fn owes_status(&self) -> bool {
+        let call = self.exchange.as_ref().and_then(|exchange| exchange.call.as_ref());
+        call.is_some_and(|call| call.owes_status())
     }
 
     /// Why the request broke off after its answer had begun.
@@ -1228,8 +1287,9 @@ impl ResponseBody {
         }
     }
 
-    /// The head is gone, so the client can only be shown a connection that breaks.
-    fn broken(&mut self, kind: Kind, error: &dyn std::error::Error) -> Error {
+    /// The head is gone, so the client can only be shown a connection that breaks, or the status of a call.
+    fn broken(&mut self, kind: Kind, error: &dyn std::error::Error) -> Result<Frame<Bytes>, Error> {
+        let mut trailers = None;
         if let Some(mut exchange) = self.exchange.take() {
             exchange.reason = kind.reason();
             if kind.is_upstreams()
@@ -1240,8 +1300,14 @@ impl ResponseBody {
                     .worker
                     .upstream_failed(upstream.endpoint(), kind.reason());
             }
+            let call = exchange.call.as_mut();
+            trailers = call.and_then(|call| call.end(grpc::Status::of_failure(kind), kind.reason()));
+            // Nothing more comes of it.
+            self.body = Body::Empty;
         }
-        Error::new(kind, chain_of(error))
+        trailers
+            .map(Frame::trailers)
+            .ok_or_else(|| Error::new(kind, chain_of(error)))
     }
 
     /// It will not be sent to its end, however much of it was taken.

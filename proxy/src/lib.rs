@@ -70,6 +70,7 @@ pub mod exchange;
 pub mod filter;
 pub mod gateway;
 pub mod generations;
+pub mod grpc;
 pub mod guard;
 pub mod h1;
 pub mod handover;

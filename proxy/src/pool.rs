@@ -644,7 +644,10 @@ impl EndpointPool {
         let deadline = Instant::now() + self.terms.connect_timeout;
         while let Some(obstacle) = self.obstacle(pool) {
             let _waiting = Counted::among(&self.counts.waiting);
-            if tokio::time::timeout_at(deadline, self.way_free(obstacle)).await.is_err() {
+            if tokio::time::timeout_at(deadline, self.way_free(obstacle))
+                .await
+                .is_err()
+            {
                 return Err(match obstacle {
                     Obstacle::Opening => io::Error::from(io::ErrorKind::TimedOut).into(),
                     Obstacle::Limit => self.overload(Limit::Connections),
@@ -768,7 +771,9 @@ pub fn speaks_http2(terms: &Terms, stream: &Stream) -> io::Result<bool> {
         Protocol::Http1 => Ok(false),
         Protocol::Agreed => Ok(is_agreed()),
         Protocol::Http2 if terms.tls.is_none() || is_agreed() => Ok(true),
-        Protocol::Http2 => Err(io::Error::other("the server does not agree to speak HTTP/2 (ALPN `h2`)")),
+        Protocol::Http2 => Err(io::Error::other(
+            "the server does not agree to speak HTTP/2 (ALPN `h2`)",
+        )),
     }
 }
 

@@ -130,8 +130,17 @@ pub struct Route {
     pub chain: Chain,
     pub action: Action,
     pub timeout: Option<Duration>,
+    pub grpc_timeout: GrpcTimeout,
     /// Protocols that a connection may change to, in lower case.
     pub upgrades: Vec<Box<str>>,
+}
+
+/// What the deadline that a client of gRPC sets for itself (`grpc-timeout`) is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrpcTimeout {
+    /// The route's too, if it is the shorter one.
+    Honor,
+    Ignore,
 }
 
 pub enum Action {

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use super::{or_default, pattern, tls};
 use crate::model::{
-    Address, Cluster, ClusterLimits, Endpoint, Endpoints, HashKey, LoadBalancing, ProxyVersion, Target, UpstreamProtocol,
+    Address, Cluster, ClusterLimits, Endpoint, Endpoints, HashKey, LoadBalancing, ProxyVersion, Target,
+    UpstreamProtocol,
 };
 use crate::reader::Reader;
 use crate::shape::{At, OffOr, ShortOr};

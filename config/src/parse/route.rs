@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Names, listener::chain, pattern};
 use crate::model::{
-    Action, HeaderPattern, PathPattern, QueryPattern, Redirect, Respond, Route, RouteMatch, ValuePattern,
+    Action, GrpcTimeout, HeaderPattern, PathPattern, QueryPattern, Redirect, Respond, Route, RouteMatch, ValuePattern,
     WeightedCluster,
 };
 use crate::reader::{Reader, quote};
@@ -124,6 +124,7 @@ fn route(
         filters: filters?,
         action: action?,
         timeout,
+        grpc_timeout: route.grpc_timeout.unwrap_or(GrpcTimeout::Honor),
         upgrades: upgrades?,
     })
 }

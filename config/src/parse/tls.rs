@@ -162,11 +162,7 @@ fn server_name(name: Option<At<String>>, reader: &mut Reader) -> Option<Option<S
     Some(Some(lower))
 }
 
-fn alpn(
-    alpn: Option<At<OffOr<Vec<Alpn>>>>,
-    protocol: UpstreamProtocol,
-    reader: &mut Reader,
-) -> Option<Vec<Alpn>> {
+fn alpn(alpn: Option<At<OffOr<Vec<Alpn>>>>, protocol: UpstreamProtocol, reader: &mut Reader) -> Option<Vec<Alpn>> {
     match alpn.map(|At { place, value }| (place, value)) {
         None => Some(match protocol {
             UpstreamProtocol::Http1 => vec![Alpn::Http11],
@@ -174,7 +170,10 @@ fn alpn(
             UpstreamProtocol::Auto => vec![Alpn::H2, Alpn::Http11],
         }),
         Some((place, _)) if protocol != UpstreamProtocol::Http1 => {
-            let message = format!("the cluster's `protocol: {}` says what is offered; remove it", protocol.word());
+            let message = format!(
+                "the cluster's `protocol: {}` says what is offered; remove it",
+                protocol.word()
+            );
             reader.error_at(&place, "alpn", message);
             None
         }

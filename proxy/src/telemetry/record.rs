@@ -44,6 +44,8 @@ pub struct Record<'a> {
     pub attributes: Option<&'a Attributes>,
     /// `None` on a connection of plain text.
     pub tls: Option<&'a Tls>,
+    /// `None` when the request was no call of gRPC, or came to no status.
+    pub grpc_status: Option<u8>,
 }
 
 /// What a record can say.
@@ -74,6 +76,7 @@ pub enum Field {
     ClientSubject,
     ClientSans,
     ClientFingerprint,
+    GrpcStatus,
 }
 
 /// How a record is written; lives as long as its generation.
@@ -163,6 +166,9 @@ impl<'a> Record<'a> {
             Field::ClientSubject => text_if(self.certificate().map(|shown| &*shown.subject)),
             Field::ClientSans => text_if(self.certificate().map(|shown| &*shown.names_text)),
             Field::ClientFingerprint => text_if(self.certificate().map(|shown| &*shown.fingerprint)),
+            Field::GrpcStatus => self
+                .grpc_status
+                .map_or(Value::Unknown, |status| Value::Number(status.into())),
         }
     }
 
@@ -329,7 +335,7 @@ fn push_hex(byte: u8, out: &mut String) {
 
 impl Field {
     /// In the order of a JSON line.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Time,
         Self::RequestId,
         Self::Listener,
@@ -355,6 +361,7 @@ impl Field {
         Self::ClientSubject,
         Self::ClientSans,
         Self::ClientFingerprint,
+        Self::GrpcStatus,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -384,6 +391,7 @@ impl Field {
             Self::ClientSubject => "client_subject",
             Self::ClientSans => "client_sans",
             Self::ClientFingerprint => "client_fingerprint",
+            Self::GrpcStatus => "grpc_status",
         }
     }
 }
@@ -419,6 +427,7 @@ mod tests {
             referer: None,
             attributes: None,
             tls: None,
+            grpc_status: None,
         }
     }
 
@@ -450,7 +459,7 @@ mod tests {
             \"status\":200,\"reason\":null,\"request_bytes\":0,\"response_bytes\":512,\"duration_ms\":1.500,\
             \"upstream_ms\":0.070,\"user_agent\":null,\"referer\":null,\"attributes\":null,\
             \"tls_version\":null,\"sni\":null,\"client_subject\":null,\"client_sans\":null,\
-            \"client_fingerprint\":null}";
+            \"client_fingerprint\":null,\"grpc_status\":null}";
         assert_eq!(line, expected);
     }
 
@@ -458,7 +467,7 @@ mod tests {
     fn a_text_line_to_the_byte() {
         let line = text(all_fields(), &record());
         let expected = "2023-11-14T22:13:20.042Z 0123 web api app 127.0.0.1:9000 127.0.0.1 GET example.com \
-            /v1/a?b=c HTTP/1.1 200 - 0 512 1.500 0.070 - - - - - - - - ";
+            /v1/a?b=c HTTP/1.1 200 - 0 512 1.500 0.070 - - - - - - - - - ";
         assert_eq!(line, expected);
     }
 

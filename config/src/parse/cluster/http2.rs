@@ -44,8 +44,12 @@ pub(super) fn http2(
     Some(UpstreamHttp2 {
         max_streams: given.max_streams.map_or(default.max_streams, |count| count.as_u32()),
         stream_window: given.stream_window.map_or(default.stream_window, |size| narrow(size.0)),
-        send_buffer: given.send_buffer.map_or(default.send_buffer, |size| narrow(size.0) as usize),
-        max_header_list: given.max_header_list.map_or(default.max_header_list, |size| narrow(size.0)),
+        send_buffer: given
+            .send_buffer
+            .map_or(default.send_buffer, |size| narrow(size.0) as usize),
+        max_header_list: given
+            .max_header_list
+            .map_or(default.max_header_list, |size| narrow(size.0)),
         max_resets: given.max_resets.map_or(default.max_resets, |count| count.as_u32()),
         max_control_frames: given
             .max_control_frames
