@@ -391,6 +391,7 @@ fn health_check(check: &HealthCheck) -> Json {
     });
     match &check.probe {
         Probe::Tcp => described["tcp"] = json!(true),
+        Probe::Grpc { service } => described["grpc"] = json!({ "service": service }),
         Probe::Http { path, host, statuses } => {
             described["http"] = json!({ "path": path, "host": host, "statuses": statuses });
         }

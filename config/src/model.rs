@@ -665,6 +665,11 @@ pub struct HealthCheck {
 pub enum Probe {
     /// A connection.
     Tcp,
+    /// A call of `grpc.health.v1.Health/Check`; never with HTTP/1.1.
+    Grpc {
+        /// Empty, the default, is the server as a whole.
+        service: String,
+    },
     /// An answer to GET.
     Http {
         /// Path and query. Default `/`.

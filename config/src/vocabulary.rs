@@ -537,9 +537,12 @@ vocabulary! {
     }
 
     /// How the proxy finds out by itself whether a server can answer.
-    struct HealthCheck ExactlyOneOf(http, tcp) {
+    struct HealthCheck ExactlyOneOf(http, grpc, tcp) {
         /// By an answer to GET.
         http: Option<HttpProbe>,
+        /// By an answer of gRPC's health service (`grpc.health.v1.Health`), `{}` for the server as a whole. Not with the
+        /// `protocol` `http1`.
+        grpc: Option<At<GrpcProbe>>,
         /// By a connection.
         tcp: Option<At<True>>,
         /// Default `5s`.
@@ -562,6 +565,12 @@ vocabulary! {
         host: Option<At<String>>,
         /// The statuses of a healthy server. Default: any from 200 to 299.
         statuses: Option<Vec<Count<200, 599>>>,
+    }
+
+    /// A health check by an answer of gRPC's health service.
+    struct GrpcProbe {
+        /// The service that is asked after. Default: the server as a whole.
+        service: Option<String>,
     }
 
     /// When a server that fails requests is left alone for a while.

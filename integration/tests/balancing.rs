@@ -650,7 +650,7 @@ fn one_endpoint_costs_no_more_than_before() {
 }
 
 /// An example of the configuration, with these endpoints in the place of its own, on ports of the test.
-fn example(name: &str, endpoints: &[(&str, &Address)]) -> String {
+pub fn example(name: &str, endpoints: &[(&str, &Address)]) -> String {
     let path = format!("{}/../config/examples/{name}", env!("CARGO_MANIFEST_DIR"));
     let mut yaml = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
     for (written, address) in endpoints {

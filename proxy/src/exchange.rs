@@ -147,6 +147,8 @@ struct Upstream {
     turn: Turn,
     /// `Set-Cookie`, by which the client will come back to it.
     cookie: Option<HeaderValue>,
+    /// What is spoken with it.
+    version: Version,
     time_to_head: Option<Duration>,
 }
 
@@ -457,6 +459,7 @@ impl Exchange {
             let may_repeat = channel.may_repeat(repeats);
             let worker = &self.connection.worker;
             worker.upstream_taken(upstream.endpoint(), &channel);
+            upstream.version = channel.version();
             let mut call = self.call(channel, body)?;
             let sent = Instant::now();
             let head = match self.send(&upstream, &mut call, sent).await {
@@ -537,6 +540,7 @@ impl Exchange {
         Ok(Upstream {
             turn: endpoint.begin().ok_or(Kind::Overload)?,
             cookie,
+            version: Version::HTTP_11,
             time_to_head: None,
         })
     }
@@ -815,7 +819,11 @@ impl Exchange {
         if !matches!(body, Body::Download(_)) || self.hides_length {
             headers.remove(header::CONTENT_LENGTH);
         }
-        self.connection.worker.via.append(headers);
+        let received = self
+            .upstream
+            .as_ref()
+            .map_or(Version::HTTP_11, |upstream| upstream.version);
+        self.connection.worker.via.append(headers, received);
         if let Some(upstream) = self.switched.take()
             && response.status() == StatusCode::SWITCHING_PROTOCOLS
         {
@@ -1190,11 +1198,14 @@ impl HttpBody for ResponseBody {
         }
         self.waiting_since = None;
         match ready!(polled) {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
                 if let Some(exchange) = &mut self.exchange {
                     exchange.response_bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
                     if let Some(call) = &mut exchange.call {
-                        note(call, &frame);
+                        note(call, &mut frame);
+                        if call.lacked_status() {
+                            exchange.reason = Kind::NoStatus.reason();
+                        }
                     }
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -1227,11 +1238,11 @@ impl HttpBody for ResponseBody {
 }
 
 /// What a piece of the response says of the call.
-fn note(call: &mut grpc::Call, frame: &Frame<Bytes>) {
+fn note(call: &mut grpc::Call, frame: &mut Frame<Bytes>) {
     if let Some(bytes) = frame.data_ref() {
         call.take_data(bytes);
     }
-    if let Some(trailers) = frame.trailers_ref() {
+    if let Some(trailers) = frame.trailers_mut() {
         call.take_trailers(trailers);
     }
 }
@@ -1308,6 +1319,11 @@ impl ResponseBody {
         trailers
             .map(Frame::trailers)
             .ok_or_else(|| Error::new(kind, chain_of(error)))
+    }
+
+    /// While the client takes nothing of it.
+    pub fn poll_upload(&mut self, context: &mut Context<'_>) {
+        self.body.poll_upload(context);
     }
 
     /// It will not be sent to its end, however much of it was taken.

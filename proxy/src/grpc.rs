@@ -232,6 +232,7 @@ pub struct Call {
     pub status: Option<Status>,
     /// Whether the response takes trailers, so that a status can be put behind it.
     takes_status: bool,
+    lacked_status: bool,
     messages: Messages,
 }
 
@@ -251,8 +252,21 @@ impl Call {
         }
     }
 
-    pub fn take_trailers(&mut self, trailers: &HeaderMap) {
+    /// Trailers that say no status get one.
+    pub fn take_trailers(&mut self, trailers: &mut HeaderMap) {
         self.status = Status::of(trailers).or(self.status);
+        if self.owes_status() {
+            let failure = Kind::NoStatus;
+            let status = Status::of_failure(failure);
+            self.status = Some(status);
+            self.lacked_status = true;
+            trailers.extend(status.trailers(failure.reason()));
+        }
+    }
+
+    /// Whether the upstream has forgotten it in its trailers.
+    pub fn lacked_status(&self) -> bool {
+        self.lacked_status
     }
 
     /// Whether the response may not end like this: its status is missing.

@@ -14,8 +14,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::HeaderValue;
 use http::uri::Scheme;
+use http::{HeaderValue, Version};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -425,6 +425,14 @@ impl Channel {
         match self {
             Self::Http1(connection) => connection.reused,
             Self::Http2(slot) => slot.is_reused(),
+        }
+    }
+
+    /// What is spoken over it.
+    pub fn version(&self) -> Version {
+        match self {
+            Self::Http1(_) => Version::HTTP_11,
+            Self::Http2(_) => Version::HTTP_2,
         }
     }
 

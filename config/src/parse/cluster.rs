@@ -62,14 +62,14 @@ pub(super) fn cluster(name: &str, cluster: At<vocabulary::Cluster>, reader: &mut
         let hash_key = hash_key(cluster.hash_key, load_balancing, reader);
         let slow_start = slow_start(cluster.slow_start, load_balancing, reader);
         let sticky = sticky::sticky(cluster.sticky, reader);
-        let health_check = health::health_check(cluster.health_check, reader);
+        let protocol = cluster.protocol.unwrap_or(UpstreamProtocol::Http1);
+        let health_check = health::health_check(cluster.health_check, protocol, reader);
         let outlier_ejection = health::outlier_ejection(cluster.outlier_ejection, reader);
         let is_path = |endpoint: &Endpoint| matches!(endpoint.target, Target::Address(Address::Unix(_)));
         let nameless = match &endpoints {
             Some(Endpoints::Listed(listed)) => listed.iter().any(is_path),
             Some(Endpoints::File(_)) | None => false,
         };
-        let protocol = cluster.protocol.unwrap_or(UpstreamProtocol::Http1);
         let tls = reader.within("tls", |reader| tls::cluster(cluster.tls, protocol, nameless, reader));
         let proxy_protocol = proxy_protocol(cluster.proxy_protocol, protocol, reader);
         let http2 = http2::http2(cluster.http2, protocol, reader);

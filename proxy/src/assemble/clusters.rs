@@ -200,6 +200,9 @@ fn check(check: &config::HealthCheck) -> Check {
     Check {
         probe: match &check.probe {
             config::Probe::Tcp => Probe::Tcp,
+            config::Probe::Grpc { service } => Probe::Grpc {
+                service: service.clone(),
+            },
             config::Probe::Http { path, host, statuses } => Probe::Http {
                 path: path.clone(),
                 host: host.clone(),

@@ -234,7 +234,10 @@ fn failure(error: h2::Error, slot: &Slot) -> Failure {
         return Failure::Broken(std::io::Error::other(cut.as_str()));
     }
     match error.reason() {
-        Some(reason) if error.is_library() => Fault::Protocol(reason.into()).into(),
+        Some(reason) if error.is_library() => {
+            slot.client().fault();
+            Fault::Protocol(reason.into()).into()
+        }
         Some(reason) => Failure::Reset(reason.into()),
         None => {
             let text = error.to_string();
@@ -301,6 +304,7 @@ impl Upload {
             Some(Err(_)) => {
                 // Never like a whole one (RFC 9113 8.1).
                 stream.send_reset(Reason::CANCEL);
+                self.stream = None;
                 return Poll::Ready(Err(Failure::Upload));
             }
         };

@@ -68,6 +68,8 @@ pub struct Client {
     sender: RefCell<Option<SendRequest<Bytes>>>,
     /// Under way.
     streams: Cell<usize>,
+    /// Streams that faults of the server have ended.
+    faults: Cell<usize>,
     /// Whether there was a call before.
     used: Cell<bool>,
     /// When it became busy, or idle.
@@ -149,13 +151,14 @@ fn builder(terms: &Terms) -> Builder {
         .initial_connection_window_size(window as u32)
         .max_header_list_size(terms.max_header_list)
         .max_send_buffer_size(terms.send_buffer)
-        .max_local_error_reset_streams(Some(terms.max_resets))
+        // So many before it takes no more calls, and as many as it has by then.
+        .max_local_error_reset_streams(Some(terms.max_resets + terms.max_streams))
         // What is on its way on a stream that we have broken off is no fault, however many we have.
         .max_concurrent_reset_streams(terms.max_streams);
     builder
 }
 
-fn broken(error: h2::Error) -> io::Error {
+pub(super) fn broken(error: h2::Error) -> io::Error {
     let text = error.to_string();
     error.into_io().unwrap_or_else(|| io::Error::other(text))
 }
@@ -168,6 +171,7 @@ impl Client {
             scheme,
             sender: RefCell::default(),
             streams: Cell::new(0),
+            faults: Cell::new(0),
             used: Cell::new(false),
             turned: Cell::new(now),
             heard: Cell::new(now),
@@ -230,6 +234,15 @@ impl Client {
     /// Why we have ended the connection, if we have.
     pub fn cut(&self) -> Option<Cut> {
         self.cut.get()
+    }
+
+    /// A response was none. With too many of them it takes no more calls: others find another connection before `h2` ends
+    /// this one with all that is on it.
+    pub fn fault(&self) {
+        self.faults.set(self.faults.get() + 1);
+        if self.faults.get() >= self.terms.max_resets {
+            self.part();
+        }
     }
 
     /// So many bytes of content go to the server in a frame, or more of them.

@@ -14,10 +14,12 @@ mod client;
 mod end;
 mod frames;
 mod incoming;
+mod probe;
 mod session;
 mod stream;
 
 pub use call::{Call, Fault, Receiving};
 pub use client::{Client, Driver, Offer, Slot, Terms, open};
 pub use incoming::Incoming;
+pub use probe::{Answered, ask};
 pub use session::{Parting, serve};

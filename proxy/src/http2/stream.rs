@@ -163,7 +163,10 @@ impl Pipe<'_> {
                 Poll::Ready(Ok(false)) => {}
                 Poll::Ready(Ok(true)) => return self.finish(),
                 Poll::Ready(Err(())) => return self.leave(),
-                Poll::Pending => return self.poll_end(context),
+                Poll::Pending => {
+                    self.body.poll_upload(context);
+                    return self.poll_end(context);
+                }
             }
         }
     }
