@@ -26,6 +26,7 @@ mod http2;
 mod http2_upstream;
 mod identity;
 mod origin;
+mod origins;
 mod pack;
 mod records;
 mod released;
