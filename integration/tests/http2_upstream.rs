@@ -11,7 +11,7 @@ use tamis_integration::socket::Address;
 use tamis_integration::{Client, Folder, Gate, Message, Proxy};
 
 use crate::certificates::site;
-use crate::support::{ADDED, Configuration, apply, each, wait_until};
+use crate::support::{ADDED, Configuration, apply, each, folder_with, wait_until};
 
 const MAX_CONCURRENT_STREAMS: u16 = 3;
 const OK: [(&str, &str); 1] = [(":status", "200")];
@@ -723,4 +723,73 @@ fn a_window_that_never_opens_ends_at_the_read_timeout() {
     assert_eq!(reasons(&proxy, 1), ["upstream_timeout"]);
     let data = origin.seen(0).into_iter().filter(|frame| frame.kind == DATA);
     assert_eq!(data.count(), 0);
+}
+
+/// A client may send all of its request before it reads any of the response.
+#[test]
+fn an_upload_goes_on_while_the_client_does_not_read() {
+    let gate = Gate::new();
+    let passed = gate.clone();
+    let origin = scripted(move |_, peer| {
+        peer.wait(HEADERS, 1);
+        peer.head(1, &OK, 0).data(1, &[b'x'; 1_000], 0);
+        let mut came = 0;
+        loop {
+            let frame = peer.next().expect("the rest of the body");
+            came += if frame.kind == DATA { frame.payload.len() } else { 0 };
+            if frame.kind == DATA && frame.flags & END_STREAM != 0 {
+                break;
+            }
+        }
+        assert_eq!(came, 5 * 8_192);
+        passed.pass();
+    });
+    let proxy = start(origin.address(), "");
+    let mut frames = Frames::silent(&proxy.address("web"));
+    const INITIAL_WINDOW_SIZE: u16 = 4;
+    frames.open(&[(INITIAL_WINDOW_SIZE, 0)]);
+    let fields = [&[(":method", "POST")], &tamis_integration::http2::get("/")[1..]].concat();
+    frames.request(1, &fields, 0);
+    frames.wait(HEADERS, 1);
+    for _ in 0..5 {
+        frames.send(DATA, 0, 1, &[0; 8_192]);
+    }
+    frames.send(DATA, END_STREAM, 1, &[]);
+    gate.wait_arrived(1);
+    gate.open();
+}
+
+/// Filters' own calls share the connections of their cluster.
+#[test]
+fn filters_call_others_in_http2() {
+    let folder = folder_with(&["ext-auth"]);
+    let auth = Origin::start(100, |asked| match asked.headers.get("authorization") {
+        Some(_) => Answer::ok("").with("x-user", "alice"),
+        None => Answer {
+            status: 403,
+            body: b"no!".to_vec(),
+            ..Answer::default()
+        },
+    });
+    let origin = Origin::start(100, |asked| Answer::ok(asked.headers["x-user"].as_bytes()));
+    let top = "filters:\n  ext-auth:\n    component: ext-auth.wasm\n    grants: [key_value, { outbound: [auth] }]\n    \
+               config: { cluster: auth, path: /verify, upstream_headers: [x-user] }";
+    let clusters = format!("  auth: {{ endpoints: [\"{}\"], protocol: http2 }}", auth.address());
+    let yaml = Configuration {
+        top,
+        clusters: &clusters,
+        cluster: "protocol: http2",
+        route: "filters: [ext-auth]",
+        ..Default::default()
+    }
+    .with(&[origin.address()]);
+    let proxy = Proxy::start_in(&folder, &yaml);
+    let mut client = proxy.client();
+    for _ in 0..3 {
+        let allowed = client.exchange("GET / HTTP/1.1\r\nHost: a.example\r\nAuthorization: good\r\n\r\n");
+        assert_eq!((allowed.status(), &*allowed.text()), (200, "alice"));
+    }
+    assert_eq!(client.get("/").status(), 403);
+    assert_eq!((auth.connections(), origin.connections()), (1, 1));
+    assert_eq!(auth.take()[0].uri.path(), "/verify");
 }
