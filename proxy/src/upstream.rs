@@ -89,6 +89,10 @@ impl From<http2::Fault> for Failure {
 }
 
 /// A request under way, until the head of its response is there.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one, and a box would cost each request an allocation"
+)]
 pub enum Call {
     Http1(Http1Call),
     Http2(Box<http2::Call>),

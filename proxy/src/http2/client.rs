@@ -38,6 +38,8 @@ const SAVED_CONTROL_FRAMES: u32 = 64 << 10;
 /// From the first byte of a header block to its last: as long as a listener gives clients by default. Nothing else passes
 /// meanwhile (RFC 9113 4.3).
 const BLOCK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a server is given to take our farewell.
+const LEAVE: Duration = Duration::from_secs(2);
 /// The largest window (RFC 9113 6.9.1).
 const MAX_WINDOW: u64 = (1 << 31) - 1;
 
@@ -134,6 +136,8 @@ pub async fn open(
         client: Rc::clone(&client),
         pinging: Watchdog::default(),
         finishing: Watchdog::default(),
+        leaving: Watchdog::default(),
+        left: None,
     };
     std::future::poll_fn(|context| driver.poll_opening(context)).await?;
     Ok((client, driver))
@@ -330,6 +334,9 @@ pub struct Driver {
     pings: Option<Pings>,
     pinging: Watchdog,
     finishing: Watchdog,
+    leaving: Watchdog,
+    /// Since when there is nothing to do for it any more.
+    left: Option<Instant>,
 }
 
 /// Whether the server is there.
@@ -376,8 +383,19 @@ impl Driver {
         }
         match self.client.cut.get() {
             Some(cut) => Poll::Ready(Err(io::Error::other(cut.as_str()))),
+            None if self.has_left(context) => Poll::Ready(Ok(())),
             None => Poll::Pending,
         }
+    }
+
+    /// Whether a server does not even take our farewell.
+    fn has_left(&mut self, context: &mut Context<'_>) -> bool {
+        let is_over = self.client.streams.get() == 0 && self.client.sender.borrow().is_none();
+        if !is_over {
+            return false;
+        }
+        let since = *self.left.get_or_insert_with(Instant::now);
+        self.leaving.expired(context, since + LEAVE)
     }
 
     fn is_unfinished(&self, context: &mut Context<'_>) -> bool {
