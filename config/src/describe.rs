@@ -12,7 +12,8 @@ use crate::model::{
     Dns, Endpoint, Endpoints, Filter, FilterKind, FilterLimits, FilterUse, Grant, HashKey, HeaderEdits, HealthCheck,
     HostPattern, Http2Limits, Listener, ListenerLimits, ListenerTls, LoadBalancing, LogFormat, LogPart, LogTarget,
     Mirror, OutlierEjection, PathPart, PathPattern, PathRewrite, Peers, Probe, Redirect, Reload, Respond, Retry,
-    RetryBudget, RetryOn, Rewrite, Route, RouteMatch, Sticky, Target, ValuePattern, Verify, Wasm, WeightedCluster,
+    RetryBudget, RetryOn, Rewrite, Route, RouteMatch, Sticky, Target, UpstreamHttp2, UpstreamProtocol, ValuePattern,
+    Verify, Wasm, WeightedCluster,
 };
 use crate::settings::REDACTED;
 use crate::units::{show_duration, show_percent, show_size};
@@ -304,8 +305,12 @@ fn cluster(cluster: &Cluster) -> Json {
         "idle_timeout": show_duration(cluster.idle_timeout),
         "max_idle": cluster.max_idle,
         "read_timeout": show_duration(cluster.read_timeout),
+        "protocol": cluster.protocol.word(),
         "proxy_protocol": cluster.proxy_protocol.map(|version| version.word()),
     });
+    if cluster.protocol != UpstreamProtocol::Http1 {
+        described["http2"] = upstream_http2(&cluster.http2);
+    }
     match &cluster.endpoints {
         Endpoints::Listed(listed) => described["endpoints"] = listed.iter().map(endpoint).collect(),
         Endpoints::File(path) => described["endpoints_file"] = json!(path.display().to_string()),
@@ -317,6 +322,19 @@ fn cluster(cluster: &Cluster) -> Json {
         described["tls"] = cluster_tls(tls);
     }
     described
+}
+
+fn upstream_http2(limits: &UpstreamHttp2) -> Json {
+    json!({
+        "max_streams": limits.max_streams,
+        "stream_window": show_size(limits.stream_window.into()),
+        "send_buffer": show_size(limits.send_buffer as u64),
+        "max_header_list": show_size(limits.max_header_list.into()),
+        "max_resets": limits.max_resets,
+        "max_control_frames": limits.max_control_frames,
+        "ping_interval": timeout(limits.ping_interval),
+        "ping_timeout": show_duration(limits.ping_timeout),
+    })
 }
 
 fn cluster_tls(tls: &ClusterTls) -> Json {
@@ -375,6 +393,7 @@ fn health_check(check: &HealthCheck) -> Json {
     });
     match &check.probe {
         Probe::Tcp => described["tcp"] = json!(true),
+        Probe::Grpc { service } => described["grpc"] = json!({ "service": service }),
         Probe::Http { path, host, statuses } => {
             described["http"] = json!({ "path": path, "host": host, "statuses": statuses });
         }
@@ -426,6 +445,7 @@ fn route(config: &Config, route: &Route) -> Json {
         "mirror": route.mirror.as_ref().map(|item| mirror(config, item)),
         "request_headers": header_edits(&route.request_headers),
         "response_headers": header_edits(&route.response_headers),
+        "grpc_timeout": route.grpc_timeout.word(),
         "upgrades": route.upgrades,
     })
 }

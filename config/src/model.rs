@@ -142,6 +142,8 @@ pub enum LogField {
     ClientSans,
     /// SHA-256 of the certificate, in hexadecimal digits.
     ClientFingerprint,
+    /// The status of a call of gRPC.
+    GrpcStatus,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -216,6 +218,7 @@ pub enum TlsVersion {
 /// A protocol that is agreed on in a TLS handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Alpn {
+    H2,
     Http11,
 }
 
@@ -504,10 +507,44 @@ pub struct Cluster {
     pub max_idle: usize,
     /// Between two pieces of a response body. Default 60 s.
     pub read_timeout: Duration,
-    /// Connections begin with a header that names the client, and none is used for another request.
+    /// Default HTTP/1.1.
+    pub protocol: UpstreamProtocol,
+    pub http2: UpstreamHttp2,
+    /// Connections begin with a header that names the client, and none is used for another request. Only with HTTP/1.1.
     pub proxy_protocol: Option<ProxyVersion>,
     /// `None` for plain text.
     pub tls: Option<ClusterTls>,
+}
+
+/// What is spoken to upstream servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UpstreamProtocol {
+    Http1,
+    /// On clear text by prior knowledge.
+    Http2,
+    /// HTTP/2 or HTTP/1.1, as is agreed on in the TLS handshake; HTTP/1.1 on clear text.
+    Auto,
+}
+
+/// What one HTTP/2 connection to an upstream server may take. Each default has its reason beside it in `parse`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpstreamHttp2 {
+    /// At most as many as the server allows. Default 100.
+    pub max_streams: u32,
+    /// Bytes; the connection's is that of all its streams together. Default 64 KiB.
+    pub stream_window: u32,
+    /// Bytes of one request. Default 64 KiB.
+    pub send_buffer: usize,
+    /// Bytes, with 32 for each field. Default 64 KiB.
+    pub max_header_list: u32,
+    /// Default 100.
+    pub max_resets: u32,
+    /// Default 1,000.
+    pub max_control_frames: u32,
+    /// `None` is never. Default 10 s.
+    pub ping_interval: Option<Duration>,
+    /// Default 5 s.
+    pub ping_timeout: Duration,
 }
 
 /// TLS towards upstream servers. The files are named here and read by the proxy.
@@ -519,7 +556,7 @@ pub struct ClusterTls {
     /// socket.
     pub server_name: Option<String>,
     pub client_certificate: Option<CertificateFiles>,
-    /// Empty when none is offered. Default HTTP/1.1.
+    /// Best first; empty when none is offered. Default what the cluster's protocol says.
     pub alpn: Vec<Alpn>,
     /// Default 1.2.
     pub min_version: TlsVersion,
@@ -631,6 +668,11 @@ pub struct HealthCheck {
 pub enum Probe {
     /// A connection.
     Tcp,
+    /// A call of `grpc.health.v1.Health/Check`; never with HTTP/1.1.
+    Grpc {
+        /// Empty, the default, is the server as a whole.
+        service: String,
+    },
     /// An answer to GET.
     Http {
         /// Path and query. Default `/`.
@@ -721,6 +763,7 @@ pub struct Route {
     pub request_headers: HeaderEdits,
     /// Of what the client gets, whoever answers.
     pub response_headers: HeaderEdits,
+    pub grpc_timeout: GrpcTimeout,
     /// Protocols that a request may change its connection to, in lower case, each once. Default `websocket` alone.
     pub upgrades: Vec<String>,
 }
@@ -810,6 +853,14 @@ pub enum RetryOn {
     ServerError,
     /// 400 to 599.
     Status(u16),
+}
+
+/// What becomes of the deadline that a client of gRPC sets for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GrpcTimeout {
+    /// It is the route's too, if it is the shorter one. The default.
+    Honor,
+    Ignore,
 }
 
 /// All parts must hold; an empty part always holds.

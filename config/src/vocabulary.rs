@@ -10,7 +10,8 @@ use crate::choice::Choice;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::model::{
-    Address, Alpn, ClientAuthMode, LoadBalancing, OnFailure, Protocol, ProxyVersion, TlsVersion, WhenGood,
+    Address, Alpn, ClientAuthMode, GrpcTimeout, LoadBalancing, OnFailure, Protocol, ProxyVersion, TlsVersion,
+    UpstreamProtocol, WhenGood,
 };
 use crate::node::{Node, Value};
 use crate::reader::{Block, FromNode, Reader, quote};
@@ -450,11 +451,38 @@ vocabulary! {
         max_idle: Option<Count<0, 100_000>>,
         /// Between two pieces of a response body. Default `60s`.
         read_timeout: Option<Period>,
+        /// What is spoken to the servers. Default `http1`.
+        protocol: Option<UpstreamProtocol>,
+        /// What an HTTP/2 connection to a server may take.
+        http2: Option<At<UpstreamHttp2>>,
         /// Begin each connection with a header of the PROXY protocol that names the client. Each request then has a
-        /// connection of its own. Default: no header.
-        proxy_protocol: Option<ProxyVersion>,
+        /// connection of its own, so the `protocol` is `http1`. Default: no header.
+        proxy_protocol: Option<At<ProxyVersion>>,
         /// Speak TLS to the endpoints, `{}` with all defaults. Default: plain text.
         tls: Option<At<ClusterTls>>,
+    }
+
+    /// What an HTTP/2 connection to an upstream server may take.
+    struct UpstreamHttp2 {
+        /// Requests at once on one connection, or fewer if the server allows fewer; for more there is another connection.
+        /// Default 100.
+        max_streams: Option<Count<1, 10_000>>,
+        /// What a server may send of one response before the client takes it. Default `64KiB`.
+        stream_window: Option<Size<{ 1 << 10 }, { 16 << 20 }>>,
+        /// What may wait to be sent of one request. Default `64KiB`.
+        send_buffer: Option<Size<{ 16 << 10 }, { 16 << 20 }>>,
+        /// Header fields of one response as HTTP/2 counts them, 32 bytes more for each. Default `64KiB`.
+        max_header_list: Option<Size<{ 4 << 10 }, { 1 << 20 }>>,
+        /// Responses of one connection that are no responses; with more it ends. Default 100.
+        max_resets: Option<Count<1, 1_000_000>>,
+        /// Frames that carry nothing (PING, SETTINGS, WINDOW_UPDATE, empty DATA, ...) beyond what the traffic explains.
+        /// Default 1000.
+        max_control_frames: Option<Count<10, 1_000_000>>,
+        /// While requests are under way, a server that is silent for so long is asked whether it is there, or `off`.
+        /// Default `10s`.
+        ping_interval: Option<OffOr<Period>>,
+        /// How long the answer may take. Default `5s`.
+        ping_timeout: Option<Period>,
     }
 
     /// TLS towards upstream servers.
@@ -466,7 +494,8 @@ vocabulary! {
         server_name: Option<At<String>>,
         /// What we show to servers that ask for a certificate.
         client_certificate: Option<CertificateFiles>,
-        /// The protocols that are offered, or `off` to offer none. Default `[http/1.1]`.
+        /// The protocols that are offered, or `off` to offer none. Only with the `protocol` `http1`; the others say
+        /// themselves what they offer. Default `[http/1.1]`.
         alpn: Option<At<OffOr<Vec<Alpn>>>>,
         /// The oldest version that is spoken. Default `tls1.2`.
         min_version: Option<TlsVersion>,
@@ -510,9 +539,12 @@ vocabulary! {
     }
 
     /// How the proxy finds out by itself whether a server can answer.
-    struct HealthCheck ExactlyOneOf(http, tcp) {
+    struct HealthCheck ExactlyOneOf(http, grpc, tcp) {
         /// By an answer to GET.
         http: Option<HttpProbe>,
+        /// By an answer of gRPC's health service (`grpc.health.v1.Health`), `{}` for the server as a whole. Not with the
+        /// `protocol` `http1`.
+        grpc: Option<At<GrpcProbe>>,
         /// By a connection.
         tcp: Option<At<True>>,
         /// Default `5s`.
@@ -535,6 +567,12 @@ vocabulary! {
         host: Option<At<String>>,
         /// The statuses of a healthy server. Default: any from 200 to 299.
         statuses: Option<Vec<Count<200, 599>>>,
+    }
+
+    /// A health check by an answer of gRPC's health service.
+    struct GrpcProbe {
+        /// The service that is asked after. Default: the server as a whole.
+        service: Option<String>,
     }
 
     /// When a server that fails requests is left alone for a while.
@@ -614,6 +652,9 @@ vocabulary! {
         request_headers: Option<At<HeaderEdits>>,
         /// Header fields that the client gets, after all filters and whoever answers.
         response_headers: Option<HeaderEdits>,
+        /// Whether the deadline that a client of gRPC sets (`grpc-timeout`) ends the call, if it is sooner. Default
+        /// `honor`.
+        grpc_timeout: Option<GrpcTimeout>,
         /// Protocols that a request may change its connection to (`Upgrade`). Default `[websocket]`.
         upgrades: Option<Vec<At<String>>>,
     }

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::model::{
-    Alpn, ClientAuthMode, Grant, LoadBalancing, LogField, OnFailure, Protocol, ProxyVersion, RetryOn, TlsVersion,
-    WhenGood,
+    Alpn, ClientAuthMode, Grant, GrpcTimeout, LoadBalancing, LogField, OnFailure, Protocol, ProxyVersion, RetryOn,
+    TlsVersion, UpstreamProtocol, WhenGood,
 };
 use crate::node::{Node, Value};
 use crate::reader::{FromNode, Reader, quote};
@@ -80,6 +80,20 @@ impl Word for Protocol {
     const WORDS: &'static [(&'static str, Self)] = &[("http1", Self::Http1), ("http2", Self::Http2)];
 }
 
+impl Word for UpstreamProtocol {
+    const NAME: &'static str = "UpstreamProtocol";
+    const DESCRIPTION: &'static str = "What is spoken to upstream servers. `http2` on clear text takes for known that they speak it; `auto` is what the TLS handshake agrees on, and HTTP/1.1 on clear text.";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("http1", Self::Http1), ("http2", Self::Http2), ("auto", Self::Auto)];
+}
+
+impl Word for GrpcTimeout {
+    const NAME: &'static str = "GrpcTimeout";
+    const DESCRIPTION: &'static str =
+        "`honor` ends a call of gRPC when its client's own deadline is over; `ignore` leaves that to the client.";
+    const WORDS: &'static [(&'static str, Self)] = &[("honor", Self::Honor), ("ignore", Self::Ignore)];
+}
+
 impl Word for OnFailure {
     const NAME: &'static str = "OnFailure";
     const DESCRIPTION: &'static str =
@@ -110,7 +124,7 @@ impl Word for TlsVersion {
 impl Word for Alpn {
     const NAME: &'static str = "Alpn";
     const DESCRIPTION: &'static str = "A protocol that is agreed on in the handshake, by its registered name.";
-    const WORDS: &'static [(&'static str, Self)] = &[("http/1.1", Self::Http11)];
+    const WORDS: &'static [(&'static str, Self)] = &[("h2", Self::H2), ("http/1.1", Self::Http11)];
 }
 
 /// The scheme of a redirect that has no other part.
@@ -298,6 +312,7 @@ impl Word for LogField {
         ("client_subject", Self::ClientSubject),
         ("client_sans", Self::ClientSans),
         ("client_fingerprint", Self::ClientFingerprint),
+        ("grpc_status", Self::GrpcStatus),
     ];
 }
 
@@ -330,6 +345,8 @@ readable!(
     GrantWord,
     KeyWord,
     Protocol,
+    UpstreamProtocol,
+    GrpcTimeout,
     WhenGood,
     ClientAuthMode,
     TlsVersion,
@@ -373,6 +390,7 @@ mod tests {
                 LogField::ClientSubject => "client_subject",
                 LogField::ClientSans => "client_sans",
                 LogField::ClientFingerprint => "client_fingerprint",
+                LogField::GrpcStatus => "grpc_status",
             };
             assert_eq!((*word, field.word()), (expected, expected));
         }
@@ -416,6 +434,13 @@ mod tests {
             [TlsVersion::Tls12.word(), TlsVersion::Tls13.word()],
             ["tls1.2", "tls1.3"]
         );
-        assert_eq!([Alpn::Http11.word(), HttpsWord::Https.word()], ["http/1.1", "https"]);
+        assert_eq!([Alpn::H2.word(), Alpn::Http11.word()], ["h2", "http/1.1"]);
+        assert_eq!(HttpsWord::Https.word(), "https");
+        assert_eq!(
+            [GrpcTimeout::Honor.word(), GrpcTimeout::Ignore.word()],
+            ["honor", "ignore"]
+        );
+        let protocols = [UpstreamProtocol::Http1, UpstreamProtocol::Http2, UpstreamProtocol::Auto];
+        assert_eq!(protocols.map(Word::word), ["http1", "http2", "auto"]);
     }
 }

@@ -770,6 +770,34 @@ fn clusters_are_checked() {
             "{ endpoints: [127.0.0.1:1], read_timeout: 25h }",
             "read_timeout: 25h is out of bounds",
         ),
+        (
+            "{ endpoints: [127.0.0.1:1], protocol: h2 }",
+            "protocol: `h2` is not known",
+        ),
+        (
+            "{ endpoints: [127.0.0.1:1], protocol: http2, proxy_protocol: v1 }",
+            "proxy_protocol: names one client, and a connection with `protocol: http2` carries the requests of many",
+        ),
+        (
+            "{ endpoints: [127.0.0.1:1], http2: { max_streams: 5 } }",
+            "http2: without effect; write `protocol: http2` or `auto` beside it",
+        ),
+        (
+            "{ endpoints: [127.0.0.1:1], protocol: http2, http2: { max_streams: 0 } }",
+            "http2.max_streams: 0 is out of bounds",
+        ),
+        (
+            "{ endpoints: [127.0.0.1:1], tls: { alpn: [h2] } }",
+            "tls.alpn: `h2` is offered with `protocol: http2` or `auto`",
+        ),
+        (
+            "{ endpoints: [127.0.0.1:1], protocol: auto, tls: { alpn: [http/1.1] } }",
+            "tls.alpn: the cluster's `protocol: auto` says what is offered",
+        ),
+        (
+            "{ endpoints: [127.0.0.1:1], health_check: { grpc: {} } }",
+            "health_check.grpc: gRPC needs HTTP/2; write `protocol: http2` in the cluster",
+        ),
     ] {
         one_error(
             &format!("{LISTENERS}{ROUTES}clusters:\n  app: {{ endpoints: [127.0.0.1:9000] }}\n  c: {cluster}\n"),

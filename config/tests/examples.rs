@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tamis_config::{
     AccessLog, Action, Breaker, Candidate, Dns, Endpoints, FilterLimits, HealthCheck, ListenerLimits, LogFormat,
-    LogTarget, OnFailure, Retry, Tolerance, Verify,
+    LogTarget, OnFailure, Retry, Tolerance, UpstreamHttp2, UpstreamProtocol, Verify,
 };
 
 fn examples() -> Vec<PathBuf> {
@@ -95,6 +95,10 @@ fn everything_shows_the_defaults() {
     assert_eq!((&dns, &dns), (&defaults.dns, &Dns::default()));
     assert_eq!(config.routes[0].timeout, defaults.routes[0].timeout);
     assert_eq!(config.routes[0].upgrades, defaults.routes[0].upgrades);
+    assert_eq!(config.routes[0].grpc_timeout, defaults.routes[0].grpc_timeout);
+    let calls = config.clusters.iter().find(|cluster| cluster.name == "calls");
+    assert_eq!(calls.unwrap().http2, UpstreamHttp2::default());
+    assert_eq!(nginx.protocol, UpstreamProtocol::Http1);
     let Action::Redirect(redirect) = &config.routes[3].action else {
         panic!("{:?}", config.routes[3])
     };
@@ -134,7 +138,7 @@ fn everything_shows_the_defaults_of_tls() {
     assert_eq!(shown.client_auth.unwrap().mode, given.client_auth.unwrap().mode);
     assert_eq!(config.listeners[2].redirect, plain.listeners[0].redirect);
     let (shown, given) = (
-        config.clusters[1].tls.clone().unwrap(),
+        config.clusters[2].tls.clone().unwrap(),
         plain.clusters[0].tls.clone().unwrap(),
     );
     assert_eq!((shown.alpn, shown.min_version), (given.alpn, given.min_version));

@@ -29,6 +29,11 @@ impl Client {
         let socket = address
             .connect(DEADLINE)
             .unwrap_or_else(|error| panic!("{address}: {error}"));
+        Self::over(socket)
+    }
+
+    /// Over a connection that is there.
+    pub fn over(socket: Socket) -> Self {
         socket.set_write_timeout(DEADLINE).expect("a write deadline can be set");
         Self {
             socket,

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::DEADLINE;
 use crate::client::Client;
-use crate::socket::Address;
+use crate::socket::{Address, Socket};
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
@@ -36,7 +36,7 @@ pub const REFUSED_STREAM: u32 = 7;
 pub const CANCEL: u32 = 8;
 pub const ENHANCE_YOUR_CALM: u32 = 11;
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A client that writes frames as it is told, sound or not.
 #[derive(Debug)]
@@ -78,13 +78,17 @@ impl Frames {
         }
     }
 
+    /// The server's end of a connection.
+    pub fn over(socket: Socket) -> Self {
+        Self {
+            client: Client::over(socket),
+        }
+    }
+
     /// Sends the preface, and SETTINGS of these values by their number.
     pub fn open(&mut self, settings: &[(u16, u32)]) -> &mut Self {
         self.client.send(PREFACE);
-        let payload: Vec<u8> = settings
-            .iter()
-            .flat_map(|(name, value)| [&name.to_be_bytes()[..], &value.to_be_bytes()].concat())
-            .collect();
+        let payload = self::settings(settings);
         self.send(SETTINGS, 0, 0, &payload)
     }
 
@@ -178,10 +182,16 @@ impl Frames {
 
 impl Frame {
     /// The error code at this place of the payload.
-    fn code(&self, at: usize) -> u32 {
+    pub fn code(&self, at: usize) -> u32 {
         let bytes = self.payload.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
         u32::from_be_bytes(bytes.expect("an error code"))
     }
+}
+
+/// The payload of SETTINGS with these values by their number.
+pub fn settings(values: &[(u16, u32)]) -> Vec<u8> {
+    let bytes = |(name, value): &(u16, u32)| [&name.to_be_bytes()[..], &value.to_be_bytes()].concat();
+    values.iter().flat_map(bytes).collect()
 }
 
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {

@@ -16,6 +16,7 @@ pub mod log;
 pub mod message;
 pub mod metrics;
 pub mod nginx;
+pub mod origin;
 pub mod pack;
 pub mod proxy;
 pub mod socket;

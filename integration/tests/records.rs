@@ -72,6 +72,7 @@ fn a_record_says_what_happened() {
         "client_subject",
         "client_sans",
         "client_fingerprint",
+        "grpc_status",
     ];
     assert_eq!(names, expected.into_iter().collect());
     let id = upstream

@@ -676,6 +676,10 @@ impl<'a> Build<'a> {
                     action,
                     timeout: route.timeout,
                     retry: route.retry.as_ref().map(|retry| Box::new(routes::retry(retry))),
+                    grpc_timeout: match route.grpc_timeout {
+                        config::GrpcTimeout::Honor => snapshot::GrpcTimeout::Honor,
+                        config::GrpcTimeout::Ignore => snapshot::GrpcTimeout::Ignore,
+                    },
                     upgrades: route.upgrades.iter().map(|protocol| protocol.as_str().into()).collect(),
                 }
             })
@@ -1043,6 +1047,7 @@ fn log_part(part: &config::LogPart) -> record::Part {
         From::ClientSubject => To::ClientSubject,
         From::ClientSans => To::ClientSans,
         From::ClientFingerprint => To::ClientFingerprint,
+        From::GrpcStatus => To::GrpcStatus,
     })
 }
 

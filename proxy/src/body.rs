@@ -76,6 +76,14 @@ impl From<Cut<BodyFault>> for BodyFault {
 }
 
 impl Body {
+    /// Has the rest of the request go on while the client takes nothing of the response; as far as an upstream's connection
+    /// can, and no filter is in between.
+    pub fn poll_upload(&mut self, context: &mut Context<'_>) {
+        if let Self::Download(Download::Http2(receiving)) = self {
+            receiving.poll_upload(context);
+        }
+    }
+
     /// Puts a filter's stage in the way.
     pub fn filter(&mut self, passage: &Rc<Passage>, turn: usize) {
         let source = std::mem::replace(self, Body::Empty);

@@ -22,6 +22,7 @@ use crate::balance::{Member, Members, Rules};
 use crate::discovery::{Known, Origin};
 use crate::endpoint::{Endpoint, Epoch};
 use crate::health::Check;
+use crate::http2;
 use crate::outlier;
 use crate::proxy_protocol;
 use crate::retry::budget::Allowance;
@@ -57,8 +58,29 @@ pub struct Terms {
     pub outlier: Option<outlier::Rules>,
     /// `None` for plain text.
     pub tls: Option<Arc<tls::Client>>,
+    pub protocol: Protocol,
+    pub http2: http2::Terms,
     /// Connections begin with a header that names the client; then none of them is ever idle.
     pub proxy_protocol: Option<proxy_protocol::Version>,
+}
+
+/// What is spoken to the endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    Http2,
+    /// What the TLS handshake agrees on: HTTP/2, or else HTTP/1.1.
+    Agreed,
+}
+
+impl Protocol {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+            Self::Agreed => "auto",
+        }
+    }
 }
 
 /// What may be under way to the cluster at once, for each worker: a worker's own counts cost a request nothing, and one
@@ -176,6 +198,8 @@ pub struct TermSettings {
     pub limits: Limits,
     pub check: Option<Check>,
     pub outlier: Option<outlier::Rules>,
+    pub protocol: Protocol,
+    pub http2: http2::Terms,
     pub proxy_protocol: Option<proxy_protocol::Version>,
 }
 
@@ -227,6 +251,8 @@ impl Cluster {
             },
             check: None,
             outlier: None,
+            protocol: Protocol::Http1,
+            http2: http2::Terms::default(),
             proxy_protocol: None,
         };
         let settings = Settings {
@@ -307,6 +333,8 @@ impl Terms {
             limits: settings.limits,
             check: settings.check,
             outlier: settings.outlier,
+            protocol: settings.protocol,
+            http2: settings.http2,
             proxy_protocol: settings.proxy_protocol,
             tls,
         }
@@ -330,6 +358,8 @@ impl Terms {
             limits: self.limits,
             check: self.check.clone(),
             outlier: self.outlier.clone(),
+            protocol: self.protocol,
+            http2: self.http2.clone(),
             proxy_protocol: self.proxy_protocol,
         };
         own == *settings

@@ -24,6 +24,7 @@ use crate::chain::Broken;
 use crate::cluster::Asker;
 use crate::connection::Connection;
 use crate::filter::{HeldVerdict, Hook, Outcome, OverMax, ReadBody, Reply, Verdict};
+use crate::grpc;
 use crate::guard::{self, Admitted};
 use crate::h1::{self, RequestLines};
 use crate::head::{Clusters, Facts, Message, RequestHead, ResponseHead, Stage};
@@ -39,7 +40,7 @@ use crate::retry::budget::Running;
 use crate::retry::{Cause, RETRIED};
 use crate::rewrite::Outgoing;
 use crate::route::Target;
-use crate::snapshot::{Action, Choice, Listener, Redirect, Route};
+use crate::snapshot::{Action, Choice, GrpcTimeout, Listener, Redirect, Route};
 use crate::stream::Stream;
 use crate::telemetry::record::Record;
 use crate::tls;
@@ -129,6 +130,8 @@ pub struct Exchange {
     offer: Option<HeaderValue>,
     /// The upstream's connection after it has, until the client is told.
     switched: Option<Box<Switched>>,
+    /// The request is a call of gRPC.
+    call: Option<Box<grpc::Call>>,
     reason: &'static str,
     /// What a trusted proxy says of the client.
     claim: Option<Box<Claim>>,
@@ -154,6 +157,8 @@ struct Upstream {
     turn: Turn,
     /// `Set-Cookie`, by which the client will come back to it.
     cookie: Option<HeaderValue>,
+    /// What is spoken with it.
+    version: Cell<Version>,
     time_to_head: Option<Duration>,
     /// It is not the first one.
     _retry: Option<Running>,
@@ -193,6 +198,18 @@ impl Exchange {
         let field = |name| if logs { parts.headers.get(name).cloned() } else { None };
         let (authority, agent, referer) = (field(header::HOST), field(header::USER_AGENT), field(header::REFERER));
         let expects_continue = parts.headers.contains_key(header::EXPECT);
+        let mut deadline = found.and_then(|route| route.timeout).map(|timeout| started + timeout);
+        // All calls are POST.
+        let is_call = parts.method == Method::POST && grpc::wire(&parts.headers).is_some();
+        if is_call {
+            let honors = found.is_some_and(|route| route.grpc_timeout == GrpcTimeout::Honor);
+            let timeout = grpc::timeout(&parts.headers).filter(|_| honors);
+            deadline = timeout
+                .map(|timeout| started + timeout)
+                .into_iter()
+                .chain(deadline)
+                .min();
+        }
         if refused.is_none() && !parts.headers.contains_key(header::HOST) {
             // HTTP/1.0 needs none; upstreams are spoken to in HTTP/1.1, which does (RFC 9112 3.2).
             parts.headers.insert(header::HOST, settings.authority.clone());
@@ -245,13 +262,14 @@ impl Exchange {
             route,
             passage: Rc::new(Passage::new(scene, message)),
             started,
-            deadline: found.and_then(|route| route.timeout).map(|timeout| started + timeout),
+            deadline,
             upload: None,
             attempts: 0,
             outgoing: None,
             upstream: None,
             offer: None,
             switched: None,
+            call: is_call.then(Box::default),
             reason: "",
             claim,
             client,
@@ -512,12 +530,14 @@ impl Exchange {
         body: &mut RequestBody,
         patience: Option<Duration>,
     ) -> Result<Answered, Failed> {
+        let mut repeats = 0;
         loop {
             let connected = self.connected(upstream, pool, patience).await;
-            let connection = connected.map_err(Failed::Unconnected)?;
-            let reused = connection.reused;
-            self.connection.worker.upstream_taken(upstream.endpoint(), &connection);
-            let call = self.call(connection, std::mem::replace(body, RequestBody::Empty));
+            let channel = connected.map_err(Failed::Unconnected)?;
+            let may_repeat = channel.may_repeat(repeats);
+            self.connection.worker.upstream_taken(upstream.endpoint(), &channel);
+            upstream.version.set(channel.version());
+            let call = self.call(channel, std::mem::replace(body, RequestBody::Empty));
             let mut call = call.map_err(Failed::Sent)?;
             let sent = Instant::now();
             match self.send(upstream, &mut call, sent, patience).await {
@@ -533,8 +553,12 @@ impl Exchange {
                         now,
                     });
                 }
-                // The peer closed an idle connection before it took anything of this request.
-                Ok(Sent::Nothing) if reused => *body = call.into_body(),
+                // The peer closed an idle connection before it took anything of this request, or says that it took
+                // nothing.
+                Ok(Sent::Nothing) if may_repeat => {
+                    repeats += 1;
+                    *body = call.into_body();
+                }
                 failed => {
                     call.abandon();
                     let error = failed.err();
@@ -558,7 +582,7 @@ impl Exchange {
         let cookie = upstream.cookie.take();
         self.upstream = Some(upstream);
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            self.switched = Some(Box::new(call.into_switched()));
+            self.switched = call.into_switched().map(Box::new);
             self.accept(head, cookie);
             return Body::Empty;
         }
@@ -587,7 +611,7 @@ impl Exchange {
         RequestBody::new(incoming, upload, timeout)
     }
 
-    fn call(&mut self, connection: pool::Connection, body: RequestBody) -> Result<Call, Error> {
+    fn call(&mut self, channel: pool::Channel, body: RequestBody) -> Result<Call, Error> {
         let mut message = self.passage.message();
         let Some(message) = &mut *message else {
             return Err(Kind::Reset.into());
@@ -608,7 +632,7 @@ impl Exchange {
             headers,
             via: self.connection.worker.via.entry(request.version),
         };
-        let mut call = Call::new(connection, &lines, body);
+        let mut call = Call::new(channel, &lines, body);
         if let Some(protocol) = &self.offer {
             call.offer(protocol.clone());
         }
@@ -626,6 +650,7 @@ impl Exchange {
         Ok(Upstream {
             turn: endpoint.begin().ok_or(Kind::Overload)?,
             cookie,
+            version: Cell::new(Version::HTTP_11),
             time_to_head: None,
             _retry: None,
         })
@@ -650,10 +675,10 @@ impl Exchange {
         upstream: &Upstream,
         pool: &ClusterPool,
         patience: Option<Duration>,
-    ) -> Result<pool::Connection, Error> {
+    ) -> Result<pool::Channel, Error> {
         let endpoint = upstream.endpoint();
-        if let Some(idle) = endpoint.idle() {
-            return Ok(idle);
+        if let Some(ready) = endpoint.ready() {
+            return Ok(ready);
         }
         let local = self.connection.local();
         let connecting = Box::pin(endpoint.connect(pool, self.client, local));
@@ -727,7 +752,8 @@ impl Exchange {
         }
         let kind = match failure {
             Failure::Unsent | Failure::Broken(_) => Kind::Reset,
-            Failure::Malformed(_) | Failure::Upload => Kind::Protocol,
+            Failure::Reset(code) => Kind::ResetBy(*code),
+            Failure::Malformed(_) | Failure::MalformedHttp2(_) | Failure::Upload => Kind::Protocol,
         };
         self.upstream_failed(upstream, kind, failure)
     }
@@ -765,7 +791,10 @@ impl Exchange {
     }
 
     /// Makes `reply` the answer. An upstream's response, if there was one, is dropped with the body that this replaces.
-    fn local(&mut self, reply: Reply) -> Body {
+    fn local(&mut self, mut reply: Reply) -> Body {
+        if self.call.is_some() {
+            grpc::translate(&mut reply);
+        }
         if let Some(message) = &mut *self.passage.message() {
             message.response = Some(ResponseHead {
                 status: reply.status,
@@ -793,7 +822,10 @@ impl Exchange {
                 "exchange failed"
             );
         }
-        self.local(reply::reply(error.kind, &request_id))
+        self.local(match self.call {
+            Some(_) => grpc::failure(error.kind, &request_id),
+            None => reply::reply(error.kind, &request_id),
+        })
     }
 
     /// Whether there is nobody to answer, or nothing.
@@ -895,7 +927,8 @@ impl Exchange {
     /// Turns the message into a response; the exchange goes on in its body.
     fn finish_head(mut self: Box<Self>, body: Body, tunnels: &TunnelSlot) -> Response<ResponseBody> {
         let mut response = Response::new(());
-        let is_last = !self.is_http2() && self.is_last();
+        let is_http2 = self.is_http2();
+        let is_last = !is_http2 && self.is_last();
         if let Some(head) = self
             .passage
             .message()
@@ -916,7 +949,11 @@ impl Exchange {
         if !matches!(body, Body::Download(_)) || self.hides_length {
             headers.remove(header::CONTENT_LENGTH);
         }
-        self.connection.worker.via.append(headers);
+        let received = self
+            .upstream
+            .as_ref()
+            .map_or(Version::HTTP_11, |upstream| upstream.version.get());
+        self.connection.worker.via.append(headers, received);
         if let Some(upstream) = self.switched.take()
             && response.status() == StatusCode::SWITCHING_PROTOCOLS
         {
@@ -929,6 +966,13 @@ impl Exchange {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         self.status = response.status().as_u16();
+        if let Some(call) = &mut self.call {
+            let trailers = match is_http2 && response.status() == StatusCode::OK {
+                true => grpc::Trailers::Reach,
+                false => grpc::Trailers::Lost,
+            };
+            call.begin_response(response.headers(), trailers);
+        }
         response.map(|()| ResponseBody {
             body,
             exchange: Some(self),
@@ -973,6 +1017,7 @@ impl Exchange {
             authority: self.authority.take(),
             agent: self.agent.take(),
             referer: self.referer.take(),
+            grpc_status: self.call.as_ref().and_then(|call| call.status),
         }
     }
 }
@@ -989,6 +1034,7 @@ pub struct Remains {
     authority: Option<HeaderValue>,
     agent: Option<HeaderValue>,
     referer: Option<HeaderValue>,
+    grpc_status: Option<grpc::Status>,
 }
 
 impl Remains {
@@ -1035,6 +1081,7 @@ impl Remains {
             referer: self.referer.as_ref().map(HeaderValue::as_bytes),
             attributes: message.map(|message| &message.attributes),
             tls: message.and_then(|message| message.facts.tls.as_deref()),
+            grpc_status: self.grpc_status.map(grpc::Status::code),
         });
     }
 }
@@ -1146,6 +1193,9 @@ impl Drop for Exchange {
             .tally
             .borrow_mut()
             .request(series, self.status, duration.as_secs_f64());
+        if let Some(status) = self.call.as_ref().and_then(|call| call.status) {
+            self.connection.worker.tally.borrow_mut().call(series, status.as_str());
+        }
         if self.passage.awaits_completion() {
             let remains = self.remains(duration);
             self.connection.worker.settle(remains);
@@ -1235,6 +1285,7 @@ pub fn record_refused(connection: &Connection, status: StatusCode, reason: &'sta
         referer: None,
         attributes: None,
         tls: connection.tls().map(|tls| &**tls),
+        grpc_status: None,
     });
 }
 
@@ -1297,21 +1348,29 @@ impl HttpBody for ResponseBody {
         }
         self.waiting_since = None;
         match ready!(polled) {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
                 if let Some(exchange) = &mut self.exchange {
                     exchange.response_bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                    if let Some(call) = &mut exchange.call {
+                        note(call, &mut frame);
+                        if call.lacked_status() {
+                            exchange.reason = Kind::NoStatus.reason();
+                        }
+                    }
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(fault)) => {
                 let kind = match &fault {
                     BodyFault::Upstream(Failure::Upload) => self.upload_fault(),
+                    BodyFault::Upstream(Failure::Reset(code)) => Kind::ResetBy(*code),
                     BodyFault::Upstream(_) => Kind::Reset,
                     BodyFault::Filter(broken) => Kind::Filter(broken.failure),
                     BodyFault::Replied => Kind::Cut,
                 };
-                Poll::Ready(Some(Err(self.broken(kind, &fault))))
+                Poll::Ready(Some(self.broken(kind, &fault)))
             }
+            None if self.owes_status() => Poll::Ready(Some(self.broken(Kind::NoStatus, &Kind::NoStatus))),
             None => {
                 self.finish();
                 Poll::Ready(None)
@@ -1320,11 +1379,21 @@ impl HttpBody for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.is_end_stream() && !self.owes_status()
     }
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// What a piece of the response says of the call.
+fn note(call: &mut grpc::Call, frame: &mut Frame<Bytes>) {
+    if let Some(bytes) = frame.data_ref() {
+        call.take_data(bytes);
+    }
+    if let Some(trailers) = frame.trailers_mut() {
+        call.take_trailers(trailers);
     }
 }
 
@@ -1358,7 +1427,13 @@ impl ResponseBody {
         } else {
             Kind::UpstreamTimeout
         };
-        Poll::Ready(Some(Err(self.broken(kind, &Abandoned::Left))))
+        Poll::Ready(Some(self.broken(kind, &Abandoned::Left)))
+    }
+
+    /// A call's response has no status yet, and is not to end without.
+    fn owes_status(&self) -> bool {
+        let call = self.exchange.as_ref().and_then(|exchange| exchange.call.as_ref());
+        call.is_some_and(|call| call.owes_status())
     }
 
     /// Why the request broke off after its answer had begun.
@@ -1373,8 +1448,9 @@ impl ResponseBody {
         }
     }
 
-    /// The head is gone, so the client can only be shown a connection that breaks.
-    fn broken(&mut self, kind: Kind, error: &dyn std::error::Error) -> Error {
+    /// The head is gone, so the client can only be shown a connection that breaks, or the status of a call.
+    fn broken(&mut self, kind: Kind, error: &dyn std::error::Error) -> Result<Frame<Bytes>, Error> {
+        let mut trailers = None;
         if let Some(mut exchange) = self.exchange.take() {
             exchange.reason = kind.reason();
             if kind.is_upstreams()
@@ -1385,8 +1461,19 @@ impl ResponseBody {
                     .worker
                     .upstream_failed(upstream.endpoint(), kind.reason());
             }
+            let call = exchange.call.as_mut();
+            trailers = call.and_then(|call| call.end(grpc::Status::of_failure(kind), kind.reason()));
+            // Nothing more comes of it.
+            self.body = Body::Empty;
         }
-        Error::new(kind, chain_of(error))
+        trailers
+            .map(Frame::trailers)
+            .ok_or_else(|| Error::new(kind, chain_of(error)))
+    }
+
+    /// While the client takes nothing of it.
+    pub fn poll_upload(&mut self, context: &mut Context<'_>) {
+        self.body.poll_upload(context);
     }
 
     /// It will not be sent to its end, however much of it was taken.

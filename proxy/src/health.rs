@@ -12,15 +12,18 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode, header};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::address::Address;
 use crate::cluster::{Cluster, Terms};
 use crate::endpoint::{Endpoint, Health};
+use crate::grpc;
 use crate::h1::{self, Parsed};
+use crate::http2;
 use crate::pool;
+use crate::stream::Stream;
 
 /// How, and how often. Defaults and reasons are the configuration's.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,7 +51,16 @@ pub enum Probe {
         /// Empty is any from 200 to 299.
         statuses: Vec<StatusCode>,
     },
+    /// A call of `grpc.health.v1.Health/Check`; an empty name asks after the server as a whole.
+    Grpc { service: String },
 }
+
+/// Who asks.
+const AGENT: &str = "tamis-health-check";
+/// The path of that call.
+const GRPC_CHECK: &str = "/grpc.health.v1.Health/Check";
+/// Its answer, of which it is the only good one.
+const SERVING: u64 = 1;
 
 /// Checks what the cluster has, whenever it has it. Until it is dropped.
 pub async fn keep(cluster: Arc<Cluster>) {
@@ -148,6 +160,9 @@ enum Fault {
     Broken(io::Error),
     Malformed(h1::Fault),
     Status(StatusCode),
+    /// Of a call.
+    Call(grpc::Status),
+    NotServing,
 }
 
 impl std::fmt::Display for Fault {
@@ -157,6 +172,8 @@ impl std::fmt::Display for Fault {
             Self::Broken(error) => error.fmt(formatter),
             Self::Malformed(fault) => fault.fmt(formatter),
             Self::Status(status) => write!(formatter, "status {}", status.as_u16()),
+            Self::Call(status) => write!(formatter, "gRPC status {}", status.as_str()),
+            Self::NotServing => formatter.write_str("the service is not serving"),
         }
     }
 }
@@ -169,25 +186,119 @@ impl From<io::Error> for Fault {
 
 /// Over a connection like those that requests take: with TLS, if the cluster has it.
 async fn probe(terms: &Terms, endpoint: &Endpoint, probe: &Probe) -> Result<(), Fault> {
-    let mut stream = pool::open_stream(terms, endpoint, None, None).await?;
-    let Probe::Http { path, host, statuses } = probe else {
-        return Ok(());
-    };
-    let host = host.as_deref().unwrap_or(match &endpoint.address {
+    let stream = pool::open_stream(terms, endpoint, None, None).await?;
+    let own = match &endpoint.address {
         Address::Tcp(_) => &endpoint.label,
         Address::Unix(_) => "localhost",
-    });
+    };
+    match probe {
+        Probe::Tcp => Ok(()),
+        Probe::Grpc { service } => check_service(terms, stream, own, service).await,
+        Probe::Http { path, host, statuses } => {
+            let host = host.as_deref().unwrap_or(own);
+            let status = match pool::speaks_http2(terms, &stream)? {
+                true => {
+                    let request = request(terms, Method::GET, host, path)?;
+                    http2::ask(stream, request, Bytes::new()).await?.status
+                }
+                false => get(stream, host, path).await?,
+            };
+            let is_good = match &**statuses {
+                [] => status.is_success(),
+                statuses => statuses.contains(&status),
+            };
+            if is_good { Ok(()) } else { Err(Fault::Status(status)) }
+        }
+    }
+}
+
+fn request(terms: &Terms, method: Method, host: &str, path: &str) -> io::Result<Request<()>> {
+    let scheme = if terms.tls.is_some() { "https" } else { "http" };
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("{scheme}://{host}{path}"))
+        .header(header::USER_AGENT, AGENT)
+        .body(());
+    request.map_err(io::Error::other)
+}
+
+/// <https://github.com/grpc/grpc/blob/master/doc/health-checking.md>, whose messages have one field each.
+async fn check_service(terms: &Terms, stream: Stream, host: &str, service: &str) -> Result<(), Fault> {
+    if !pool::speaks_http2(terms, &stream)? {
+        return Err(io::Error::other("the server does not speak HTTP/2, as gRPC needs").into());
+    }
+    let mut request = request(terms, Method::POST, host, GRPC_CHECK)?;
+    let headers = request.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    let answered = http2::ask(stream, request, question(service).into()).await?;
+    let status = grpc::Status::of(&answered.trailers).or_else(|| grpc::Status::of(&answered.headers));
+    match status {
+        _ if answered.status != StatusCode::OK => Err(Fault::Status(answered.status)),
+        Some(status) if status.code() == 0 && serving(&answered.body) == Some(SERVING) => Ok(()),
+        Some(status) if status.code() == 0 => Err(Fault::NotServing),
+        Some(status) => Err(Fault::Call(status)),
+        None => Err(Fault::Call(grpc::Status::UNKNOWN)),
+    }
+}
+
+/// `HealthCheckRequest { string service = 1 }`, with the prefix of a message.
+fn question(service: &str) -> Vec<u8> {
+    let mut message = Vec::with_capacity(service.len() + 4);
+    if !service.is_empty() {
+        message.push(1 << 3 | 2);
+        push_varint(service.len() as u64, &mut message);
+        message.extend_from_slice(service.as_bytes());
+    }
+    let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
+    [&[0][..], &length, &message].concat()
+}
+
+/// The status in `HealthCheckResponse { ServingStatus status = 1 }`, behind the prefix of a message.
+fn serving(message: &[u8]) -> Option<u64> {
+    let mut rest = message.get(5..)?;
+    let mut status = 0;
+    while !rest.is_empty() {
+        let key = take_varint(&mut rest)?;
+        match (key >> 3, key & 7) {
+            (1, 0) => status = take_varint(&mut rest)?,
+            (_, 0) => drop(take_varint(&mut rest)?),
+            // Fields of other kinds are none of this message's.
+            _ => return None,
+        }
+    }
+    Some(status)
+}
+
+fn push_varint(mut number: u64, into: &mut Vec<u8>) {
+    while number >= 128 {
+        into.push(number as u8 | 128);
+        number >>= 7;
+    }
+    into.push(number as u8);
+}
+
+fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        let (first, rest) = bytes.split_first()?;
+        *bytes = rest;
+        number |= u64::from(first & 127) << shift;
+        if first & 128 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+/// The status of an answer to GET in HTTP/1.1.
+async fn get(mut stream: Stream, host: &str, path: &str) -> Result<StatusCode, Fault> {
     let request = format!(
-        "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: tamis-health-check\r\naccept: */*\r\nconnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: {AGENT}\r\naccept: */*\r\nconnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await?;
     stream.flush().await?;
-    let status = status(&mut stream).await?;
-    let is_good = match &**statuses {
-        [] => status.is_success(),
-        statuses => statuses.contains(&status),
-    };
-    if is_good { Ok(()) } else { Err(Fault::Status(status)) }
+    status(&mut stream).await
 }
 
 /// Of the final response.
@@ -248,6 +359,27 @@ mod tests {
                 found.push(if known == Health::Healthy { 'H' } else { 'U' });
             }
             assert_eq!(found, expected, "{checks}");
+        }
+    }
+
+    #[test]
+    fn messages_of_health_checks() {
+        assert_eq!(question(""), b"\0\0\0\0\0");
+        assert_eq!(question("a.B"), b"\0\0\0\0\x05\x0a\x03a.B");
+        let long = question(&"x".repeat(300));
+        assert_eq!(long[..8], *b"\0\0\0\x01\x2f\x0a\xac\x02");
+        for (message, expected) in [
+            (&b"\0\0\0\0\x02\x08\x01"[..], Some(1)),
+            (b"\0\0\0\0\x02\x08\x02", Some(2)),
+            (b"\0\0\0\0\0", Some(0)),
+            (b"\0\0\0\0\x04\x10\x07\x08\x01", Some(1)),
+            (b"\0\0\0\0\x03\x08\x81\x00", Some(1)),
+            (b"\0\0\0\0\x01\x08", None),
+            (b"\0\0\0\0\x02\x0a\x01", None),
+            (b"\0\0\0", None),
+            (b"\0\0\0\0\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", None),
+        ] {
+            assert_eq!(serving(message), expected, "{}", message.escape_ascii());
         }
     }
 

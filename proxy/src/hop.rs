@@ -200,9 +200,9 @@ impl Via {
         }
     }
 
-    /// Says of a response what upstreams speak.
-    pub fn append(&self, headers: &mut HeaderMap) {
-        headers.append(header::VIA, self.entry.clone());
+    /// Says of a response what its upstream speaks.
+    pub fn append(&self, headers: &mut HeaderMap, received: Version) {
+        headers.append(header::VIA, self.entry(received).clone());
     }
 
     /// What a request that came in this version carries on; 1.1 for an HTTP/1.0 client too.
@@ -575,7 +575,7 @@ mod tests {
             assert_eq!(via.seen(&map(fields)), *seen, "{fields:?}");
         }
         let mut headers = map(&[("via", "1.1 a")]);
-        via.append(&mut headers);
+        via.append(&mut headers, Version::HTTP_11);
         assert_eq!(headers, map(&[("via", "1.1 a"), ("via", "1.1 tamis-0000002a")]));
         assert!(via.seen(&headers));
         assert!(!Via::new("0000002b\n").seen(&headers));

@@ -23,12 +23,12 @@
 //!    copy. Where the route tries again, [`retry`] says when, and the body comes from a [`replay`].
 //!    The [`cluster`] has [`endpoint`]s, of which [`balance`] picks one, or a [`sticky`] cookie; [`pool`] gives a
 //!    connection to it, within the cluster's limits; [`upstream`] sends the request and reads the response, both of
-//!    which are bytes in [`h1`]; the [`body`] streams through. Small writes to a [`stream`] wait in the [`outbox`] for
+//!    which are bytes in [`h1`], or a stream of [`http2`]; the [`body`] streams through. Small writes to a [`stream`] wait in the [`outbox`] for
 //!    the end of the round.
 //!    A request that asks for another protocol, and is answered with it, makes a [`tunnel`] of both connections.
 //! 9. The response head goes back through the [`passage`] in reverse: only filters whose request half ran, for every
 //!    answer.
-//! 10. Errors, wherever they come from, become an answer in [`reply`].
+//! 10. Errors, wherever they come from, become an answer in [`reply`], or a status of [`grpc`].
 //! 11. The response's body streams to the client; with its last byte the exchange is dropped, which counts it,
 //!     tells the filters its outcome, and writes its record ([`telemetry`]).
 //!
@@ -73,6 +73,7 @@ pub mod exchange;
 pub mod filter;
 pub mod gateway;
 pub mod generations;
+pub mod grpc;
 pub mod guard;
 pub mod h1;
 pub mod handover;

@@ -118,36 +118,39 @@ async fn exchange(worker: &Worker, pool: &ClusterPool, shadow: Shadow) -> Outcom
         Err(outcome) => return outcome,
     };
     let endpoint = turn.endpoint();
-    let mut body = shadow.body;
+    let (mut body, mut repeats) = (shadow.body, 0);
     loop {
-        let connected = match endpoint.idle() {
-            Some(idle) => Ok(idle),
+        let connected = match endpoint.ready() {
+            Some(ready) => Ok(ready),
             None => endpoint.connect(pool, shadow.client, shadow.local).await,
         };
-        let connection = match connected {
-            Ok(connection) => connection,
+        let channel = match connected {
+            Ok(channel) => channel,
             Err(Unconnected::Overload(_)) => return Outcome::Overload,
             Err(Unconnected::Failed(_)) => {
                 worker.upstream_failed(endpoint, "connect_failed");
                 return Outcome::ConnectFailed;
             }
         };
-        worker.upstream_taken(endpoint, &connection);
+        worker.upstream_taken(endpoint, &channel);
         let lines = RequestLines {
             method: &shadow.method,
             target: &shadow.target,
             headers: &shadow.headers,
             via: &shadow.via,
         };
-        let (reused, since) = (connection.reused, Instant::now());
-        let mut call = Call::new(connection, &lines, body);
+        let (may_repeat, since) = (channel.may_repeat(repeats), Instant::now());
+        let mut call = Call::new(channel, &lines, body);
         match std::future::poll_fn(|context| call.poll_head(context)).await {
             Ok(head) => {
                 worker.upstream_answered(endpoint, head.status, since.elapsed());
                 return read(call.into_download(&head, Instant::now())).await;
             }
-            // The peer closed an idle connection before it took anything of this request.
-            Err(Failure::Unsent) if reused => body = call.into_body(),
+            // The peer closed an idle connection before it took anything of this request, or says that it took nothing.
+            Err(Failure::Unsent) if may_repeat => {
+                repeats += 1;
+                body = call.into_body();
+            }
             Err(Failure::Upload) => return Outcome::Cut,
             Err(_) => {
                 worker.upstream_failed(endpoint, "upstream_reset");

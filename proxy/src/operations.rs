@@ -218,6 +218,7 @@ impl Operations for Operator {
             let overflows = Limit::ALL.map(|limit| (limit.as_str(), cluster.terms.standing.overflows(limit)));
             json!({
                 "name": cluster.name(),
+                "protocol": cluster.terms.protocol.as_str(),
                 "endpoints": endpoints,
                 "overflows": BTreeMap::from(overflows),
             })

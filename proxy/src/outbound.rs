@@ -192,17 +192,17 @@ async fn send(worker: &Worker, order: &Order, body: Bytes) -> Result<(Head, Answ
         true => RequestBody::Empty,
         false => RequestBody::Full(body),
     };
-    let mut tried = Vec::new();
+    let (mut tried, mut repeats) = (Vec::new(), 0);
     loop {
         let turn = pick(worker, &pool, order, &tried).ok_or(Failed::Unreachable)?;
         let endpoint = turn.endpoint();
-        let connected = match endpoint.idle() {
-            Some(idle) => Ok(idle),
+        let connected = match endpoint.ready() {
+            Some(ready) => Ok(ready),
             // No client asks, but the guest.
             None => endpoint.connect(&pool, None, None).await,
         };
-        let connection = match connected {
-            Ok(connection) => connection,
+        let channel = match connected {
+            Ok(channel) => channel,
             Err(Unconnected::Overload(_)) => return Err(Failed::Unreachable),
             Err(Unconnected::Failed(error)) => {
                 worker.upstream_failed(endpoint, "connect_failed");
@@ -215,17 +215,20 @@ async fn send(worker: &Worker, order: &Order, body: Bytes) -> Result<(Head, Answ
                 continue;
             }
         };
-        worker.upstream_taken(endpoint, &connection);
-        let (reused, since) = (connection.reused, Instant::now());
-        let mut call = Call::new(connection, &lines(worker, order), body);
+        worker.upstream_taken(endpoint, &channel);
+        let (may_repeat, since) = (channel.may_repeat(repeats), Instant::now());
+        let mut call = Call::new(channel, &lines(worker, order), body);
         match std::future::poll_fn(|context| call.poll_head(context)).await {
             Ok(head) => {
                 worker.upstream_answered(endpoint, head.status, since.elapsed());
                 let body = call.into_download(&head, Instant::now());
                 return Ok((head, Answer { body, _turn: turn }));
             }
-            // The peer closed an idle connection before it took anything of this request.
-            Err(Failure::Unsent) if reused => body = call.into_body(),
+            // The peer closed an idle connection before it took anything of this request, or says that it took nothing.
+            Err(Failure::Unsent) if may_repeat => {
+                repeats += 1;
+                body = call.into_body();
+            }
             Err(failure) => {
                 worker.upstream_failed(endpoint, "upstream_reset");
                 tracing::debug!(cluster = pool.cluster.name(), %failure, "an outbound call broke off");

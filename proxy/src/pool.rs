@@ -1,8 +1,9 @@
 //! A worker's connections to upstream endpoints.
 //!
-//! Data plane; one thread only. An idle connection has no task and no buffer: before it is handed out, and once in every
-//! sweep, it is asked whether the peer has closed it or spoken out of turn; such a connection is never used again. The
-//! one that was used last is used next. An endpoint's connections are kept as long as any cluster with the same terms has
+//! Data plane; one thread only. An idle connection that speaks HTTP/1.1 has no task and no buffer: before it is handed
+//! out, and once in every sweep, it is asked whether the peer has closed it or spoken out of turn; such a connection is
+//! never used again. The one that was used last is used next. One that speaks HTTP/2 carries many requests, and has a task
+//! that moves it; another one is opened only when all are full, one at a time. An endpoint's connections are kept as long as any cluster with the same terms has
 //! the endpoint, whatever else changes about it. How an endpoint is chosen is [`balance`](crate::balance)'s; nothing here
 //! reads HTTP.
 
@@ -13,14 +14,16 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::HeaderValue;
+use http::uri::Scheme;
+use http::{HeaderValue, Version};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::balance::Lineup;
-use crate::cluster::{Asker, Cluster, Limit, Roll, Terms};
+use crate::cluster::{Asker, Cluster, Limit, Protocol, Roll, Terms};
 use crate::endpoint::Endpoint;
+use crate::http2::{self, Offer};
 use crate::retry::budget::Account;
 use crate::stream::Stream;
 use crate::telemetry::metrics::EndpointSeries;
@@ -28,6 +31,9 @@ use crate::tls;
 
 /// Between two words on handshakes that fail, for one endpoint and worker.
 const COMPLAINT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// A request that a server refuses for want of room is not sent to it for ever.
+const MAX_REPEATS: u32 = 1;
 
 /// Everything that one worker keeps for upstreams.
 #[derive(Default)]
@@ -80,6 +86,7 @@ impl Pools {
                 let keep =
                     |idle: &Idle| now.duration_since(idle.since) < share.terms.idle_timeout && idle.stream.is_quiet();
                 pool.idle.borrow_mut().retain(keep);
+                pool.sweep_shared(now);
             }
         }
         is_stale
@@ -157,6 +164,11 @@ impl Share {
                 terms: Arc::clone(&self.terms),
                 endpoint: Arc::clone(endpoint),
                 idle: RefCell::default(),
+                shared: RefCell::default(),
+                is_opening: Cell::new(false),
+                opened: Notify::new(),
+                vacancy: Rc::default(),
+                speaks_http1: Cell::new(false),
                 open: Rc::default(),
                 in_flight: Cell::new(0),
                 series: OnceCell::new(),
@@ -168,16 +180,19 @@ impl Share {
         Rc::clone(pool)
     }
 
-    /// Closes the idle connection that has waited longest of its endpoint's.
+    /// Closes the idle connection that has waited longest of its endpoint's. One that speaks HTTP/2 takes leave first, so
+    /// that its place is free only a moment later.
     fn evict(&self) -> bool {
         let endpoints = self.endpoints.borrow();
         let mut idle = endpoints.values().map(|pool| &pool.idle);
         let found = idle.find(|idle| !idle.borrow().is_empty());
-        found.is_some_and(|idle| {
-            let closed = idle.borrow_mut().remove(0);
-            drop(closed);
-            true
-        })
+        let Some(idle) = found else {
+            endpoints.values().any(|pool| pool.part_idle());
+            return false;
+        };
+        let closed = idle.borrow_mut().remove(0);
+        drop(closed);
+        true
     }
 
     fn usage(&self) -> Vec<EndpointUsage> {
@@ -185,7 +200,7 @@ impl Share {
         let usage = |pool: &Rc<EndpointPool>| EndpointUsage {
             cluster: self.terms.name().to_owned(),
             endpoint: pool.endpoint.label.clone(),
-            idle: pool.idle.borrow().len(),
+            idle: pool.idle.borrow().len() + pool.idle_shared(),
             in_flight: pool.in_flight.get(),
             open: pool.open.get(),
         };
@@ -330,6 +345,15 @@ pub struct EndpointPool {
     pub terms: Arc<Terms>,
     pub endpoint: Arc<Endpoint>,
     idle: RefCell<Vec<Idle>>,
+    /// Those that speak HTTP/2, busy or not, as long as they take requests.
+    shared: RefCell<Vec<Rc<http2::Client>>>,
+    /// One that may turn out to speak HTTP/2 is being opened, and who is told when it is there.
+    is_opening: Cell<bool>,
+    opened: Notify,
+    /// A place on one of them is free.
+    vacancy: Rc<Notify>,
+    /// What was agreed on last, where that is open.
+    speaks_http1: Cell<bool>,
     open: Rc<Cell<usize>>,
     /// Requests that this worker has under way.
     in_flight: Cell<u32>,
@@ -394,6 +418,66 @@ impl<'a> Counted<'a> {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
+    }
+}
+
+/// A way to an endpoint, for one request.
+pub enum Channel {
+    Http1(Connection),
+    Http2(http2::Slot),
+}
+
+impl Channel {
+    /// Whether its connection has carried a request before.
+    pub fn is_reused(&self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.reused,
+            Self::Http2(slot) => slot.is_reused(),
+        }
+    }
+
+    /// What is spoken over it.
+    pub fn version(&self) -> Version {
+        match self {
+            Self::Http1(_) => Version::HTTP_11,
+            Self::Http2(_) => Version::HTTP_2,
+        }
+    }
+
+    /// Whether a request of which the server took nothing may try once more, after so many tries. In HTTP/1.1 that tells
+    /// of an idle connection that was closed just now, and each such connection is gone; in HTTP/2 the server says so,
+    /// and may say so again.
+    pub fn may_repeat(&self, repeats: u32) -> bool {
+        match self {
+            Self::Http1(connection) => connection.reused,
+            Self::Http2(_) => repeats < MAX_REPEATS,
+        }
+    }
+}
+
+/// What keeps a connection from being opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Obstacle {
+    /// One that may do for all is being opened.
+    Opening,
+    /// There are as many as there may be.
+    Limit,
+}
+
+/// Until an opening is over, however it ends.
+struct Opening<'a>(&'a EndpointPool);
+
+impl<'a> Opening<'a> {
+    fn begin(pool: &'a EndpointPool) -> Self {
+        pool.is_opening.set(true);
+        Self(pool)
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.is_opening.set(false);
+        self.0.opened.notify_waiters();
     }
 }
 
@@ -485,8 +569,71 @@ impl EndpointPool {
         *self.series.get_or_init(look_up)
     }
 
+    /// A way that is open already.
+    #[inline]
+    pub fn ready(self: &Rc<Self>) -> Option<Channel> {
+        match self.terms.protocol {
+            Protocol::Http1 => self.idle().map(Channel::Http1),
+            Protocol::Http2 | Protocol::Agreed => self.ready_shared(),
+        }
+    }
+
+    #[cold]
+    fn ready_shared(self: &Rc<Self>) -> Option<Channel> {
+        let mut found = None;
+        self.shared.borrow_mut().retain(|client| match found {
+            Some(_) => true,
+            None => match client.offer() {
+                Offer::Slot(slot) => {
+                    found = Some(Channel::Http2(slot));
+                    true
+                }
+                Offer::Full => true,
+                Offer::Over => false,
+            },
+        });
+        found.or_else(|| self.idle().map(Channel::Http1))
+    }
+
+    /// Whether requests wait for a connection that another one opens, because it may be for all of them.
+    fn shares(&self) -> bool {
+        match self.terms.protocol {
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+            Protocol::Agreed => !self.speaks_http1.get(),
+        }
+    }
+
+    /// Whether there was an idle one that speaks HTTP/2, which is closed now.
+    fn part_idle(&self) -> bool {
+        let mut shared = self.shared.borrow_mut();
+        let idle = shared.iter().position(|client| client.idle_since().is_some());
+        idle.is_some_and(|index| {
+            shared.remove(index).part();
+            true
+        })
+    }
+
+    fn sweep_shared(&self, now: Instant) {
+        let keep = |client: &Rc<http2::Client>| {
+            let keep = client
+                .idle_since()
+                .is_none_or(|since| now.duration_since(since) < self.terms.idle_timeout);
+            if !keep {
+                client.part();
+            }
+            keep
+        };
+        self.shared.borrow_mut().retain(keep);
+    }
+
+    fn idle_shared(&self) -> usize {
+        let shared = self.shared.borrow();
+        shared.iter().filter(|client| client.idle_since().is_some()).count()
+    }
+
     /// The idle connection that was used last and is still good; the others that are looked at are closed.
-    pub fn idle(self: &Rc<Self>) -> Option<Connection> {
+    fn idle(self: &Rc<Self>) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let Idle { stream, open, .. } = std::iter::from_fn(|| idle.pop()).find(|idle| idle.stream.is_quiet())?;
         Some(Connection {
@@ -505,24 +652,28 @@ impl EndpointPool {
         pool: &ClusterPool,
         client: Option<SocketAddr>,
         local: Option<SocketAddr>,
-    ) -> Result<Connection, Unconnected> {
+    ) -> Result<Channel, Unconnected> {
         if self.counts.pending.get() >= self.terms.limits.pending {
             return Err(self.overload(Limit::Pending));
         }
         let _pending = Counted::among(&self.counts.pending);
         let deadline = Instant::now() + self.terms.connect_timeout;
-        while self.counts.connections.get() >= self.terms.limits.connections && !pool.share.evict() {
+        while let Some(obstacle) = self.obstacle(pool) {
             let _waiting = Counted::among(&self.counts.waiting);
-            if tokio::time::timeout_at(deadline, self.counts.freed.notified())
+            if tokio::time::timeout_at(deadline, self.way_free(obstacle))
                 .await
                 .is_err()
             {
-                return Err(self.overload(Limit::Connections));
+                return Err(match obstacle {
+                    Obstacle::Opening => io::Error::from(io::ErrorKind::TimedOut).into(),
+                    Obstacle::Limit => self.overload(Limit::Connections),
+                });
             }
-            if let Some(idle) = self.idle() {
-                return Ok(idle);
+            if let Some(ready) = self.ready() {
+                return Ok(ready);
             }
         }
+        let _opening = self.shares().then(|| Opening::begin(self));
         // Counted before it is open: others see at once that there is one more.
         let open = Open::among(self);
         let opening = open_stream(&self.terms, &self.endpoint, client, local);
@@ -530,12 +681,77 @@ impl EndpointPool {
         if let Ok(Err(error)) = &stream {
             self.complain(error);
         }
-        Ok(Connection {
-            stream: stream.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??,
+        let stream = stream.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let speaks_http2 = self.terms.protocol != Protocol::Http1 && speaks_http2(&self.terms, &stream)?;
+        if speaks_http2 {
+            let sharing = Box::pin(self.share(stream, open));
+            let shared = tokio::time::timeout_at(deadline, sharing).await;
+            return Ok(shared.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??);
+        }
+        self.speaks_http1.set(true);
+        Ok(Channel::Http1(Connection {
+            stream,
             reused: false,
             open,
             home: Rc::clone(self),
-        })
+        }))
+    }
+
+    /// Why no connection may be opened now.
+    fn obstacle(&self, pool: &ClusterPool) -> Option<Obstacle> {
+        if self.shares() && self.is_opening.get() {
+            return Some(Obstacle::Opening);
+        }
+        let is_full = self.counts.connections.get() >= self.terms.limits.connections;
+        (is_full && !pool.share.evict()).then_some(Obstacle::Limit)
+    }
+
+    /// Until it is worth looking again.
+    async fn way_free(&self, obstacle: Obstacle) {
+        match obstacle {
+            Obstacle::Opening => self.opened.notified().await,
+            Obstacle::Limit => tokio::select! {
+                () = self.counts.freed.notified() => {}
+                () = self.vacancy.notified() => {}
+            },
+        }
+    }
+
+    /// Speaks HTTP/2 over a new connection, for this request and for others.
+    async fn share(self: &Rc<Self>, stream: Stream, open: Open) -> io::Result<Channel> {
+        let scheme = match self.terms.tls {
+            Some(_) => Scheme::HTTPS,
+            None => Scheme::HTTP,
+        };
+        let (client, driver) = http2::open(stream, scheme, &self.terms.http2, &self.vacancy).await?;
+        self.speaks_http1.set(false);
+        if !self.is_retired.get() {
+            self.shared.borrow_mut().push(Rc::clone(&client));
+        }
+        let offer = client.offer();
+        if self.is_retired.get() {
+            client.part();
+        }
+        let (home, driven) = (Rc::clone(self), client);
+        tokio::task::spawn_local(async move {
+            let end = driver.run().await;
+            home.shared.borrow_mut().retain(|client| !Rc::ptr_eq(client, &driven));
+            drop(open);
+            if let Err(error) = end {
+                home.lost(&error);
+            }
+        });
+        match offer {
+            Offer::Slot(slot) => Ok(Channel::Http2(slot)),
+            // It has gone away meanwhile.
+            Offer::Full | Offer::Over => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
+
+    /// An HTTP/2 connection has broken; its requests say so for themselves.
+    fn lost(&self, error: &io::Error) {
+        let (cluster, endpoint) = (self.terms.name(), &*self.endpoint.label);
+        tracing::debug!(cluster, endpoint, %error, "an HTTP/2 connection with an upstream broke");
     }
 
     fn overload(&self, limit: Limit) -> Unconnected {
@@ -547,6 +763,7 @@ impl EndpointPool {
     fn retire(&self) {
         self.is_retired.set(true);
         self.idle.borrow_mut().clear();
+        self.shared.borrow_mut().drain(..).for_each(|client| client.part());
     }
 
     /// What is wrong with an endpoint's TLS is for the operator to mend, so it is told at the usual level of the log, but
@@ -560,6 +777,19 @@ impl EndpointPool {
         self.complained.set(Some(now));
         let (cluster, endpoint) = (self.terms.name(), &*self.endpoint.label);
         tracing::warn!(cluster, endpoint, %error, "a TLS handshake with an upstream failed");
+    }
+}
+
+/// Whether a connection with the cluster's endpoint speaks HTTP/2; fails where it has to and does not.
+pub fn speaks_http2(terms: &Terms, stream: &Stream) -> io::Result<bool> {
+    let is_agreed = || stream.alpn().is_some_and(|protocol| protocol == b"h2");
+    match terms.protocol {
+        Protocol::Http1 => Ok(false),
+        Protocol::Agreed => Ok(is_agreed()),
+        Protocol::Http2 if terms.tls.is_none() || is_agreed() => Ok(true),
+        Protocol::Http2 => Err(io::Error::other(
+            "the server does not agree to speak HTTP/2 (ALPN `h2`)",
+        )),
     }
 }
 

@@ -57,8 +57,12 @@ pub enum Kind {
     UpstreamTls,
     /// The connection broke before there was a response.
     Reset,
+    /// The upstream has reset the stream, for the reason with this code (RFC 9113 7).
+    ResetBy(u32),
     /// What came back is not a response (RFC 9112), or not one to this request.
     Protocol,
+    /// The response to a call of gRPC ended without a status.
+    NoStatus,
     /// No byte of the response for `read_timeout`.
     UpstreamTimeout,
     /// The route's `timeout` is over.
@@ -88,6 +92,14 @@ impl From<Kind> for Error {
     }
 }
 
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.reason())
+    }
+}
+
+impl std::error::Error for Kind {}
+
 impl Kind {
     pub fn status(self) -> StatusCode {
         match self {
@@ -104,7 +116,12 @@ impl Kind {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Kind::Filter(_) | Kind::Cut | Kind::Upload(UploadFault::Filter) => StatusCode::INTERNAL_SERVER_ERROR,
-            Kind::ConnectFailed | Kind::UpstreamTls | Kind::Reset | Kind::Protocol => StatusCode::BAD_GATEWAY,
+            Kind::ConnectFailed
+            | Kind::UpstreamTls
+            | Kind::Reset
+            | Kind::ResetBy(_)
+            | Kind::Protocol
+            | Kind::NoStatus => StatusCode::BAD_GATEWAY,
             Kind::ConnectTimeout | Kind::UpstreamTimeout | Kind::RouteTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -130,8 +147,9 @@ impl Kind {
             Kind::ConnectFailed => "connect_failed",
             Kind::ConnectTimeout => "connect_timeout",
             Kind::UpstreamTls => "upstream_tls",
-            Kind::Reset => "upstream_reset",
+            Kind::Reset | Kind::ResetBy(_) => "upstream_reset",
             Kind::Protocol => "upstream_protocol",
+            Kind::NoStatus => "grpc_no_status",
             Kind::UpstreamTimeout => "upstream_timeout",
             Kind::RouteTimeout => "route_timeout",
         }

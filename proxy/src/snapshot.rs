@@ -142,8 +142,17 @@ pub struct Route {
     pub mirror: Option<Mirror>,
     /// Of all its answers.
     pub response_edits: Option<Box<Edits>>,
+    pub grpc_timeout: GrpcTimeout,
     /// Protocols that a connection may change to, in lower case.
     pub upgrades: Vec<Box<str>>,
+}
+
+/// What the deadline that a client of gRPC sets for itself (`grpc-timeout`) is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrpcTimeout {
+    /// The route's too, if it is the shorter one.
+    Honor,
+    Ignore,
 }
 
 pub enum Action {

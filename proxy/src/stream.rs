@@ -141,6 +141,12 @@ impl Stream {
         })
     }
 
+    /// The protocol that the handshake has agreed on.
+    pub fn alpn(&self) -> Option<Vec<u8>> {
+        let session = self.session.as_ref()?.borrow();
+        session.alpn().map(<[u8]>::to_vec)
+    }
+
     /// Goes on in plain text: the peer has never spoken TLS.
     pub fn forgo_tls(&mut self) {
         self.session = None;

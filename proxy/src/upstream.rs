@@ -1,6 +1,7 @@
-//! One request over one upstream connection, from its first byte to the last of its response.
+//! One request over an upstream connection, from its first byte to the last of its response.
 //!
-//! Data plane. No task and no channel: a connection moves only while its exchange polls it. The request goes on being
+//! Data plane. A [`Call`] over HTTP/2 is a stream that [`http2`] knows all about; the rest of this file is HTTP/1.1, which
+//! has a connection to itself. No task and no channel: a connection moves only while its exchange polls it. The request goes on being
 //! sent while the response comes (RFC 9112 9.3 and 9.5 allow a response at any time), with back-pressure both ways: the
 //! request's body is asked for more only when what it gave before is written. Invariant: a connection goes back to its
 //! pool after a response that ended where its framing says and a request that was sent whole, and is cut in every
@@ -20,7 +21,8 @@ use tokio::time::Instant;
 use crate::body::RequestBody;
 use crate::h1::{self, Decoder, Encoder, Fault, Framing, Head, Parsed, Piece, RequestLines};
 use crate::hop;
-use crate::pool::Connection;
+use crate::http2;
+use crate::pool::{Channel, Connection};
 use crate::stream::Stream;
 
 /// What one read takes while a head is waited for. Most responses come whole in it, and what came is copied out of it
@@ -35,7 +37,7 @@ const SMALL_PIECE: usize = 4 << 10;
 /// The request's body is not asked for more while so many bytes wait to be written.
 const MAX_UNSENT: usize = 16 << 10;
 /// Interim responses to one request. Nobody sends more than a few; a hundred thousand are an attack.
-const MAX_INTERIMS: u8 = 64;
+pub const MAX_INTERIMS: u8 = 64;
 
 thread_local! {
     static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; HEAD_READ].into_boxed_slice());
@@ -44,13 +46,17 @@ thread_local! {
 /// Why a response did not come, or not to its end.
 #[derive(Debug)]
 pub enum Failure {
-    /// Nothing of the request was sent, nor taken from its body: it can be sent over another connection
-    /// (RFC 9110 9.2.2), see [`Call::into_body`].
+    /// Nothing of the request was sent, or the server has done nothing with it (RFC 9113 8.7), and its body is whole: it
+    /// can be sent again (RFC 9110 9.2.2), see [`Call::into_body`].
     Unsent,
     /// The connection broke, or ended too early.
     Broken(io::Error),
     /// What came is not a response that may be relayed.
     Malformed(Fault),
+    /// The same in HTTP/2.
+    MalformedHttp2(http2::Fault),
+    /// The server has reset the stream, for the reason with this code (RFC 9113 7).
+    Reset(u32),
     /// The request's own body broke off, or was not as long as its head said.
     Upload,
 }
@@ -58,9 +64,11 @@ pub enum Failure {
 impl std::fmt::Display for Failure {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Failure::Unsent => formatter.write_str("the connection was closed while it was idle"),
+            Failure::Unsent => formatter.write_str("the server took nothing of the request"),
             Failure::Broken(error) => write!(formatter, "the connection broke: {error}"),
             Failure::Malformed(fault) => write!(formatter, "not a response: {fault}"),
+            Failure::MalformedHttp2(fault) => write!(formatter, "not a response: {fault}"),
+            Failure::Reset(code) => write!(formatter, "the server has reset the stream: code {code}"),
             Failure::Upload => formatter.write_str("the request's body broke off"),
         }
     }
@@ -74,8 +82,88 @@ impl From<Fault> for Failure {
     }
 }
 
+impl From<http2::Fault> for Failure {
+    fn from(fault: http2::Fault) -> Self {
+        Failure::MalformedHttp2(fault)
+    }
+}
+
 /// A request under way, until the head of its response is there.
-pub struct Call {
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one, and a box would cost each request an allocation"
+)]
+pub enum Call {
+    Http1(Http1Call),
+    Http2(Box<http2::Call>),
+}
+
+impl Call {
+    pub fn new(channel: Channel, lines: &RequestLines<'_>, body: RequestBody) -> Self {
+        match channel {
+            Channel::Http1(connection) => Self::Http1(Http1Call::new(connection, lines, body)),
+            Channel::Http2(slot) => Self::Http2(Box::new(http2::Call::new(slot, lines, body))),
+        }
+    }
+
+    /// Takes a 101 that changes to this protocol, which the request's head asks for. HTTP/2 has none.
+    pub fn offer(&mut self, protocol: HeaderValue) {
+        if let Self::Http1(call) = self {
+            call.offer = Some(protocol);
+        }
+    }
+
+    /// Sends what can be sent; the head of the response as soon as it is there. Not to be polled again after an end.
+    #[inline]
+    pub fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<Head, Failure>> {
+        match self {
+            Self::Http1(call) => call.poll_head(context),
+            Self::Http2(call) => call.poll_head(context),
+        }
+    }
+
+    /// The response's body. An HTTP/1.1 connection is kept, if it can be, as soon as that is whole.
+    #[inline]
+    pub fn into_download(self, head: &Head, now: Instant) -> Download {
+        match self {
+            Self::Http1(call) => call.into_download(head, now),
+            Self::Http2(call) => match call.into_receiving(head) {
+                Some(receiving) => Download::Http2(receiving),
+                None => Download::Whole(Bytes::new()),
+            },
+        }
+    }
+
+    /// After a 101: the connection, which is nobody else's any more.
+    pub fn into_switched(self) -> Option<Switched> {
+        match self {
+            Self::Http1(call) => Some(Switched {
+                connection: call.connection,
+                input: call.input,
+            }),
+            Self::Http2(_) => None,
+        }
+    }
+
+    /// Nothing more of the request is sent.
+    pub fn abandon(&self) {
+        if let Self::Http1(call) = self {
+            call.connection.stream.discard();
+        }
+    }
+
+    /// What [`Failure::Unsent`] gives back; nothing of the request is sent any more.
+    pub fn into_body(self) -> RequestBody {
+        self.abandon();
+        match self {
+            Self::Http1(call) => call.sending.body,
+            Self::Http2(call) => call.into_body(),
+        }
+    }
+}
+
+/// A request that has a connection to itself.
+pub struct Http1Call {
     connection: Connection,
     sending: Sending,
     method: Method,
@@ -92,8 +180,8 @@ pub struct Switched {
     pub input: Bytes,
 }
 
-impl Call {
-    pub fn new(connection: Connection, lines: &RequestLines<'_>, body: RequestBody) -> Self {
+impl Http1Call {
+    fn new(connection: Connection, lines: &RequestLines<'_>, body: RequestBody) -> Self {
         let mut buffer = Vec::new();
         let encoder = Encoder::begin(lines, body.size_hint().exact(), &mut buffer);
         let sent_before = connection.stream.sent();
@@ -116,13 +204,7 @@ impl Call {
         }
     }
 
-    /// Takes a 101 that changes to this protocol, which the request's head asks for.
-    pub fn offer(&mut self, protocol: HeaderValue) {
-        self.offer = Some(protocol);
-    }
-
-    /// Sends what can be sent; the head of the response as soon as it is there. Not to be polled again after an end.
-    pub fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<Head, Failure>> {
+    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<Head, Failure>> {
         let stream = &mut self.connection.stream;
         match self.sending.poll(stream, context) {
             Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
@@ -147,8 +229,7 @@ impl Call {
         }
     }
 
-    /// The response's body. The connection is kept, if it can be, as soon as that is whole.
-    pub fn into_download(mut self, head: &Head, now: Instant) -> Download {
+    fn into_download(mut self, head: &Head, now: Instant) -> Download {
         if let Framing::Sized(length) = head.framing
             && length <= self.input.len() as u64
         {
@@ -169,25 +250,6 @@ impl Call {
             read_size: FIRST_READ,
             persistent: head.persistent,
         }))
-    }
-
-    /// After a 101: the connection, which is nobody else's any more.
-    pub fn into_switched(self) -> Switched {
-        Switched {
-            connection: self.connection,
-            input: self.input,
-        }
-    }
-
-    /// Nothing more of the request is sent.
-    pub fn abandon(&self) {
-        self.connection.stream.discard();
-    }
-
-    /// What [`Failure::Unsent`] gives back; nothing of the request is sent any more.
-    pub fn into_body(self) -> RequestBody {
-        self.abandon();
-        self.sending.body
     }
 
     fn parse(&mut self) -> Result<Option<Head>, Fault> {
@@ -234,6 +296,7 @@ pub enum Download {
     /// All of it came with the head.
     Whole(Bytes),
     Streamed(Box<Receiving>),
+    Http2(Box<http2::Receiving>),
 }
 
 impl HttpBody for Download {
@@ -245,6 +308,7 @@ impl HttpBody for Download {
             Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Streamed(receiving) => receiving.poll_frame(context),
+            Self::Http2(receiving) => receiving.poll_frame(context),
         }
     }
 
@@ -252,6 +316,7 @@ impl HttpBody for Download {
         match self {
             Self::Whole(bytes) => bytes.is_empty(),
             Self::Streamed(receiving) => receiving.is_ended(),
+            Self::Http2(receiving) => receiving.is_ended(),
         }
     }
 
@@ -259,6 +324,7 @@ impl HttpBody for Download {
         let left = match self {
             Self::Whole(bytes) => Some(bytes.len() as u64),
             Self::Streamed(receiving) => receiving.decoder.left().filter(|_| receiving.ahead.is_none()),
+            Self::Http2(receiving) => receiving.left(),
         };
         left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }

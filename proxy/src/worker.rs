@@ -496,10 +496,10 @@ impl Worker {
     }
 
     /// A request goes over this connection.
-    pub fn upstream_taken(&self, endpoint: &EndpointPool, connection: &pool::Connection) {
+    pub fn upstream_taken(&self, endpoint: &EndpointPool, channel: &pool::Channel) {
         let series = self.endpoint(endpoint);
         let mut tally = self.tally.borrow_mut();
-        match connection.reused {
+        match channel.is_reused() {
             true => tally.upstream_reused(series),
             false => tally.upstream_opened(series),
         }

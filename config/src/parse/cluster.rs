@@ -4,12 +4,16 @@
 
 mod endpoints;
 mod health;
+mod http2;
 mod sticky;
 
 use std::time::Duration;
 
 use super::{or_default, pattern, tls};
-use crate::model::{Address, Cluster, ClusterLimits, Endpoint, Endpoints, HashKey, LoadBalancing, RetryBudget, Target};
+use crate::model::{
+    Address, Cluster, ClusterLimits, Endpoint, Endpoints, HashKey, LoadBalancing, ProxyVersion, RetryBudget, Target,
+    UpstreamProtocol,
+};
 use crate::reader::Reader;
 use crate::shape::{At, OffOr, ShortOr};
 use crate::vocabulary::{self, HashKeyBlock};
@@ -65,14 +69,17 @@ pub(super) fn cluster(name: &str, cluster: At<vocabulary::Cluster>, reader: &mut
         let hash_key = hash_key(cluster.hash_key, load_balancing, reader);
         let slow_start = slow_start(cluster.slow_start, load_balancing, reader);
         let sticky = sticky::sticky(cluster.sticky, reader);
-        let health_check = health::health_check(cluster.health_check, reader);
+        let protocol = cluster.protocol.unwrap_or(UpstreamProtocol::Http1);
+        let health_check = health::health_check(cluster.health_check, protocol, reader);
         let outlier_ejection = health::outlier_ejection(cluster.outlier_ejection, reader);
         let is_path = |endpoint: &Endpoint| matches!(endpoint.target, Target::Address(Address::Unix(_)));
         let nameless = match &endpoints {
             Some(Endpoints::Listed(listed)) => listed.iter().any(is_path),
             Some(Endpoints::File(_)) | None => false,
         };
-        let tls = reader.within("tls", |reader| tls::cluster(cluster.tls, nameless, reader));
+        let tls = reader.within("tls", |reader| tls::cluster(cluster.tls, protocol, nameless, reader));
+        let proxy_protocol = proxy_protocol(cluster.proxy_protocol, protocol, reader);
+        let http2 = http2::http2(cluster.http2, protocol, reader);
         Some(Cluster {
             name: name.to_owned(),
             place,
@@ -91,7 +98,9 @@ pub(super) fn cluster(name: &str, cluster: At<vocabulary::Cluster>, reader: &mut
             max_idle: cluster.max_idle.map_or(MAX_IDLE, |count| count.as_usize()),
             read_timeout: or_default(cluster.read_timeout, READ_TIMEOUT),
             tls: tls?,
-            proxy_protocol: cluster.proxy_protocol,
+            protocol,
+            http2: http2?,
+            proxy_protocol: proxy_protocol?,
         })
     })
 }
@@ -153,6 +162,25 @@ fn slow_start(
             value: OffOr::On(period),
             ..
         }) => Some(Some(period.0)),
+    }
+}
+
+/// The inner `None` is no header.
+fn proxy_protocol(
+    version: Option<At<ProxyVersion>>,
+    protocol: UpstreamProtocol,
+    reader: &mut Reader,
+) -> Option<Option<ProxyVersion>> {
+    match version {
+        Some(At { place, .. }) if protocol != UpstreamProtocol::Http1 => {
+            let message = format!(
+                "names one client, and a connection with `protocol: {}` carries the requests of many; keep one of them",
+                protocol.word()
+            );
+            reader.error_at(&place, "proxy_protocol", message);
+            None
+        }
+        version => Some(version.map(|version| version.value)),
     }
 }
 

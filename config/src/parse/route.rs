@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use super::{Names, listener::chain, pattern};
 use crate::model::{
-    Action, HeaderPattern, Mirror, PathPattern, QueryPattern, Redirect, Respond, Route, RouteMatch, ValuePattern,
-    WeightedCluster,
+    Action, GrpcTimeout, HeaderPattern, Mirror, PathPattern, QueryPattern, Redirect, Respond, Route, RouteMatch,
+    ValuePattern, WeightedCluster,
 };
 use crate::place::Place;
 use crate::reader::{Reader, quote};
@@ -160,6 +160,7 @@ fn route(
         mirror: mirror?,
         request_headers: request_headers?,
         response_headers: response_headers?,
+        grpc_timeout: route.grpc_timeout.unwrap_or(GrpcTimeout::Honor),
         upgrades: upgrades?,
     })
 }

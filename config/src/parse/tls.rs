@@ -8,11 +8,13 @@ use std::path::PathBuf;
 use super::pattern::check_host;
 use super::route::redirect_status;
 use crate::model::{
-    Alpn, CertificateFiles, ClientAuth, ClientAuthMode, ClusterTls, HttpsRedirect, ListenerTls, TlsVersion, Verify,
+    Alpn, CertificateFiles, ClientAuth, ClientAuthMode, ClusterTls, HttpsRedirect, ListenerTls, TlsVersion,
+    UpstreamProtocol, Verify,
 };
 use crate::reader::{Reader, quote};
 use crate::shape::{At, OffOr, ShortOr};
 use crate::vocabulary;
+use crate::word::Word as _;
 
 /// The same method again, and for good.
 const REDIRECT_STATUS: u16 = 308;
@@ -103,6 +105,7 @@ fn path(key: &str, path: Option<At<String>>, reader: &mut Reader) -> Option<Opti
 /// `has_paths`: endpoints that are Unix sockets have no name to be held to.
 pub(super) fn cluster(
     tls: Option<At<vocabulary::ClusterTls>>,
+    protocol: UpstreamProtocol,
     has_paths: bool,
     reader: &mut Reader,
 ) -> Option<Option<ClusterTls>> {
@@ -136,7 +139,7 @@ pub(super) fn cluster(
         verify,
         server_name: name,
         client_certificate: client_certificate?,
-        alpn: alpn(tls.alpn, reader)?,
+        alpn: alpn(tls.alpn, protocol, reader)?,
         min_version: tls.min_version.unwrap_or(TlsVersion::Tls12),
     }))
 }
@@ -159,9 +162,26 @@ fn server_name(name: Option<At<String>>, reader: &mut Reader) -> Option<Option<S
     Some(Some(lower))
 }
 
-fn alpn(alpn: Option<At<OffOr<Vec<Alpn>>>>, reader: &mut Reader) -> Option<Vec<Alpn>> {
+fn alpn(alpn: Option<At<OffOr<Vec<Alpn>>>>, protocol: UpstreamProtocol, reader: &mut Reader) -> Option<Vec<Alpn>> {
     match alpn.map(|At { place, value }| (place, value)) {
-        None => Some(vec![Alpn::Http11]),
+        None => Some(match protocol {
+            UpstreamProtocol::Http1 => vec![Alpn::Http11],
+            UpstreamProtocol::Http2 => vec![Alpn::H2],
+            UpstreamProtocol::Auto => vec![Alpn::H2, Alpn::Http11],
+        }),
+        Some((place, _)) if protocol != UpstreamProtocol::Http1 => {
+            let message = format!(
+                "the cluster's `protocol: {}` says what is offered; remove it",
+                protocol.word()
+            );
+            reader.error_at(&place, "alpn", message);
+            None
+        }
+        Some((place, OffOr::On(protocols))) if protocols.contains(&Alpn::H2) => {
+            let message = "`h2` is offered with `protocol: http2` or `auto`, beside `tls`; write that in its place";
+            reader.error_at(&place, "alpn", message);
+            None
+        }
         Some((_, OffOr::Off)) => Some(Vec::new()),
         Some((place, OffOr::On(protocols))) if protocols.is_empty() => {
             reader.error_at(&place, "alpn", "empty; to offer nothing write `off`");

@@ -8,9 +8,10 @@ use http::{HeaderName, StatusCode};
 use tamis_config as config;
 
 use crate::balance::{Balancing, Rules};
-use crate::cluster::{Cluster, HashKey, Limits, Seat, Settings, Standing, TermSettings, Terms};
+use crate::cluster::{Cluster, HashKey, Limits, Protocol, Seat, Settings, Standing, TermSettings, Terms};
 use crate::discovery::{Dns, Origin, Place};
 use crate::health::{Check, Probe};
+use crate::http2;
 use crate::outlier;
 use crate::proxy_protocol;
 use crate::retry::budget::Allowance;
@@ -171,6 +172,17 @@ fn term_settings(cluster: &config::Cluster, workers: usize) -> TermSettings {
             requests: cluster.limits.max_requests.div_ceil(workers),
             retries: allowance(cluster, workers),
         },
+        protocol: protocol(cluster),
+        http2: http2::Terms {
+            max_streams: cluster.http2.max_streams as usize,
+            stream_window: cluster.http2.stream_window,
+            send_buffer: cluster.http2.send_buffer,
+            max_header_list: cluster.http2.max_header_list,
+            max_resets: cluster.http2.max_resets as usize,
+            max_control_frames: cluster.http2.max_control_frames,
+            ping_interval: cluster.http2.ping_interval,
+            ping_timeout: cluster.http2.ping_timeout,
+        },
         check: cluster.health_check.as_ref().map(check),
         outlier: cluster.outlier_ejection.as_ref().map(outlier_rules),
     }
@@ -185,10 +197,23 @@ fn allowance(cluster: &config::Cluster, workers: usize) -> Allowance {
     }
 }
 
+fn protocol(cluster: &config::Cluster) -> Protocol {
+    match cluster.protocol {
+        config::UpstreamProtocol::Http1 => Protocol::Http1,
+        config::UpstreamProtocol::Http2 => Protocol::Http2,
+        config::UpstreamProtocol::Auto if cluster.tls.is_some() => Protocol::Agreed,
+        // There is nothing to agree by.
+        config::UpstreamProtocol::Auto => Protocol::Http1,
+    }
+}
+
 fn check(check: &config::HealthCheck) -> Check {
     Check {
         probe: match &check.probe {
             config::Probe::Tcp => Probe::Tcp,
+            config::Probe::Grpc { service } => Probe::Grpc {
+                service: service.clone(),
+            },
             config::Probe::Http { path, host, statuses } => Probe::Http {
                 path: path.clone(),
                 host: host.clone(),

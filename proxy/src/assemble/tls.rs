@@ -271,6 +271,7 @@ fn offered(protocols: &[config::Protocol]) -> Vec<Vec<u8>> {
 
 fn protocol_name(protocol: config::Alpn) -> Vec<u8> {
     match protocol {
+        config::Alpn::H2 => b"h2".to_vec(),
         config::Alpn::Http11 => b"http/1.1".to_vec(),
     }
 }

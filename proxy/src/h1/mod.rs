@@ -11,11 +11,11 @@ mod response;
 use std::fmt;
 
 pub use body::{Decoder, Piece};
-pub use request::{Encoder, RequestLines};
+pub use request::{Encoder, RequestLines, may_trail};
 pub use response::{Framing, Head, MAX_HEAD, Parsed, ends_a_head, parse};
 
 /// Fields of one head or trailer section; hyper's bound for clients' too.
-const MAX_FIELDS: usize = 100;
+pub const MAX_FIELDS: usize = 100;
 
 /// Why bytes are not a response that may be relayed; the upstream's doing in each case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -110,7 +110,7 @@ impl Encoder {
         if let Self::Chunked { announced } = self {
             into.extend_from_slice(b"0\r\n");
             for (name, value) in trailers.into_iter().flatten() {
-                if announced.contains(name) && !NOT_A_TRAILER.contains(name) {
+                if announced.contains(name) && may_trail(name) {
                     write_field(name.as_str(), value.as_bytes(), into);
                 }
             }
@@ -119,6 +119,11 @@ impl Encoder {
         }
         self.is_ended().then_some(())
     }
+}
+
+/// Whether a field may be passed on in a trailer section.
+pub fn may_trail(name: &HeaderName) -> bool {
+    !NOT_A_TRAILER.contains(name)
 }
 
 /// The names in the Trailer field (RFC 9110 6.6.2). Others are dropped, as the next hop may not expect them.

@@ -1,4 +1,4 @@
-//! An account of what a client does for nothing. Data plane; pure.
+//! An account of what a peer does for nothing. Data plane; pure.
 //!
 //! Useful traffic earns, time forgives. The clock is read only when the account is overdrawn.
 

@@ -1,4 +1,4 @@
-//! The frame scanner: what `h2` does not tell about a client's HTTP/2 bytes. Data plane; pure.
+//! The frame scanner: what `h2` does not tell about a peer's HTTP/2 bytes. Data plane; pure.
 //!
 //! It is fed every chunk on its way to `h2` and reads the heads of frames (RFC 9113 4.1), no payload. Invariant: `h2`
 //! alone frames. What the scanner says can end a connection, and never changes what `h2` makes of it.
@@ -43,10 +43,10 @@ enum State {
     Block,
 }
 
-/// Where the client's bytes stand, for deadlines.
+/// Where the peer's bytes stand, for deadlines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Position {
-    /// The first SETTINGS frame, with which a client has to begin, is not there.
+    /// The first SETTINGS frame, with which everybody has to begin, is not there.
     Opening,
     /// Between frames, or in the middle of a body.
     Steady,
@@ -55,6 +55,14 @@ pub enum Position {
 }
 
 impl FrameScanner {
+    /// Of a server's bytes, which have no preface.
+    pub fn of_server() -> Self {
+        Self {
+            preface: PREFACE_BYTES,
+            ..Self::default()
+        }
+    }
+
     /// Takes the next bytes of the connection; how many frames among those that begin in them carry nothing.
     pub fn feed(&mut self, mut bytes: &[u8]) -> u32 {
         if self.preface < PREFACE_BYTES {

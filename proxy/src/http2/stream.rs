@@ -20,6 +20,7 @@ use super::incoming::Incoming;
 use super::session::Seat;
 use crate::body::Source;
 use crate::exchange::{self, Abandoned, ResponseBody, TunnelSlot};
+use crate::reply::Kind;
 use crate::wire::Expired;
 
 thread_local! {
@@ -162,7 +163,10 @@ impl Pipe<'_> {
                 Poll::Ready(Ok(false)) => {}
                 Poll::Ready(Ok(true)) => return self.finish(),
                 Poll::Ready(Err(())) => return self.leave(),
-                Poll::Pending => return self.poll_end(context),
+                Poll::Pending => {
+                    self.body.poll_upload(context);
+                    return self.poll_end(context);
+                }
             }
         }
     }
@@ -185,10 +189,10 @@ impl Pipe<'_> {
                 },
             },
             None => self.stream.send_data(Bytes::new(), true),
-            Some(Err(_)) => {
+            Some(Err(error)) => {
                 // Never like a whole one (RFC 9113 8.1).
                 let stream = &mut self.stream;
-                reset(self.seat, Reason::INTERNAL_ERROR, "response_broken", |reason| {
+                reset(self.seat, reason_for(error.kind), "response_broken", |reason| {
                     stream.send_reset(reason)
                 });
                 return Poll::Ready(true);
@@ -284,6 +288,15 @@ impl Drop for Pipe<'_> {
         if !self.piece.is_empty() {
             self.body.break_off("client_closed");
         }
+    }
+}
+
+/// What a client learns of a response that broke off. An upstream's own reason is handed on where it says something of
+/// this request.
+fn reason_for(kind: Kind) -> Reason {
+    match kind {
+        Kind::ResetBy(code) if [Reason::CANCEL, Reason::ENHANCE_YOUR_CALM].contains(&code.into()) => code.into(),
+        _ => Reason::INTERNAL_ERROR,
     }
 }
 

@@ -494,6 +494,11 @@ impl Exposition {
             "From the first byte of a request to the last of its response.",
             each().map(|(labels, counts)| histogram(&borrow(&labels), &counts.seconds)),
         );
+        self.counters(
+            "tamis_grpc_calls_total",
+            "Calls of gRPC, by status.",
+            each().flat_map(|(labels, counts)| by_name(&borrow(&labels), "status", &counts.calls)),
+        );
     }
 
     fn endpoints(&mut self, endpoints: &Merged<2, EndpointCounts>) {

@@ -89,6 +89,8 @@ pub struct Handshake {
 pub struct RouteCounts {
     pub(super) codes: Counts<u16>,
     pub(super) seconds: Histogram,
+    /// Calls of gRPC, by status.
+    pub(super) calls: Counts<&'static str>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -270,6 +272,14 @@ impl Tally {
         counts.codes.add_code(status);
         counts.seconds.observe(seconds);
     }
+
+    /// A call of gRPC came to this status.
+    pub fn call(&mut self, series: RouteSeries, status: &'static str) {
+        let Some(counts) = found(self.routes.at(series.0), &mut self.stale) else {
+            return;
+        };
+        counts.calls.add(status, 1);
+    }
 }
 
 /// Upstreams.
@@ -446,6 +456,7 @@ impl Default for RouteCounts {
         Self {
             codes: Counts::default(),
             seconds: Histogram::new(&EXCHANGE_SECONDS),
+            calls: Counts::default(),
         }
     }
 }
@@ -499,6 +510,7 @@ impl Absorb for RouteCounts {
     fn absorb(&mut self, other: &Self) {
         self.codes.absorb(&other.codes);
         self.seconds.absorb(&other.seconds);
+        self.calls.absorb(&other.calls);
     }
 }
 

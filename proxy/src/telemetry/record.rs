@@ -46,6 +46,8 @@ pub struct Record<'a> {
     pub attributes: Option<&'a Attributes>,
     /// `None` on a connection of plain text.
     pub tls: Option<&'a Tls>,
+    /// `None` when the request was no call of gRPC, or came to no status.
+    pub grpc_status: Option<u8>,
 }
 
 /// What a record can say.
@@ -77,6 +79,7 @@ pub enum Field {
     ClientSubject,
     ClientSans,
     ClientFingerprint,
+    GrpcStatus,
 }
 
 /// How a record is written; lives as long as its generation.
@@ -167,6 +170,9 @@ impl<'a> Record<'a> {
             Field::ClientSubject => text_if(self.certificate().map(|shown| &*shown.subject)),
             Field::ClientSans => text_if(self.certificate().map(|shown| &*shown.names_text)),
             Field::ClientFingerprint => text_if(self.certificate().map(|shown| &*shown.fingerprint)),
+            Field::GrpcStatus => self
+                .grpc_status
+                .map_or(Value::Unknown, |status| Value::Number(status.into())),
         }
     }
 
@@ -333,7 +339,7 @@ fn push_hex(byte: u8, out: &mut String) {
 
 impl Field {
     /// In the order of a JSON line.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Time,
         Self::RequestId,
         Self::Listener,
@@ -360,6 +366,7 @@ impl Field {
         Self::ClientSubject,
         Self::ClientSans,
         Self::ClientFingerprint,
+        Self::GrpcStatus,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -390,6 +397,7 @@ impl Field {
             Self::ClientSubject => "client_subject",
             Self::ClientSans => "client_sans",
             Self::ClientFingerprint => "client_fingerprint",
+            Self::GrpcStatus => "grpc_status",
         }
     }
 }
@@ -426,6 +434,7 @@ mod tests {
             referer: None,
             attributes: None,
             tls: None,
+            grpc_status: None,
         }
     }
 
@@ -457,7 +466,7 @@ mod tests {
             \"status\":200,\"reason\":null,\"request_bytes\":0,\"response_bytes\":512,\"duration_ms\":1.500,\
             \"upstream_ms\":0.070,\"attempts\":1,\"user_agent\":null,\"referer\":null,\"attributes\":null,\
             \"tls_version\":null,\"sni\":null,\"client_subject\":null,\"client_sans\":null,\
-            \"client_fingerprint\":null}";
+            \"client_fingerprint\":null,\"grpc_status\":null}";
         assert_eq!(line, expected);
     }
 
@@ -465,7 +474,7 @@ mod tests {
     fn a_text_line_to_the_byte() {
         let line = text(all_fields(), &record());
         let expected = "2023-11-14T22:13:20.042Z 0123 web api app 127.0.0.1:9000 127.0.0.1 GET example.com \
-            /v1/a?b=c HTTP/1.1 200 - 0 512 1.500 0.070 1 - - - - - - - - ";
+            /v1/a?b=c HTTP/1.1 200 - 0 512 1.500 0.070 1 - - - - - - - - - ";
         assert_eq!(line, expected);
     }
 

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::model::{HealthCheck, OutlierEjection, Probe, SuccessRate};
+use crate::model::{HealthCheck, OutlierEjection, Probe, SuccessRate, UpstreamProtocol};
 use crate::parse::ceiling::{Ceiling, at_least};
 use crate::parse::{or_default, pattern};
 use crate::reader::{Reader, quote};
@@ -43,17 +43,19 @@ const MIN_ENDPOINTS: usize = 5;
 /// The inner `None` is "off".
 pub(super) fn health_check(
     check: Option<OffOr<vocabulary::HealthCheck>>,
+    protocol: UpstreamProtocol,
     reader: &mut Reader,
 ) -> Option<Option<HealthCheck>> {
     let Some(OffOr::On(check)) = check else {
         return Some(None);
     };
     reader.within("health_check", |reader| {
-        let probe = match (check.http, check.tcp) {
-            (Some(http), _) => reader.within("http", |reader| http_probe(http, reader)),
-            (None, Some(_)) => Some(Probe::Tcp),
+        let probe = match (check.http, check.grpc, check.tcp) {
+            (Some(http), _, _) => reader.within("http", |reader| http_probe(http, reader)),
+            (None, Some(grpc), _) => grpc_probe(grpc, protocol, reader),
+            (None, None, Some(_)) => Some(Probe::Tcp),
             // Noted when the block was read.
-            (None, None) => None,
+            (None, None, None) => None,
         };
         let interval = or_default(check.interval, INTERVAL);
         let ceiling = Ceiling {
@@ -75,6 +77,21 @@ pub(super) fn health_check(
                 .unhealthy_threshold
                 .map_or(UNHEALTHY_THRESHOLD, |count| count.as_u32()),
         }))
+    })
+}
+
+fn grpc_probe(
+    At { place, value: grpc }: At<vocabulary::GrpcProbe>,
+    protocol: UpstreamProtocol,
+    reader: &mut Reader,
+) -> Option<Probe> {
+    if protocol == UpstreamProtocol::Http1 {
+        let message = "gRPC needs HTTP/2; write `protocol: http2` in the cluster, or check with `http` or `tcp`";
+        reader.error_at(&place, "grpc", message);
+        return None;
+    }
+    Some(Probe::Grpc {
+        service: grpc.service.unwrap_or_default(),
     })
 }
 
