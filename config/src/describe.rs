@@ -24,6 +24,7 @@ impl Config {
     pub fn describe(&self) -> Json {
         let mut described = self.describe_process();
         described["dns"] = dns(&self.dns);
+        described["overload"] = overload(&self.overload);
         described["listeners"] = named(self.listeners.iter().map(|item| (&item.name, listener(self, item))));
         described["filters"] = named(self.filters.iter().map(|item| (&item.name, filter(self, item))));
         described["clusters"] = named(self.clusters.iter().map(|item| (&item.name, cluster(item))));
@@ -150,6 +151,7 @@ fn listener_limits(limits: &ListenerLimits) -> Json {
         "max_target_bytes": show_size(limits.max_target_bytes as u64),
         "max_connections": limits.max_connections,
         "max_connections_per_address": limits.max_connections_per_address.map_or(json!("off"), |count| json!(count)),
+        "max_exchanges": limits.max_exchanges,
         "max_requests": limits.max_requests,
         "http2": http2_limits(&limits.http2),
     })
@@ -287,6 +289,21 @@ fn dns(dns: &Dns) -> Json {
         "timeout": show_duration(dns.timeout),
         "min_ttl": show_duration(dns.min_ttl),
         "max_ttl": show_duration(dns.max_ttl),
+    })
+}
+
+fn overload(overload: &Overload) -> Json {
+    let count = |count: Option<usize>| count.map_or(json!("off"), |count| json!(count));
+    json!({
+        "max_connections": count(overload.max_connections),
+        "max_exchanges": count(overload.max_exchanges),
+        "memory": overload.memory.as_ref().map_or(json!("off"), |memory| json!({
+            "limit": memory.limit.map(show_size),
+            "disable_keep_alive": show_percent(memory.disable_keep_alive),
+            "stop_accepting_requests": show_percent(memory.stop_accepting_requests),
+            "stop_accepting_connections": show_percent(memory.stop_accepting_connections),
+            "recovery": show_percent(memory.recovery),
+        })),
     })
 }
 

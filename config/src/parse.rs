@@ -8,6 +8,7 @@ pub(crate) mod cluster;
 mod dns;
 mod filter;
 mod listener;
+mod overload;
 mod pattern;
 mod reload;
 mod route;
@@ -61,6 +62,7 @@ fn config(document: Document, reader: &mut Reader) -> Option<Config> {
     let admin = admin(document.admin, reader);
     let access_log = access_log::access_log(document.access_log, reader);
     let dns = dns::dns(document.dns, reader);
+    let overload = overload::overload(document.overload, reader);
     let filters = filter::filters(document.filters, &names, &wasm, reader);
     let clusters: Option<Vec<Cluster>> = all(document.clusters, |name, value| cluster::cluster(name, value, reader));
     let listeners = listeners(document.listeners.0, &names, reader);
@@ -85,6 +87,7 @@ fn config(document: Document, reader: &mut Reader) -> Option<Config> {
         access_log: access_log?,
         dns: dns?,
         listeners,
+        overload: overload?,
         filters,
         clusters: clusters?,
         routes,

@@ -88,6 +88,8 @@ vocabulary! {
         access_log: Option<OffOr<AccessLog>>,
         /// How names of endpoints are looked up.
         dns: Option<Dns>,
+        /// What the process takes on in all, and what it does when its memory runs short.
+        overload: Option<Overload>,
         /// Where clients connect, by name.
         listeners: Required<At<Named<Listener>>>,
         /// Filters that chains can use, by name.
@@ -145,6 +147,34 @@ vocabulary! {
         format: Option<At<String>>,
         /// Records that may wait for the writer; more are dropped and counted. Default 8192.
         queue: Option<Count<1, 1_000_000>>,
+    }
+
+    /// What the process takes on in all, shared by the workers in equal parts, and what it does when its memory runs
+    /// short.
+    struct Overload {
+        /// Connections of clients at once, over all listeners; more are closed. Or `off`, the default: each listener has
+        /// its own bound.
+        max_connections: Option<OffOr<Count<1, 10_000_000>>>,
+        /// Requests under way at once, over all listeners; more are answered with 503. Or `off`, the default: each
+        /// listener has its own bound.
+        max_exchanges: Option<OffOr<Count<1, 10_000_000>>>,
+        /// Steps of shedding load while memory is short, or `off`.
+        memory: Option<OffOr<MemoryPressure>>,
+    }
+
+    /// Steps of shedding load while memory is short, as parts of the limit; none may exceed the next.
+    struct MemoryPressure {
+        /// What the process may have resident. Default: what its control group may use, or else four fifths of the
+        /// machine's memory.
+        limit: Option<Size<{ 1 << 20 }, { 1 << 50 }>>,
+        /// From here on connections end with their current exchange. Default `85%`.
+        disable_keep_alive: Option<At<Percent<100, 10_000>>>,
+        /// From here on requests are answered with 503 and `Retry-After`. Default `90%`.
+        stop_accepting_requests: Option<At<Percent<100, 10_000>>>,
+        /// From here on connections wait in the kernel until they are accepted. Default `95%`.
+        stop_accepting_connections: Option<At<Percent<100, 10_000>>>,
+        /// How far below its beginning a step ends. Default `5%`.
+        recovery: Option<At<Percent<0, 5_000>>>,
     }
 
     /// Where clients connect.
@@ -236,6 +266,8 @@ vocabulary! {
         /// Connections at once of one address, or of one network of IPv6 (`/64`), trusted proxies apart; or `off`. Default
         /// `off`.
         max_connections_per_address: Option<OffOr<Count<1, 1_000_000>>>,
+        /// Requests under way at once; more are answered with 503. Default 10000.
+        max_exchanges: Option<Count<1, 10_000_000>>,
         /// Requests of one connection; it ends with the last of them. Default 1000.
         max_requests: Option<Count<1, 1_000_000_000>>,
         /// What HTTP/2 connections may take beyond that.

@@ -26,6 +26,7 @@ mod identity;
 mod origin;
 mod pack;
 mod records;
+mod overload;
 mod released;
 mod reload;
 mod reports;

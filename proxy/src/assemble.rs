@@ -31,6 +31,7 @@ use crate::identity::Peers;
 use crate::listener::Sockets;
 use crate::name::Name;
 use crate::native;
+use crate::overload::{Overload, Pressure, Thresholds};
 use crate::route;
 use crate::snapshot::{self, Snapshot};
 use crate::store::{self, Table, TableName, Tables};
@@ -49,6 +50,8 @@ pub struct Assembler {
     tables: Tables,
     /// Rung by trials whose candidate fails, and when there are new ones.
     alarm: Arc<Notify>,
+    /// Of the process, whatever its generation.
+    pressure: Arc<Pressure>,
     parts: Parts,
 }
 
@@ -120,6 +123,7 @@ impl Assembler {
             workers,
             tables: Tables::default(),
             alarm: Arc::default(),
+            pressure: Arc::default(),
             parts: Parts::default(),
         }
     }
@@ -322,6 +326,7 @@ impl<'a> Build<'a> {
         let filters = self.names();
         let compiler = Arc::clone(&self.compiler);
         let warnings = self.warnings(table.as_ref());
+        let overload = overload(&config.overload, self.assembler);
         let (parts, guests) = self.finish()?;
         let table = table.ok_or_else(|| Faults(vec!["the routes do not compile".into()]))?;
         let snapshot = Snapshot {
@@ -334,6 +339,7 @@ impl<'a> Build<'a> {
             filters,
             trials,
             access_log,
+            overload,
             drain_timeout: config.drain_timeout,
             drain_delay: config.drain_delay,
             description: Arc::new(config.describe()),
@@ -868,8 +874,26 @@ fn listener_limits(limits: &config::ListenerLimits, workers: usize) -> snapshot:
         max_target_bytes: limits.max_target_bytes,
         connections_per_worker: limits.max_connections.div_ceil(workers),
         connections_per_address: limits.max_connections_per_address,
+        exchanges_per_worker: limits.max_exchanges.div_ceil(workers),
         max_requests: limits.max_requests,
         http2: http2_limits(&limits.http2),
+    }
+}
+
+fn overload(overload: &config::Overload, assembler: &Assembler) -> Overload {
+    let share = |count: Option<usize>| count.map_or(usize::MAX, |count| count.div_ceil(assembler.workers));
+    let thresholds = |memory: &config::MemoryPressure| Thresholds {
+        limit: memory.limit,
+        disable_keep_alive: memory.disable_keep_alive,
+        stop_accepting_requests: memory.stop_accepting_requests,
+        stop_accepting_connections: memory.stop_accepting_connections,
+        recovery: memory.recovery,
+    };
+    Overload {
+        connections_per_worker: share(overload.max_connections),
+        exchanges_per_worker: share(overload.max_exchanges),
+        memory: overload.memory.as_ref().map(thresholds),
+        pressure: Arc::clone(&assembler.pressure),
     }
 }
 

@@ -30,6 +30,7 @@ use crate::identity::{self, Claim};
 use crate::lane::Lane;
 use crate::native::REQUEST_ID;
 use crate::passage::{Forward, Passage};
+use crate::overload::Cause;
 use crate::pool::{self, ClusterPool, EndpointPool, Picked, Turn, Unconnected};
 use crate::reply::{self, Error, Kind};
 use crate::route::Target;
@@ -159,7 +160,10 @@ impl Exchange {
         let head = connection.next_head();
         let snapshot = Rc::clone(&pinned);
         let settings = &snapshot.snapshot.listeners[listener];
-        let judged = judge(&connection, settings, &mut parts, head);
+        let judged = judge(&connection, settings, &mut parts, head).and_then(|admitted| {
+            let overload = connection.overload(&pinned, listener);
+            overload.map_or(Ok(admitted), |cause| Err(shed(&connection, cause)))
+        });
         // Where all are sent elsewhere, no route is asked.
         let asked = judged.as_ref().ok().filter(|_| settings.redirect.is_none());
         let route = asked.and_then(|admitted| {
@@ -1206,6 +1210,13 @@ impl ResponseBody {
         };
         if !exchange.lane.watchdog.expired(context, earliest) {
             return Poll::Pending;
+/// No filter is asked, and nothing is sent anywhere.
+#[cold]
+fn shed(connection: &Connection, cause: Cause) -> Error {
+    connection.count_shed(cause);
+    Error::new(Kind::Shed, cause.as_str())
+}
+
         }
         let kind = if exchange.deadline == Some(earliest) {
             Kind::RouteTimeout

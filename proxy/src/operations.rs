@@ -22,12 +22,13 @@ use crate::difference::State;
 use crate::endpoint::millis;
 use crate::filter::Hook;
 use crate::generations::Generations;
+use crate::overload::{Level, Pressure};
 use crate::reload::{Handles, History};
 use crate::report::{Outcome, Report as ReloadReport, milliseconds, seconds};
 use crate::snapshot::{Action, Snapshot};
 use crate::telemetry::exposition::{
-    self, BreakerFacts, CertificateFacts, ClusterFacts, EndpointFacts, FilterFacts, ProcessFacts, TableFacts,
-    TrialFacts,
+    self, BreakerFacts, CertificateFacts, ClusterFacts, EndpointFacts, FilterFacts, OverloadFacts, ProcessFacts,
+    TableFacts, TrialFacts,
 };
 use crate::telemetry::metrics::Report;
 use crate::trial::{Standing, Trial};
@@ -144,6 +145,7 @@ impl Operations for Operator {
         let reports = self.ask().await;
         let missing = reports.iter().filter(|report| report.is_none()).count();
         let mut last = self.last.lock().await;
+        let exchanges = reports.iter().flatten().map(|report| report.exchanges).sum();
         for (last, report) in last.iter_mut().zip(reports) {
             if let Some(report) = report {
                 *last = report.counts;
@@ -169,6 +171,7 @@ impl Operations for Operator {
             certificates: certificate_facts(&snapshot),
         };
         exposition::encode(&last, &facts)
+            overload: overload_facts(&snapshot.overload.pressure, exchanges),
     }
 
     async fn config(&self) -> Value {
@@ -185,6 +188,7 @@ impl Operations for Operator {
             "last_reload": self.history.last(),
             "components": components,
             "listener_files": listener_files,
+            "overload": shown_overload(&snapshot.overload.pressure),
             "cluster_files": cluster_files,
             "config": *config,
         })
@@ -317,6 +321,28 @@ fn shown_endpoint(member: &Member, usage: (usize, u32), now: Instant) -> Value {
 
 fn cluster_facts(snapshot: &Snapshot) -> Vec<ClusterFacts> {
     let facts = |cluster: &Arc<Cluster>| {
+fn shown_overload(pressure: &Pressure) -> Value {
+    json!({
+        "level": pressure.level().as_str(),
+        "memory_used_bytes": pressure.used(),
+        "memory_limit_bytes": pressure.limit(),
+    })
+}
+
+fn overload_facts(pressure: &Pressure, exchanges: usize) -> OverloadFacts {
+    let steps = [
+        Level::DisableKeepAlive,
+        Level::StopAcceptingRequests,
+        Level::StopAcceptingConnections,
+    ];
+    OverloadFacts {
+        exchanges,
+        steps: steps.map(|step| (step.as_str(), pressure.level() >= step, pressure.begun(step))),
+        memory_used: pressure.used(),
+        memory_limit: pressure.limit(),
+    }
+}
+
         let members = cluster.members();
         let standing = &cluster.terms.standing;
         ClusterFacts {

@@ -14,6 +14,10 @@ use crate::filter::{Failure, Reply};
 use crate::guard::Refusal;
 use crate::scan::Fault;
 
+/// Seconds after which a request that was shed may come again (RFC 9110 10.2.3); memory is looked at several times in
+/// one.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
 /// Why an exchange could not be answered as asked.
 #[derive(Debug)]
 pub struct Error {
@@ -44,6 +48,8 @@ pub enum Kind {
     NoEndpoint,
     /// A limit of the cluster, or of this machine.
     Overload,
+    /// The process has taken on as much as it can.
+    Shed,
     // A filter's.
     Filter(Failure),
     /// A filter has ended the exchange in the middle of its response.
@@ -98,7 +104,7 @@ impl Kind {
             Kind::Loop => StatusCode::LOOP_DETECTED,
             Kind::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Kind::NoRoute => StatusCode::NOT_FOUND,
-            Kind::NoEndpoint | Kind::Overload | Kind::Filter(Failure::NoInstance | Failure::Breaker) => {
+            Kind::NoEndpoint | Kind::Overload | Kind::Shed | Kind::Filter(Failure::NoInstance | Failure::Breaker) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Kind::Filter(_) | Kind::Cut | Kind::Upload(UploadFault::Filter) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -122,7 +128,7 @@ impl Kind {
             Kind::Misdirected => "misdirected",
             Kind::NoRoute => "no_route",
             Kind::NoEndpoint => "no_endpoint",
-            Kind::Overload => "overload",
+            Kind::Overload | Kind::Shed => "overload",
             Kind::Filter(failure) => failure.as_str(),
             Kind::ConnectFailed => "connect_failed",
             Kind::ConnectTimeout => "connect_timeout",
@@ -158,6 +164,7 @@ impl Kind {
 
     /// Whether it counts against the endpoint.
     pub fn is_upstreams(self) -> bool {
+                | Kind::Shed
         !matches!(self, Kind::Filter(_) | Kind::Cut | Kind::Upload(_))
     }
 }
@@ -178,6 +185,9 @@ pub fn reply(kind: Kind, request_id: &HeaderValue) -> Reply {
         status,
         headers,
         body: Bytes::from(text),
+    }
+    if kind == Kind::Shed {
+        headers.insert(header::RETRY_AFTER, RETRY_AFTER);
     }
 }
 

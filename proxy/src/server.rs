@@ -31,6 +31,7 @@ use crate::handover::predecessor::{Estate, Taken};
 use crate::handover::successor::End;
 use crate::handover::{self, Heritage, Predecessor, Upgrader};
 use crate::listener::Sockets;
+use crate::memory;
 use crate::operations::{Operator, Origin};
 use crate::priority;
 use crate::reload::{self, Reloader};
@@ -289,6 +290,11 @@ impl Process {
         server.add_service(background_service("upkeep", Upkeep(Arc::clone(&self.live))));
         if let Some(sockets) = &self.admin {
             let admin = Admin {
+        let memory = Memory {
+            live: Arc::clone(&self.live),
+            workers: senders.clone(),
+        };
+        server.add_service(background_service("memory", memory));
                 sockets: Arc::clone(sockets),
                 operations: Arc::clone(&self.operator),
                 upgrader: Arc::clone(&self.upgrader),
@@ -540,6 +546,22 @@ impl BackgroundService for Upkeep {
 
 struct Admin {
     sockets: Arc<Sockets>,
+/// Says when load has to be shed.
+struct Memory {
+    live: Arc<Live>,
+    workers: Workers,
+}
+
+#[async_trait]
+impl BackgroundService for Memory {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        tokio::select! {
+            () = memory::watch(Arc::clone(&self.live), self.workers.clone()) => {}
+            _ = shutdown.wait_for(|down| *down) => {}
+        }
+    }
+}
+
     operations: Arc<Operator>,
     upgrader: Arc<Upgrader>,
 }

@@ -15,6 +15,7 @@ use crate::filter::Reply;
 use crate::identity::Peers;
 use crate::listener::Sockets;
 use crate::name::Name;
+use crate::overload::Overload;
 use crate::route::Table;
 use crate::telemetry::access_log::AccessLog as Writer;
 use crate::telemetry::record::{Format, Record};
@@ -41,6 +42,7 @@ pub struct Snapshot {
     /// The candidates of filters, open or decided.
     pub trials: Vec<Arc<Trial>>,
     pub access_log: Option<AccessLog>,
+    pub overload: Overload,
     pub drain_timeout: Duration,
     /// How long readiness says no before the listeners close.
     pub drain_delay: Option<Duration>,
@@ -98,6 +100,7 @@ pub struct Limits {
     pub connections_per_worker: usize,
     /// Over all workers.
     pub connections_per_address: Option<u32>,
+    pub exchanges_per_worker: usize,
     /// Of one connection.
     pub max_requests: u64,
     pub http2: Http2Limits,

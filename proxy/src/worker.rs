@@ -30,6 +30,7 @@ use crate::listener;
 use crate::name::Name;
 use crate::outbound::{self, Desk};
 use crate::outbox;
+use crate::overload::{Level, Pressure};
 use crate::pool::{self, ClusterPool, EndpointPool, EndpointUsage};
 use crate::snapshot::{Action, Choice, Snapshot};
 use crate::telemetry::metrics::{
@@ -92,6 +93,8 @@ pub enum Command {
     Warm(Vec<Arc<wasm::Filter>>, oneshot::Sender<u32>),
     /// Ends what is still on this generation or an older one.
     Outlive(u64),
+    /// Memory is shorter, or less short, than it was.
+    Relieve,
     Report(oneshot::Sender<WorkerReport>),
     /// Accept nothing more, end what is under way.
     Drain,
@@ -108,6 +111,8 @@ pub struct WorkerReport {
     pub guests: Vec<(Arc<str>, wasm::Usage)>,
     /// Open ones, and exchanges that are over but not yet recorded.
     pub connections: usize,
+    /// Under way.
+    pub exchanges: usize,
 }
 
 /// One thread's world. Lives as long as the process.
@@ -118,6 +123,7 @@ pub struct Worker {
     /// TLS handshakes of clients under way.
     pub handshakes: Rc<tls::queue::Queue>,
     live: Arc<Live>,
+    pressure: Arc<Pressure>,
     upstreams: pool::Pools,
     guests: wasm::Pools,
     /// Where guests leave their calls.
@@ -132,6 +138,9 @@ pub struct Worker {
     connections: RefCell<slab::Slab<Entry>>,
     /// Open connections by the id of their sockets.
     open: RefCell<HashMap<u64, usize>>,
+    /// Exchanges under way: all of them, and by the id of their connection's sockets.
+    exchanges: Cell<usize>,
+    exchanges_of: RefCell<HashMap<u64, Rc<Cell<usize>>>>,
     /// Streams under way by the address of their client, of those with a connection that speaks HTTP/2.
     streams: RefCell<HashMap<IpAddr, Rc<Cell<usize>>>>,
     /// What the gauges of guests were last set to, by filter.
@@ -206,6 +215,7 @@ impl Worker {
             open: RefCell::default(),
             streams: RefCell::default(),
             weighed: RefCell::default(),
+            pressure: Arc::clone(&pinned.snapshot.overload.pressure),
             counted: RefCell::default(),
             settling: Cell::new(0),
         }
@@ -220,6 +230,8 @@ impl Worker {
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
+            exchanges: Cell::new(0),
+            exchanges_of: RefCell::default(),
                     Some(Command::Reconcile) => self.reconcile(&mut listening),
                     Some(Command::Warm(filters, to)) => self.warm(filters, to),
                     Some(Command::Outlive(generation)) => self.outlive(generation),
@@ -239,6 +251,7 @@ impl Worker {
                     self.guests.sweep(now);
                 }
             }
+                    Some(Command::Relieve) => self.relieve(&mut listening),
         }
     }
 
@@ -266,7 +279,7 @@ impl Worker {
     fn reconcile(self: &Rc<Self>, listening: &mut Listening) {
         let pinned = self.pin();
         let snapshot = &pinned.snapshot;
-        if !self.draining.get() {
+        if self.accepts() {
             self.listen(listening);
         }
         self.upstreams.retain(&snapshot.clusters);
@@ -285,6 +298,7 @@ impl Worker {
             let made = worker.guests.warm(&filters).await;
             // Whoever asked may have gone on.
             let _ = to.send(made);
+        self.forget_exchanges_of(snapshot);
         });
     }
 
@@ -309,6 +323,57 @@ impl Worker {
         let address = address.to_canonical();
         if streams.get(&address).is_some_and(|count| Rc::strong_count(count) == 1) {
             streams.remove(&address);
+    /// Lets the kernel hold connections while memory is shortest, and accepts them when it is less so.
+    fn relieve(self: &Rc<Self>, listening: &mut Listening) {
+        if self.accepts() {
+            self.listen(listening);
+        } else {
+            // The sockets stay as they are.
+            for (_, task) in listening.drain() {
+                task.abort();
+            }
+        }
+        // Those that rest may be ones that are not kept now.
+        self.wake_connections();
+    }
+
+    fn accepts(&self) -> bool {
+        !self.draining.get() && self.pressure() < Level::StopAcceptingConnections
+    }
+
+    /// How short memory is.
+    pub fn pressure(&self) -> Level {
+        self.pressure.level()
+    }
+
+    /// Where exchanges of connections on the sockets with this id are counted.
+    pub fn exchanges_of(&self, sockets: u64) -> Rc<Cell<usize>> {
+        Rc::clone(self.exchanges_of.borrow_mut().entry(sockets).or_default())
+    }
+
+    /// Of sockets that are gone, once their last connection is.
+    fn forget_exchanges_of(&self, snapshot: &Snapshot) {
+        let is_there = |id: u64| snapshot.listeners.iter().any(|listener| listener.sockets.id() == id);
+        let mut counts = self.exchanges_of.borrow_mut();
+        counts.retain(|id, count| is_there(*id) || Rc::strong_count(count) > 1);
+    }
+
+    /// An exchange has begun; `of_sockets` is where those of its connection's sockets are counted.
+    pub fn begin_exchange(&self, of_sockets: &Cell<usize>) {
+        self.exchanges.set(self.exchanges.get() + 1);
+        of_sockets.set(of_sockets.get() + 1);
+    }
+
+    pub fn end_exchange(&self, of_sockets: &Cell<usize>) {
+        self.exchanges.set(self.exchanges.get().saturating_sub(1));
+        of_sockets.set(of_sockets.get().saturating_sub(1));
+    }
+
+    /// Exchanges under way.
+    pub fn exchanges(&self) -> usize {
+        self.exchanges.get()
+    }
+
         }
     }
 
@@ -429,6 +494,11 @@ impl Worker {
     pub fn watch(&self, connection: usize, waker: &Waker) {
         if let Some(entry) = self.connections.borrow_mut().get_mut(connection) {
             entry.waker = Some(waker.clone());
+    /// Open connections.
+    pub fn connections(&self) -> usize {
+        self.connections.borrow().len()
+    }
+
         }
     }
 

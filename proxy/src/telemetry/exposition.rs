@@ -52,6 +52,19 @@ pub struct ProcessFacts<'a> {
     pub certificates: Vec<CertificateFacts>,
     pub clusters: Vec<ClusterFacts>,
 }
+    pub overload: OverloadFacts,
+}
+
+/// How much the process has taken on, and what it sheds.
+#[derive(Clone, Debug, Default)]
+pub struct OverloadFacts {
+    /// Under way in the workers that have reported.
+    pub exchanges: usize,
+    /// Each step, whether it holds, and how often it began.
+    pub steps: [(&'static str, bool, u64); 3],
+    /// Bytes; no limit when nobody looks.
+    pub memory_used: u64,
+    pub memory_limit: u64,
 
 /// What all workers share of one cluster.
 #[derive(Clone, Debug, Default)]
@@ -145,6 +158,7 @@ pub fn encode(reports: &[Report], process: &ProcessFacts) -> String {
     text.balancing(&process.clusters);
     text.certificates(&process.certificates);
     text.process(process, reports.iter().map(|report| report.stale).sum());
+    text.overload(&process.overload);
     text.listeners(&merge(reports.iter().map(|report| &report.listeners)));
     text.routes(&merge(reports.iter().map(|report| &report.routes)));
     text.endpoints(&merge(reports.iter().map(|report| &report.endpoints)));
@@ -337,6 +351,36 @@ impl Exposition {
     }
 
     fn process(&mut self, process: &ProcessFacts, stale: u64) {
+    fn overload(&mut self, overload: &OverloadFacts) {
+        self.gauges(
+            "tamis_exchanges",
+            "Exchanges under way.",
+            [gauge(&[], overload.exchanges as f64)],
+        );
+        self.gauges(
+            "tamis_overload",
+            "1 while load is shed, by the step: each does what the one before it does, too.",
+            overload
+                .steps
+                .map(|(step, holds, _)| gauge(&[("step", step)], f64::from(holds))),
+        );
+        self.counters(
+            "tamis_overload_steps_total",
+            "How often a step of shedding load began.",
+            overload.steps.map(|(step, _, begun)| counter(&[("step", step)], begun)),
+        );
+        self.gauges(
+            "tamis_memory_used_bytes",
+            "What counts towards overload.memory, as of the last look.",
+            [gauge(&[], overload.memory_used as f64)],
+        );
+        self.gauges(
+            "tamis_memory_limit_bytes",
+            "What the process is granted of it; 0 when nobody looks.",
+            [gauge(&[], overload.memory_limit as f64)],
+        );
+    }
+
         let started = process
             .started
             .duration_since(UNIX_EPOCH)
@@ -461,6 +505,11 @@ impl Exposition {
             each().map(|(labels, counts)| counter(&labels, counts.received_bytes)),
         );
         self.counters(
+        self.counters(
+            "tamis_requests_shed_total",
+            "Requests answered with 503 before any filter, by what there was not enough of.",
+            each().flat_map(|(labels, counts)| by_name(&labels, "cause", &counts.shed)),
+        );
             "tamis_sent_bytes_total",
             "Bytes sent to clients.",
             each().map(|(labels, counts)| counter(&labels, counts.sent_bytes)),
@@ -869,6 +918,10 @@ mod tests {
     #[test]
     fn what_workers_share_of_a_cluster_is_said_once() {
         let mut facts = facts();
+            overload: OverloadFacts {
+                steps: [("a", false, 0), ("b", false, 0), ("c", false, 0)],
+                ..OverloadFacts::default()
+            },
         facts.clusters = vec![ClusterFacts {
             cluster: "app".into(),
             overflows: [("connections", 1), ("pending", 2), ("requests", 3)],
