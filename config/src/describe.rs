@@ -8,11 +8,11 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json, json};
 
 use crate::model::{
-    AccessLog, Action, Breaker, Candidate, CandidateKey, CertificateFiles, Cluster, ClusterLimits, ClusterTls, Config,
-    Dns, Endpoint, Endpoints, Filter, FilterKind, FilterLimits, FilterUse, Grant, HashKey, HealthCheck, HostPattern,
-    Http2Limits, Listener, ListenerLimits, ListenerTls, LoadBalancing, LogFormat, LogPart, LogTarget, OutlierEjection,
-    PathPattern, Peers, Probe, Redirect, Reload, Respond, Route, RouteMatch, Sticky, Target, ValuePattern, Verify,
-    Wasm, WeightedCluster,
+    AccessLog, Action, Breaker, Candidate, CandidateKey, CertificateFiles, CertificatePattern, Cluster, ClusterLimits,
+    ClusterTls, Config, Dns, Endpoint, Endpoints, Filter, FilterKind, FilterLimits, FilterUse, Grant, HashKey,
+    HealthCheck, HostPattern, Http2Limits, Listener, ListenerLimits, ListenerTls, LoadBalancing, LogFormat, LogPart,
+    LogTarget, OutlierEjection, Overload, PathPattern, Peers, Probe, Redirect, Reload, Respond, Route, RouteMatch,
+    Sticky, Target, ValuePattern, Verify, Wasm, WeightedCluster,
 };
 use crate::settings::REDACTED;
 use crate::units::{show_duration, show_percent, show_size};
@@ -465,6 +465,26 @@ fn route_match(matches: &RouteMatch) -> Json {
             .iter()
             .map(|parameter| (&parameter.name, value(&parameter.value)));
         described.insert("query".to_owned(), named(query));
+    }
+    if let Some(pattern) = &matches.certificate {
+        described.insert("client_certificate".to_owned(), client_certificate(pattern));
+    }
+    Json::Object(described)
+}
+
+fn client_certificate(pattern: &CertificatePattern) -> Json {
+    let mut described = Map::new();
+    let values = [("subject", &pattern.subject), ("san", &pattern.name)];
+    for (key, pattern) in values {
+        if let Some(pattern) = pattern {
+            described.insert(key.to_owned(), value(pattern));
+        }
+    }
+    if !pattern.fingerprints.is_empty() {
+        described.insert("fingerprint".to_owned(), json!(pattern.fingerprints));
+    }
+    if described.is_empty() {
+        described.insert("present".to_owned(), json!(true));
     }
     Json::Object(described)
 }

@@ -740,6 +740,18 @@ pub struct RouteMatch {
     pub methods: Vec<String>,
     pub headers: Vec<HeaderPattern>,
     pub query: Vec<QueryPattern>,
+    pub certificate: Option<CertificatePattern>,
+}
+
+/// What the client's verified certificate has to be. All parts must hold; without any, every certificate will do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CertificatePattern {
+    /// As RFC 4514 writes it, as in `CN=web,O=Acme`.
+    pub subject: Option<ValuePattern>,
+    /// Any of its subject alternative names, as in `DNS:a.example` or `URI:spiffe://b`.
+    pub name: Option<ValuePattern>,
+    /// Any one of them: 64 hexadecimal digits in lower case.
+    pub fingerprints: Vec<String>,
 }
 
 /// Lower case, without port or trailing dot. Any port of the request matches.

@@ -70,6 +70,7 @@ fn config(document: Document, reader: &mut Reader) -> Option<Config> {
     let (listeners, admin) = (listeners?, admin?);
     refuse_shared_addresses(&listeners, admin.as_ref(), reader);
     let (filters, routes) = (filters?, routes?);
+    route::refuse_unshown_certificates(&routes, &listeners, reader);
     let uses = listeners.iter().flat_map(|listener| &listener.filters);
     let uses = uses.chain(routes.iter().flat_map(|route| &route.filters));
     filter::refuse_two_configurations(&filters, uses, reader);

@@ -639,6 +639,21 @@ vocabulary! {
         headers: Option<Pairs<Comparison>>,
         /// Query parameters by name: the value, or how to compare it.
         query: Option<Pairs<Comparison>>,
+        /// The client's certificate, which has to lead to an authority of the listener.
+        client_certificate: Option<At<ClientCertificate>>,
+    }
+
+    /// The client's certificate; all parts must hold.
+    struct ClientCertificate AtLeastOneOf(present, subject, san, fingerprint) {
+        /// Any certificate will do.
+        present: Option<True>,
+        /// Its subject as RFC 4514 writes it, as in `CN=web,O=Acme`: the value, or how to compare it.
+        subject: Option<Comparison>,
+        /// Any of its subject alternative names, as in `DNS:web.example`, `URI:spiffe://acme/web`, `IP:10.0.0.1` or
+        /// `email:web@acme.example`: the value, or how to compare it.
+        san: Option<Comparison>,
+        /// Any of these SHA-256 fingerprints: 64 hexadecimal digits, with colons or without.
+        fingerprint: Option<At<Vec<At<String>>>>,
     }
 
     /// How to compare the path.

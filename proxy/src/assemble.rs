@@ -986,6 +986,15 @@ fn pattern(matches: &config::RouteMatch) -> route::Pattern {
                 value: value(&query.value),
             })
             .collect(),
+        certificate: matches.certificate.as_ref().map(certificate),
+    }
+}
+
+fn certificate(pattern: &config::CertificatePattern) -> route::CertificatePattern {
+    route::CertificatePattern {
+        subject: pattern.subject.as_ref().map(value),
+        name: pattern.name.as_ref().map(value),
+        fingerprints: pattern.fingerprints.clone(),
     }
 }
 

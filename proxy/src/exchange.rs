@@ -213,6 +213,7 @@ impl Exchange {
                 local: connection.local(),
                 tls: connection.tls().cloned(),
                 listener: settings.short_name,
+                certificate: connection.tls().and_then(|tls| tls.certificate.as_ref()),
                 route: found.map(|route| route.short_name),
                 request_id: connection.worker.new_request_id(),
             },
