@@ -15,6 +15,7 @@ mod discovery;
 mod drain;
 mod endurance;
 mod faults;
+mod examples;
 mod filters;
 mod generations;
 mod guests;
