@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tamis_integration::nginx::Nginx;
 use tamis_integration::socket::Address;
-use tamis_integration::upstream::{Script, ok};
+use tamis_integration::upstream::{Refusing, Script, ok};
 use tamis_integration::{Client, Folder, Message, Proxy, Step, Upstream};
 
 use crate::certificates::{Authority, TlsClient, Trust};
@@ -71,11 +71,13 @@ fn websocket_passes_where_it_may() {
             Step::Hold,
         ]])
     };
-    let (chat, agents, app) = (switching("websocket"), switching("tcp"), named("app"));
-    let [to_chat, to_agents, to_app] = [&chat, &agents, &app].map(|upstream| upstream.address().to_string());
+    let (chat, twin) = (switching("websocket"), switching("websocket"));
+    let (agents, app) = (switching("tcp"), named("app"));
+    let [to_chat, to_twin, to_agents, to_app] =
+        [&chat, &twin, &agents, &app].map(|upstream| upstream.address().to_string());
     let places = [
         ("127.0.0.1:9000", &*to_chat),
-        ("127.0.0.1:9001", &*to_chat),
+        ("127.0.0.1:9001", &*to_twin),
         ("127.0.0.1:9100", &*to_agents),
         ("127.0.0.1:9200", &*to_app),
     ];
@@ -271,7 +273,10 @@ fn mtls_api_shows_certificates_to_clients_and_servers() {
          location / { return 200 \"$ssl_client_s_dn for $http_x_forwarded_client_cert\"; }",
     );
     let endpoint = nginx.address().to_string();
-    let places = [("127.0.0.1:9443", &*endpoint), ("127.0.0.1:9444", &*endpoint)];
+    // Nobody is there in the other one's place.
+    let nobody = Refusing::new();
+    let other = nobody.address().to_string();
+    let places = [("127.0.0.1:9443", &*endpoint), ("127.0.0.1:9444", &*other)];
     let proxy = Proxy::start_in(&folder, &example("mtls-api.yaml", &places));
     let address: Address = proxy.address("api");
     let mut nobody = TlsClient::connect(&address, "api.example", &Trust::in_authority(&site));

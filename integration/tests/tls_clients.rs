@@ -351,6 +351,27 @@ fn an_expired_certificate_resumes_nothing() {
     assert!(!ask(), "it is over");
 }
 
+/// Row 119: an authority that may vouch for one domain vouches for no other.
+#[test]
+fn an_authority_of_one_domain_vouches_for_no_other() {
+    let scene = scene(REQUIRED);
+    let bound = scene.clients.subordinate_for("Acme", "acme.example");
+    let grant = |names: &[&str]| {
+        let mut pair = bound.issue(names);
+        pair.cert.push_str(&bound.pem());
+        pair
+    };
+    assert_eq!(scene.curl(Some(&grant(&["web.acme.example"]))), (0, "ok".to_owned()));
+    for names in [
+        &["other.example"][..],
+        &["web.acme.example", "other.example"],
+        &["acme.example.other"],
+    ] {
+        let (code, body) = scene.curl(Some(&grant(names)));
+        assert_ne!((code, &*body), (0, "ok"), "{names:?}");
+    }
+}
+
 /// Row 119: a chain that is long costs no more than another.
 #[test]
 fn a_chain_of_fifty_is_refused_quickly() {

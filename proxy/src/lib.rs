@@ -91,6 +91,7 @@ pub mod outbound;
 pub mod outbox;
 pub mod outlier;
 pub mod overload;
+pub mod panics;
 pub mod passage;
 pub mod peer;
 pub mod permits;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::overload::{Level, Pressure, Thresholds};
+use crate::overload::{self, Level, Pressure, Thresholds};
 use crate::worker::{Command, Live, Workers};
 
 /// Ten times a second: at a gigabit a second 12 MB come in between, and a look costs a few reads from the kernel.
@@ -51,6 +51,9 @@ pub async fn watch(live: Arc<Live>, workers: Workers) {
                 // One that has ended sheds all.
                 let _ = worker.send(Command::Relieve);
             }
+        }
+        if pressure.level() > Level::Normal {
+            overload::give_back();
         }
     }
 }

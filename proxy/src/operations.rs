@@ -23,6 +23,7 @@ use crate::endpoint::millis;
 use crate::filter::Hook;
 use crate::generations::Generations;
 use crate::overload::{Level, Pressure};
+use crate::panics;
 use crate::reload::{Handles, History};
 use crate::report::{Outcome, Report as ReloadReport, milliseconds, seconds};
 use crate::snapshot::{Action, Snapshot};
@@ -144,8 +145,8 @@ impl Operations for Operator {
     async fn metrics(&self) -> String {
         let reports = self.ask().await;
         let missing = reports.iter().filter(|report| report.is_none()).count();
-        let mut last = self.last.lock().await;
         let exchanges = reports.iter().flatten().map(|report| report.exchanges).sum();
+        let mut last = self.last.lock().await;
         for (last, report) in last.iter_mut().zip(reports) {
             if let Some(report) = report {
                 *last = report.counts;
@@ -162,6 +163,7 @@ impl Operations for Operator {
             reloads: self.history.counts(),
             access_log_dropped: log.map_or(0, |log| log.dropped()),
             access_log_errors: log.map_or(0, |log| log.errors()),
+            panics: panics::count(),
             ready: matches!(self.ready().await, Readiness::Ready | Readiness::LastGood),
             last_good: self.is_on_last_good(),
             workers: self.workers.len(),
@@ -169,9 +171,9 @@ impl Operations for Operator {
             filters: filter_facts(&snapshot),
             clusters: cluster_facts(&snapshot),
             certificates: certificate_facts(&snapshot),
+            overload: overload_facts(&snapshot.overload.pressure, exchanges),
         };
         exposition::encode(&last, &facts)
-            overload: overload_facts(&snapshot.overload.pressure, exchanges),
     }
 
     async fn config(&self) -> Value {
@@ -186,9 +188,9 @@ impl Operations for Operator {
         json!({
             "generation": generation,
             "last_reload": self.history.last(),
+            "overload": shown_overload(&snapshot.overload.pressure),
             "components": components,
             "listener_files": listener_files,
-            "overload": shown_overload(&snapshot.overload.pressure),
             "cluster_files": cluster_files,
             "config": *config,
         })
@@ -319,8 +321,6 @@ fn shown_endpoint(member: &Member, usage: (usize, u32), now: Instant) -> Value {
     })
 }
 
-fn cluster_facts(snapshot: &Snapshot) -> Vec<ClusterFacts> {
-    let facts = |cluster: &Arc<Cluster>| {
 fn shown_overload(pressure: &Pressure) -> Value {
     json!({
         "level": pressure.level().as_str(),
@@ -343,6 +343,8 @@ fn overload_facts(pressure: &Pressure, exchanges: usize) -> OverloadFacts {
     }
 }
 
+fn cluster_facts(snapshot: &Snapshot) -> Vec<ClusterFacts> {
+    let facts = |cluster: &Arc<Cluster>| {
         let members = cluster.members();
         let standing = &cluster.terms.standing;
         ClusterFacts {

@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 /// The whole, in hundredths of a percent.
 const WHOLE: u128 = 10_000;
 
+/// See [`give_back`].
+const LARGE_BLOCK: usize = 1 << 20;
+
 /// One generation's bounds, and the pressure, which outlives generations.
 pub struct Overload {
     pub connections_per_worker: usize,
@@ -62,6 +65,13 @@ pub enum Cause {
     /// As many as may be are under way.
     Exchanges,
     Memory,
+}
+
+/// Has the allocator give back to the kernel what was freed a second ago or earlier. It looks for that when a large block
+/// is asked for and at no other time: where nothing is served any more, memory that is free would count as used for ever.
+/// A block that nobody touches costs a microsecond. (Of 94 MiB that were freed, 94 were kept without this, 14 with it.)
+pub fn give_back() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE_BLOCK)));
 }
 
 impl Level {

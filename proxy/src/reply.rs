@@ -50,6 +50,8 @@ pub enum Kind {
     Overload,
     /// The process has taken on as much as it can.
     Shed,
+    /// A defect of ours.
+    Panic,
     // A filter's.
     Filter(Failure),
     /// A filter has ended the exchange in the middle of its response.
@@ -107,7 +109,9 @@ impl Kind {
             Kind::NoEndpoint | Kind::Overload | Kind::Shed | Kind::Filter(Failure::NoInstance | Failure::Breaker) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Kind::Filter(_) | Kind::Cut | Kind::Upload(UploadFault::Filter) => StatusCode::INTERNAL_SERVER_ERROR,
+            Kind::Filter(_) | Kind::Cut | Kind::Upload(UploadFault::Filter) | Kind::Panic => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             Kind::ConnectFailed | Kind::UpstreamTls | Kind::Reset | Kind::Protocol => StatusCode::BAD_GATEWAY,
             Kind::ConnectTimeout | Kind::UpstreamTimeout | Kind::RouteTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -128,6 +132,7 @@ impl Kind {
             Kind::Misdirected => "misdirected",
             Kind::NoRoute => "no_route",
             Kind::NoEndpoint => "no_endpoint",
+            Kind::Panic => "panic",
             Kind::Overload | Kind::Shed => "overload",
             Kind::Filter(failure) => failure.as_str(),
             Kind::ConnectFailed => "connect_failed",
@@ -159,12 +164,12 @@ impl Kind {
                 | Kind::Upload(_)
                 | Kind::BodyTooLarge
                 | Kind::NoRoute
+                | Kind::Shed
         )
     }
 
     /// Whether it counts against the endpoint.
     pub fn is_upstreams(self) -> bool {
-                | Kind::Shed
         !matches!(self, Kind::Filter(_) | Kind::Cut | Kind::Upload(_))
     }
 }
@@ -181,13 +186,13 @@ pub fn reply(kind: Kind, request_id: &HeaderValue) -> Reply {
         header::CONTENT_TYPE,
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
+    if kind == Kind::Shed {
+        headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+    }
     Reply {
         status,
         headers,
         body: Bytes::from(text),
-    }
-    if kind == Kind::Shed {
-        headers.insert(header::RETRY_AFTER, RETRY_AFTER);
     }
 }
 

@@ -33,6 +33,7 @@ use crate::handover::{self, Heritage, Predecessor, Upgrader};
 use crate::listener::Sockets;
 use crate::memory;
 use crate::operations::{Operator, Origin};
+use crate::panics;
 use crate::priority;
 use crate::reload::{self, Reloader};
 use crate::report::Comparison;
@@ -79,6 +80,7 @@ pub fn run(options: &Options) -> Result<(), String> {
 
 /// The same, with something to do once the sockets are there; it is given the first TCP listener's address.
 pub fn run_then(options: &Options, listening: impl FnOnce(Option<SocketAddr>)) -> Result<(), String> {
+    panics::count_all();
     let (predecessor, estate) = Predecessor::find()?.unzip();
     let process = match (Process::prepare(options, estate), &predecessor) {
         (Ok(process), Some(predecessor)) => predecessor.prepared(&process.taken).map(|()| process)?,
@@ -288,13 +290,13 @@ impl Process {
         ));
         server.add_service(background_service("court", self.court));
         server.add_service(background_service("upkeep", Upkeep(Arc::clone(&self.live))));
-        if let Some(sockets) = &self.admin {
-            let admin = Admin {
         let memory = Memory {
             live: Arc::clone(&self.live),
             workers: senders.clone(),
         };
         server.add_service(background_service("memory", memory));
+        if let Some(sockets) = &self.admin {
+            let admin = Admin {
                 sockets: Arc::clone(sockets),
                 operations: Arc::clone(&self.operator),
                 upgrader: Arc::clone(&self.upgrader),
@@ -544,8 +546,6 @@ impl BackgroundService for Upkeep {
     }
 }
 
-struct Admin {
-    sockets: Arc<Sockets>,
 /// Says when load has to be shed.
 struct Memory {
     live: Arc<Live>,
@@ -562,6 +562,8 @@ impl BackgroundService for Memory {
     }
 }
 
+struct Admin {
+    sockets: Arc<Sockets>,
     operations: Arc<Operator>,
     upgrader: Arc<Upgrader>,
 }

@@ -30,7 +30,7 @@ use crate::listener;
 use crate::name::Name;
 use crate::outbound::{self, Desk};
 use crate::outbox;
-use crate::overload::{Level, Pressure};
+use crate::overload::{self, Level, Pressure};
 use crate::pool::{self, ClusterPool, EndpointPool, EndpointUsage};
 use crate::snapshot::{Action, Choice, Snapshot};
 use crate::telemetry::metrics::{
@@ -151,6 +151,22 @@ pub struct Worker {
     settling: Cell<usize>,
 }
 
+/// One exchange whose completion hooks are under way, however they end.
+struct Settling(Rc<Worker>);
+
+impl Settling {
+    fn begin(worker: &Rc<Worker>) -> Self {
+        worker.settling.set(worker.settling.get() + 1);
+        Self(Rc::clone(worker))
+    }
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        self.0.settling.set(self.0.settling.get() - 1);
+    }
+}
+
 /// One open connection.
 struct Entry {
     sockets: u64,
@@ -199,6 +215,7 @@ impl Worker {
         let pinned = Rc::new(Pinned::new(live.load()));
         Self {
             index,
+            pressure: Arc::clone(&pinned.snapshot.overload.pressure),
             via: Via::new(instance),
             tally: RefCell::default(),
             handshakes: Rc::default(),
@@ -213,9 +230,10 @@ impl Worker {
             draining: Cell::new(false),
             connections: RefCell::default(),
             open: RefCell::default(),
+            exchanges: Cell::new(0),
+            exchanges_of: RefCell::default(),
             streams: RefCell::default(),
             weighed: RefCell::default(),
-            pressure: Arc::clone(&pinned.snapshot.overload.pressure),
             counted: RefCell::default(),
             settling: Cell::new(0),
         }
@@ -230,11 +248,10 @@ impl Worker {
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
-            exchanges: Cell::new(0),
-            exchanges_of: RefCell::default(),
                     Some(Command::Reconcile) => self.reconcile(&mut listening),
                     Some(Command::Warm(filters, to)) => self.warm(filters, to),
                     Some(Command::Outlive(generation)) => self.outlive(generation),
+                    Some(Command::Relieve) => self.relieve(&mut listening),
                     Some(Command::Report(to)) => {
                         // Whoever asked may have given up.
                         let _ = to.send(self.report());
@@ -249,9 +266,12 @@ impl Worker {
                         self.tally.borrow_mut().retain(&names(&self.pin().snapshot));
                     }
                     self.guests.sweep(now);
+                    if self.pressure() > Level::Normal {
+                        // Each thread has memory of its own.
+                        overload::give_back();
+                    }
                 }
             }
-                    Some(Command::Relieve) => self.relieve(&mut listening),
         }
     }
 
@@ -282,6 +302,7 @@ impl Worker {
         if self.accepts() {
             self.listen(listening);
         }
+        self.forget_exchanges_of(snapshot);
         self.upstreams.retain(&snapshot.clusters);
         let guests: HashSet<u64> = snapshot.guests.iter().map(|filter| filter.id()).collect();
         self.guests.retain(|id| guests.contains(&id));
@@ -298,7 +319,6 @@ impl Worker {
             let made = worker.guests.warm(&filters).await;
             // Whoever asked may have gone on.
             let _ = to.send(made);
-        self.forget_exchanges_of(snapshot);
         });
     }
 
@@ -307,22 +327,6 @@ impl Worker {
         self.wake_connections();
     }
 
-    /// What is on this generation or an older one has had its time.
-    pub fn outlived(&self) -> u64 {
-        self.outlived.get()
-    }
-
-    /// How many streams of HTTP/2 this address has here; for whoever has some.
-    pub fn streams_of(&self, address: IpAddr) -> Rc<Cell<usize>> {
-        Rc::clone(self.streams.borrow_mut().entry(address.to_canonical()).or_default())
-    }
-
-    /// Nobody else may have to do with the address.
-    pub fn forget_streams_of(&self, address: IpAddr) {
-        let mut streams = self.streams.borrow_mut();
-        let address = address.to_canonical();
-        if streams.get(&address).is_some_and(|count| Rc::strong_count(count) == 1) {
-            streams.remove(&address);
     /// Lets the kernel hold connections while memory is shortest, and accepts them when it is less so.
     fn relieve(self: &Rc<Self>, listening: &mut Listening) {
         if self.accepts() {
@@ -374,6 +378,22 @@ impl Worker {
         self.exchanges.get()
     }
 
+    /// What is on this generation or an older one has had its time.
+    pub fn outlived(&self) -> u64 {
+        self.outlived.get()
+    }
+
+    /// How many streams of HTTP/2 this address has here; for whoever has some.
+    pub fn streams_of(&self, address: IpAddr) -> Rc<Cell<usize>> {
+        Rc::clone(self.streams.borrow_mut().entry(address.to_canonical()).or_default())
+    }
+
+    /// Nobody else may have to do with the address.
+    pub fn forget_streams_of(&self, address: IpAddr) {
+        let mut streams = self.streams.borrow_mut();
+        let address = address.to_canonical();
+        if streams.get(&address).is_some_and(|count| Rc::strong_count(count) == 1) {
+            streams.remove(&address);
         }
     }
 
@@ -451,11 +471,10 @@ impl Worker {
             // The worker itself has ended, so no guest runs any more.
             return remains.write_record();
         }
-        self.settling.set(self.settling.get() + 1);
-        let worker = Rc::clone(self);
+        let settling = Settling::begin(self);
         tokio::task::spawn_local(async move {
             remains.settle().await;
-            worker.settling.set(worker.settling.get() - 1);
+            drop(settling);
         });
     }
 
@@ -479,6 +498,11 @@ impl Worker {
         self.draining.get()
     }
 
+    /// Open connections.
+    pub fn connections(&self) -> usize {
+        self.connections.borrow().len()
+    }
+
     /// Open connections on the sockets with this id.
     pub fn connections_of(&self, sockets: u64) -> usize {
         self.open.borrow().get(&sockets).copied().unwrap_or(0)
@@ -494,11 +518,6 @@ impl Worker {
     pub fn watch(&self, connection: usize, waker: &Waker) {
         if let Some(entry) = self.connections.borrow_mut().get_mut(connection) {
             entry.waker = Some(waker.clone());
-    /// Open connections.
-    pub fn connections(&self) -> usize {
-        self.connections.borrow().len()
-    }
-
         }
     }
 
@@ -628,7 +647,8 @@ impl Worker {
             counts: self.tally.borrow().report(),
             endpoints,
             guests,
-            connections: self.connections.borrow().len() + self.settling.get(),
+            connections: self.connections() + self.settling.get(),
+            exchanges: self.exchanges(),
         }
     }
 

@@ -39,6 +39,7 @@ pub struct ProcessFacts<'a> {
     pub reloads: Reloads,
     pub access_log_dropped: u64,
     pub access_log_errors: u64,
+    pub panics: u64,
     pub ready: bool,
     /// It serves the last good generation, because the current files do not load.
     pub last_good: bool,
@@ -51,7 +52,6 @@ pub struct ProcessFacts<'a> {
     /// Those of all listeners.
     pub certificates: Vec<CertificateFacts>,
     pub clusters: Vec<ClusterFacts>,
-}
     pub overload: OverloadFacts,
 }
 
@@ -65,6 +65,7 @@ pub struct OverloadFacts {
     /// Bytes; no limit when nobody looks.
     pub memory_used: u64,
     pub memory_limit: u64,
+}
 
 /// What all workers share of one cluster.
 #[derive(Clone, Debug, Default)]
@@ -157,8 +158,8 @@ pub fn encode(reports: &[Report], process: &ProcessFacts) -> String {
     text.shared(&process.filters);
     text.balancing(&process.clusters);
     text.certificates(&process.certificates);
-    text.process(process, reports.iter().map(|report| report.stale).sum());
     text.overload(&process.overload);
+    text.process(process, reports.iter().map(|report| report.stale).sum());
     text.listeners(&merge(reports.iter().map(|report| &report.listeners)));
     text.routes(&merge(reports.iter().map(|report| &report.routes)));
     text.endpoints(&merge(reports.iter().map(|report| &report.endpoints)));
@@ -350,7 +351,6 @@ impl Exposition {
         );
     }
 
-    fn process(&mut self, process: &ProcessFacts, stale: u64) {
     fn overload(&mut self, overload: &OverloadFacts) {
         self.gauges(
             "tamis_exchanges",
@@ -381,6 +381,7 @@ impl Exposition {
         );
     }
 
+    fn process(&mut self, process: &ProcessFacts, stale: u64) {
         let started = process
             .started
             .duration_since(UNIX_EPOCH)
@@ -462,6 +463,11 @@ impl Exposition {
             [counter(&[], process.access_log_errors)],
         );
         self.counters(
+            "tamis_panics_total",
+            "Panics; each is a defect, and was the end of the exchange or the task that it happened in.",
+            [counter(&[], process.panics)],
+        );
+        self.counters(
             "tamis_stale_counts_total",
             "Counts lost because their series was removed by a reload.",
             [counter(&[], stale)],
@@ -500,16 +506,16 @@ impl Exposition {
             each().flat_map(|(labels, counts)| by_name(&labels, "reason", &counts.http2_cuts)),
         );
         self.counters(
+            "tamis_requests_shed_total",
+            "Requests answered with 503 before any filter, by what there was not enough of.",
+            each().flat_map(|(labels, counts)| by_name(&labels, "cause", &counts.shed)),
+        );
+        self.counters(
             "tamis_received_bytes_total",
             "Bytes received from clients.",
             each().map(|(labels, counts)| counter(&labels, counts.received_bytes)),
         );
         self.counters(
-        self.counters(
-            "tamis_requests_shed_total",
-            "Requests answered with 503 before any filter, by what there was not enough of.",
-            each().flat_map(|(labels, counts)| by_name(&labels, "cause", &counts.shed)),
-        );
             "tamis_sent_bytes_total",
             "Bytes sent to clients.",
             each().map(|(labels, counts)| counter(&labels, counts.sent_bytes)),
@@ -905,12 +911,19 @@ mod tests {
             reloads: Reloads::default(),
             access_log_dropped: 3,
             access_log_errors: 0,
+            panics: 0,
             ready: true,
             last_good: false,
             workers: 2,
             workers_missing: 1,
             filters: Vec::new(),
             clusters: Vec::new(),
+            overload: OverloadFacts {
+                exchanges: 0,
+                steps: [("a", false, 0), ("b", true, 2), ("c", false, 0)],
+                memory_used: 3,
+                memory_limit: 4,
+            },
             certificates: Vec::new(),
         }
     }
@@ -918,10 +931,6 @@ mod tests {
     #[test]
     fn what_workers_share_of_a_cluster_is_said_once() {
         let mut facts = facts();
-            overload: OverloadFacts {
-                steps: [("a", false, 0), ("b", false, 0), ("c", false, 0)],
-                ..OverloadFacts::default()
-            },
         facts.clusters = vec![ClusterFacts {
             cluster: "app".into(),
             overflows: [("connections", 1), ("pending", 2), ("requests", 3)],
@@ -1109,10 +1118,20 @@ mod tests {
             ("tamis_access_log_dropped_total", 3.0),
             ("tamis_access_log_errors_total", 0.0),
             ("tamis_stale_counts_total", 0.0),
+            ("tamis_panics_total", 0.0),
+            ("tamis_exchanges", 0.0),
+            ("tamis_overload{step=\"a\"}", 0.0),
+            ("tamis_overload{step=\"b\"}", 1.0),
+            ("tamis_overload{step=\"c\"}", 0.0),
+            ("tamis_overload_steps_total{step=\"a\"}", 0.0),
+            ("tamis_overload_steps_total{step=\"b\"}", 2.0),
+            ("tamis_overload_steps_total{step=\"c\"}", 0.0),
+            ("tamis_memory_used_bytes", 3.0),
+            ("tamis_memory_limit_bytes", 4.0),
         ] {
             assert_eq!(samples.get(name), Some(&value), "{name}");
         }
-        assert_eq!(samples.len(), 18);
+        assert_eq!(samples.len(), 29);
     }
 
     #[test]
