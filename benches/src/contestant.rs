@@ -51,7 +51,7 @@ pub const NAMES: [(&str, Contestant); 10] = [
 ];
 
 /// Other children of a measurement; names are also names of log files.
-const RESERVED: [&str; 2] = ["origin", "wrk"];
+const RESERVED: [&str; 2] = ["origin", "load"];
 
 /// The contestants in the order of `names`, followed by extras not named there.
 pub fn named(names: &[String], extras: &[Extra]) -> Result<Vec<(String, Contestant)>> {
@@ -182,7 +182,7 @@ mod tests {
             port: 0,
             command: "x".to_owned(),
         };
-        for name in ["tamis", "origin", "wrk"] {
+        for name in ["tamis", "origin", "load"] {
             assert!(named(&[], &[extra(name)]).is_err(), "{name}");
         }
         assert!(named(&[], &[extra("a"), extra("a")]).is_err());

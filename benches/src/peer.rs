@@ -13,16 +13,28 @@ use anyhow::{Context, Result, bail};
 use crate::contestant::{Chain, Contestant, Extra};
 use crate::probe::Touch;
 use crate::program::Program;
+use crate::work::Work;
 
 const ORIGIN_CONF: &str = include_str!("../peers/origin.conf");
 const NGINX_CONF: &str = include_str!("../peers/nginx.conf");
 const HAPROXY_CFG: &str = include_str!("../peers/haproxy.cfg");
 const ENVOY_YAML: &str = include_str!("../peers/envoy.yaml");
+const ENVOY_TLS: &str = include_str!("../peers/envoy-tls.yaml");
 const ENVOY_WASM_FILTER: &str = include_str!("../peers/envoy-wasm-filter.yaml");
 const HEADER_TOUCH_WAT: &str = include_str!("../peers/header-touch.wat");
 const TAMIS_YAML: &str = include_str!("../peers/tamis.yaml");
 const TAMIS_WASM_FILTER: &str = include_str!("../peers/tamis-wasm-filter.yaml");
 const TAMIS_NATIVE_FILTER: &str = include_str!("../peers/tamis-native-filter.yaml");
+
+const NGINX_CERTIFICATE: &str =
+    "        ssl_certificate @FOLDER@/cert.pem; ssl_certificate_key @FOLDER@/key.pem; ssl_protocols TLSv1.3;";
+const HAPROXY_SSL: &str = " ssl crt @FOLDER@/both.pem alpn h2,http/1.1 ssl-min-ver TLSv1.3";
+const TAMIS_TLS: &str = "    tls: { certificates: [{ cert: @FOLDER@/cert.pem, key: @FOLDER@/key.pem }] }";
+
+/// Connections that every proxy is told to expect, if the load has no more.
+const CONNECTIONS: u32 = 8_192;
+/// Above those of a load that has more: HAProxy reserves two descriptors for each, so this stays small.
+const SPARE_CONNECTIONS: u32 = 64;
 
 /// What the origin serves under `/files/`: name and bytes.
 const FILES: [(&str, usize); 3] = [("1k", 1 << 10), ("64k", 64 << 10), ("1m", 1 << 20)];
@@ -31,6 +43,9 @@ const FILES: [(&str, usize); 3] = [("1k", 1 << 10), ("64k", 64 << 10), ("1m", 1 
 pub struct Surroundings<'a> {
     /// The private folder for configurations, logs and files.
     pub folder: &'a Path,
+    pub work: Work,
+    /// Of clients.
+    pub connections: u32,
     pub origin_port: u16,
     pub tamis: &'a Path,
     /// Where `touch.wasm` is.
@@ -69,6 +84,29 @@ pub fn free_ports(count: usize) -> Result<Vec<u16>> {
 }
 
 impl Surroundings<'_> {
+    /// A certificate and its key, for work over TLS: apart, and in one file as HAProxy wants them.
+    pub fn write_certificate(&self) -> Result<()> {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])
+            .context("cannot make a certificate")?;
+        let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        self.write("both.pem", &format!("{certificate}{key}"))?;
+        self.write("cert.pem", &certificate)?;
+        self.write("key.pem", &key)?;
+        Ok(())
+    }
+
+    fn expected_connections(&self) -> u32 {
+        CONNECTIONS.max(self.connections + SPARE_CONNECTIONS)
+    }
+
+    /// The text if clients speak TLS.
+    fn if_secure(&self, text: &'static str) -> &'static str {
+        match self.work.is_secure() {
+            true => text.trim_end_matches('\n'),
+            false => "",
+        }
+    }
+
     /// Finds the program and writes the configuration. An extra with a port of its own keeps it.
     pub fn prepare(&self, name: &str, contestant: &Contestant, port: u16) -> Result<Peer> {
         match contestant {
@@ -81,7 +119,14 @@ impl Surroundings<'_> {
     }
 
     fn nginx(&self, name: &str, port: u16, template: &str) -> Result<Peer> {
-        let configuration = self.write(&format!("{name}.conf"), &self.fill(template, port, &[])?)?;
+        // Long before they are all in use it closes those that rest.
+        let connections = (2 * self.expected_connections()).to_string();
+        let more = [
+            ("SSL", self.if_secure(" ssl http2")),
+            ("CERTIFICATE", self.if_secure(NGINX_CERTIFICATE)),
+            ("CONNECTIONS", &*connections),
+        ];
+        let configuration = self.write(&format!("{name}.conf"), &self.fill(template, port, &more)?)?;
         let program = Program::nginx()?;
         // Without -e and -p it would try its compiled-in log and prefix first, which need root.
         let options = [
@@ -96,7 +141,8 @@ impl Surroundings<'_> {
     }
 
     fn haproxy(&self, name: &str, port: u16) -> Result<Peer> {
-        let configuration = self.write(&format!("{name}.cfg"), &self.fill(HAPROXY_CFG, port, &[])?)?;
+        let tls = [("SSL", self.if_secure(HAPROXY_SSL))];
+        let configuration = self.write(&format!("{name}.cfg"), &self.fill(HAPROXY_CFG, port, &tls)?)?;
         Ok(Peer::new(
             name,
             port,
@@ -120,7 +166,8 @@ impl Surroundings<'_> {
             .names()
             .map(|filter| self.fill(fragment, port, &[("NAME", &filter)]));
         let filters = filters.collect::<Result<String>>()?;
-        let text = self.fill(ENVOY_YAML, port, &[("FILTERS", filters.trim_end())])?;
+        let more = [("FILTERS", filters.trim_end()), ("TLS", self.if_secure(ENVOY_TLS))];
+        let text = self.fill(ENVOY_YAML, port, &more)?;
         let configuration = self.write(&format!("{name}.yaml"), &text)?;
         let mut options: Vec<OsString> = vec!["-c".into(), configuration.into()];
         // Hot restart would share memory between two runs on one machine.
@@ -151,7 +198,12 @@ impl Surroundings<'_> {
         });
         let filters = filters.collect::<Result<Vec<_>>>()?.join(", ");
         let chain_names = chain.names().collect::<Vec<_>>().join(", ");
-        let text = self.fill(TAMIS_YAML, port, &[("FILTERS", &filters), ("CHAIN", &chain_names)])?;
+        let more = [
+            ("FILTERS", &*filters),
+            ("CHAIN", &*chain_names),
+            ("TLS", self.if_secure(TAMIS_TLS)),
+        ];
+        let text = self.fill(TAMIS_YAML, port, &more)?;
         let configuration = self.write(&format!("{name}.yaml"), &text)?;
         Ok(Peer::new(
             name,
@@ -199,8 +251,14 @@ impl Surroundings<'_> {
             .to_str()
             .with_context(|| format!("{} is not UTF-8", self.folder.display()))?;
         let (port, origin_port) = (port.to_string(), self.origin_port.to_string());
-        let common = [("FOLDER", folder), ("PORT", &port), ("ORIGIN_PORT", &origin_port)];
-        let pairs = common.iter().chain(more);
+        let connections = self.expected_connections().to_string();
+        let common = [
+            ("FOLDER", folder),
+            ("PORT", &port),
+            ("ORIGIN_PORT", &origin_port),
+            ("CONNECTIONS", &connections),
+        ];
+        let pairs = more.iter().chain(&common);
         Ok(pairs.fold(template.to_owned(), |text, (key, value)| {
             text.replace(&format!("@{key}@"), value)
         }))
@@ -246,6 +304,8 @@ mod tests {
     fn surroundings(folder: &Path) -> Surroundings<'_> {
         Surroundings {
             folder,
+            work: Work::Http1,
+            connections: 64,
             origin_port: 9000,
             tamis: folder,
             components: folder,
@@ -275,6 +335,9 @@ mod tests {
                 ("CHAIN", ""),
                 ("COMPONENTS", "c"),
                 ("COMPONENT", "touch"),
+                ("SSL", ""),
+                ("CERTIFICATE", ""),
+                ("TLS", ""),
             ],
         );
         let templates = [
@@ -282,6 +345,7 @@ mod tests {
             NGINX_CONF,
             HAPROXY_CFG,
             ENVOY_YAML,
+            ENVOY_TLS,
             ENVOY_WASM_FILTER,
             TAMIS_YAML,
             TAMIS_WASM_FILTER,
@@ -335,5 +399,27 @@ mod tests {
         ports.sort_unstable();
         ports.dedup();
         assert_eq!(ports.len(), 8);
+    }
+
+    #[test]
+    fn over_tls_each_peer_is_told_of_the_certificate() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("tamis"), "").unwrap();
+        let binary = folder.path().join("tamis");
+        let surroundings = Surroundings {
+            tamis: &binary,
+            work: Work::Http2,
+            connections: 10_000,
+            ..surroundings(folder.path())
+        };
+        surroundings.write_certificate().unwrap();
+        surroundings.tamis("tamis", 8080, Chain::Empty).unwrap();
+        let text = fs::read_to_string(folder.path().join("tamis.yaml")).unwrap();
+        let certificate = folder.path().join("cert.pem");
+        assert!(
+            certificate.is_file() && text.contains(certificate.to_str().unwrap()),
+            "{text}"
+        );
+        assert!(text.contains("max_connections: 10064"), "{text}");
     }
 }

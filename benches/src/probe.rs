@@ -5,9 +5,12 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+
+use crate::work::Work;
 
 /// Must be what `peers/origin.conf` answers.
 const PATH: &str = "/probe";
@@ -26,9 +29,40 @@ pub enum Touch {
     Unknown,
 }
 
-pub fn run(port: u16, touch: Touch) -> Result<()> {
-    let answer = ask(port).with_context(|| format!("no answer from port {port}"))?;
-    judge(&answer, touch)
+/// The origin speaks clear text whatever the work is.
+pub fn run(port: u16, touch: Touch, work: Work) -> Result<()> {
+    let (answer, protocol) = match work {
+        Work::Http1 | Work::Idle => (ask(port), "HTTP/1.1"),
+        Work::Tls | Work::Handshakes => (ask_securely(port, "--http1.1"), "HTTP/1.1"),
+        Work::Http2 => (ask_securely(port, "--http2"), "HTTP/2"),
+    };
+    let answer = answer.with_context(|| format!("no answer from port {port}"))?;
+    judge(&answer, protocol, touch)
+}
+
+/// curl's part, which knows TLS and HTTP/2.
+fn ask_securely(port: u16, protocol: &str) -> Result<String> {
+    let limit = LIMIT.as_secs().to_string();
+    let output = Command::new("curl")
+        .args([
+            "--silent",
+            "--show-error",
+            "--insecure",
+            "--include",
+            "--max-time",
+            &limit,
+            protocol,
+        ])
+        .arg(format!("https://127.0.0.1:{port}{PATH}"))
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot run curl, which asks over TLS")?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn ask(port: u16) -> Result<String> {
@@ -44,11 +78,11 @@ fn ask(port: u16) -> Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-fn judge(answer: &str, touch: Touch) -> Result<()> {
+fn judge(answer: &str, protocol: &str, touch: Touch) -> Result<()> {
     let status_line = answer.lines().next().unwrap_or_default();
     ensure!(
-        status_line.starts_with("HTTP/1.1 200"),
-        "the probe was answered with `{status_line}` instead of 200"
+        status_line.starts_with(&format!("{protocol} 200")),
+        "the probe was answered with `{status_line}` instead of {protocol} 200"
     );
     let seen = answer
         .split_once("x-filter=[")
@@ -84,7 +118,7 @@ mod tests {
             (&wrong, Touch::Unknown, true),
         ];
         for (answer, touch, accepted) in cases {
-            assert_eq!(judge(answer, touch).is_ok(), accepted, "{answer} {touch:?}");
+            assert_eq!(judge(answer, "HTTP/1.1", touch).is_ok(), accepted, "{answer} {touch:?}");
         }
     }
 
@@ -94,9 +128,10 @@ mod tests {
             "",
             "HTTP/1.1 503 Service Unavailable\r\n\r\nx-filter=[]",
             &answer("hello"),
+            &answer("x-filter=[]").replace("HTTP/1.1", "HTTP/2"),
             "SSH-2.0-x",
         ] {
-            assert!(judge(answer, Touch::Unknown).is_err(), "{answer}");
+            assert!(judge(answer, "HTTP/1.1", Touch::Unknown).is_err(), "{answer}");
         }
     }
 }

@@ -36,6 +36,18 @@ impl Program {
         Self::installed("wrk", "wrk", "-v")
     }
 
+    pub fn h2load() -> Result<Self> {
+        Ok(Self {
+            title: "h2load",
+            path: require("h2load", "nghttp2-client")?,
+            version_option: "--version",
+        })
+    }
+
+    pub fn openssl() -> Result<Self> {
+        Self::installed("OpenSSL", "openssl", "version")
+    }
+
     /// A real binary on PATH, else the one inside the Python package. What that package itself puts on PATH is a
     /// script, whose interpreter would be measured along.
     pub fn envoy() -> Result<Self> {

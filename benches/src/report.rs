@@ -4,9 +4,10 @@
 
 use serde::Serialize;
 
+use crate::load::{Latency, Load, SocketErrors, Spent};
 use crate::machine::Machine;
 use crate::program::Version;
-use crate::wrk::{Load, SocketErrors};
+use crate::work::Work;
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -20,6 +21,7 @@ pub struct Report {
 /// How the load was applied.
 #[derive(Clone, Debug, Serialize)]
 pub struct Settings {
+    pub work: Work,
     pub path: String,
     pub connections: u32,
     pub seconds: u64,
@@ -32,11 +34,11 @@ pub struct Settings {
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
     pub name: String,
-    pub cpu_us_per_request: f64,
+    /// In the [`Work`]'s unit, which heads its column.
+    pub cost: f64,
     pub ratio: Option<f64>,
-    pub requests_per_second: f64,
-    pub p50_us: f64,
-    pub p99_us: f64,
+    pub per_second: f64,
+    pub latency: Option<Latency>,
     pub non_2xx: u64,
     pub socket_errors: SocketErrors,
     pub rss_mib: f64,
@@ -46,10 +48,9 @@ pub struct Row {
 /// One proxy's turn in one round.
 #[derive(Clone, Debug, Serialize)]
 pub struct Round {
-    pub cpu_us_per_request: f64,
-    pub requests_per_second: f64,
-    pub p50_us: f64,
-    pub p99_us: f64,
+    pub cost: f64,
+    pub per_second: f64,
+    pub latency: Option<Latency>,
     pub non_2xx: u64,
     pub socket_errors: SocketErrors,
     pub rss_mib: f64,
@@ -58,13 +59,9 @@ pub struct Round {
 impl Report {
     pub fn new(machine: Machine, versions: Vec<Version>, settings: Settings, turns: Vec<(String, Vec<Round>)>) -> Self {
         let mut rows: Vec<Row> = turns.into_iter().map(|(name, rounds)| Row::new(name, rounds)).collect();
-        if let Some(base) = rows
-            .first()
-            .filter(|first| first.is_clean())
-            .map(|first| first.cpu_us_per_request)
-        {
+        if let Some(base) = rows.first().filter(|first| first.is_clean()).map(|first| first.cost) {
             for row in rows.iter_mut().filter(|row| row.is_clean()) {
-                row.ratio = Some(row.cpu_us_per_request / base).filter(|ratio| ratio.is_finite());
+                row.ratio = Some(row.cost / base).filter(|ratio| ratio.is_finite());
             }
         }
         Self {
@@ -84,12 +81,16 @@ impl Report {
 impl Row {
     fn new(name: String, rounds: Vec<Round>) -> Self {
         let median_of = |figure: fn(&Round) -> f64| median(rounds.iter().map(figure).collect());
+        let latencies: Option<Vec<Latency>> = rounds.iter().map(|round| round.latency).collect();
+        let latency = latencies.map(|latencies| Latency {
+            p50_us: median(latencies.iter().map(|latency| latency.p50_us).collect()),
+            p99_us: median(latencies.iter().map(|latency| latency.p99_us).collect()),
+        });
         Self {
-            cpu_us_per_request: median_of(|round| round.cpu_us_per_request),
+            cost: median_of(|round| round.cost),
             ratio: None,
-            requests_per_second: median_of(|round| round.requests_per_second),
-            p50_us: median_of(|round| round.p50_us),
-            p99_us: median_of(|round| round.p99_us),
+            per_second: median_of(|round| round.per_second),
+            latency,
             non_2xx: rounds.iter().map(|round| round.non_2xx).sum(),
             socket_errors: rounds
                 .iter()
@@ -106,12 +107,12 @@ impl Row {
 }
 
 impl Round {
-    pub fn new(load: &Load, cpu_seconds: f64, rss_mib: f64) -> Self {
+    /// `rss_mib` is all that the proxy has at the end.
+    pub fn new(work: Work, load: &Load, spent: Spent, rss_mib: f64) -> Self {
         Self {
-            cpu_us_per_request: cpu_seconds * 1e6 / load.requests as f64,
-            requests_per_second: load.requests_per_second,
-            p50_us: load.p50_us,
-            p99_us: load.p99_us,
+            cost: spent.by(work, load.count),
+            per_second: load.per_second,
+            latency: load.latency,
             non_2xx: load.non_2xx,
             socket_errors: load.socket_errors,
             rss_mib,
@@ -148,6 +149,7 @@ pub(crate) mod tests {
             version: "2.6.12".to_owned(),
         }];
         let settings = Settings {
+            work: Work::Http1,
             path: "/".to_owned(),
             connections: 64,
             seconds: 3,
@@ -158,12 +160,14 @@ pub(crate) mod tests {
         Report::new(machine, versions, settings, rows.iter().map(turn).collect())
     }
 
-    fn round(cpu_us_per_request: f64, non_2xx: u64) -> Round {
+    fn round(cost: f64, non_2xx: u64) -> Round {
         Round {
-            cpu_us_per_request,
-            requests_per_second: 1e6 / cpu_us_per_request,
-            p50_us: 945.0,
-            p99_us: 2_430.0,
+            cost,
+            per_second: 1e6 / cost,
+            latency: Some(Latency {
+                p50_us: 945.0,
+                p99_us: 2_430.0,
+            }),
             non_2xx,
             socket_errors: SocketErrors::default(),
             rss_mib: 12.4,
@@ -179,16 +183,20 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn cost_is_cpu_time_over_requests() {
+    fn cost_is_cpu_time_or_memory_over_what_was_done() {
         let load = Load {
-            requests: 2_000_000,
-            requests_per_second: 1.0,
-            p50_us: 1.0,
-            p99_us: 1.0,
+            count: 2_000_000,
+            per_second: 1.0,
+            latency: None,
             non_2xx: 0,
             socket_errors: SocketErrors::default(),
         };
-        assert_eq!(Round::new(&load, 30.0, 1.0).cpu_us_per_request, 15.0);
+        let spent = Spent {
+            cpu_seconds: 30.0,
+            rss_mib: 1_000.0,
+        };
+        let cost = |work| Round::new(work, &load, spent, 1.0).cost;
+        assert_eq!([Work::Http2, Work::Idle].map(cost), [15.0, 0.512]);
     }
 
     #[test]

@@ -4,18 +4,19 @@
 
 use std::fmt::Write;
 
+use crate::load::Latency;
 use crate::report::{Report, Row};
+use crate::work::Work;
 
 pub fn plain(report: &Report) -> String {
-    let lines = cells(report);
-    let mut widths = HEADINGS.map(str::len);
+    let lines: Vec<_> = [headings(report)].into_iter().chain(cells(report)).collect();
+    let mut widths = [0; COLUMNS];
     for line in &lines {
         for (width, cell) in widths.iter_mut().zip(line) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let mut text = plain_line(&widths, &HEADINGS.map(str::to_owned));
-    lines.iter().for_each(|line| text.push_str(&plain_line(&widths, line)));
+    let mut text: String = lines.iter().map(|line| plain_line(&widths, line)).collect();
     text.push('\n');
     for sentence in sentences(report) {
         let _ = writeln!(text, "{sentence}");
@@ -26,8 +27,8 @@ pub fn plain(report: &Report) -> String {
 pub fn markdown(report: &Report) -> String {
     let mut text = format!(
         "| {} |\n|---|{}\n",
-        HEADINGS.join(" | "),
-        "---:|".repeat(HEADINGS.len() - 1)
+        headings(report).join(" | "),
+        "---:|".repeat(COLUMNS - 1)
     );
     for line in cells(report) {
         let _ = writeln!(text, "| {} |", line.join(" | "));
@@ -38,35 +39,31 @@ pub fn markdown(report: &Report) -> String {
     text
 }
 
-const HEADINGS: [&str; 9] = [
-    "proxy",
-    "CPU us/request",
-    "ratio",
-    "requests/s",
-    "p50",
-    "p99",
-    "non-2xx",
-    "RSS MiB",
-    "CPU us/request by round",
-];
+const COLUMNS: usize = 9;
 
-fn cells(report: &Report) -> Vec<[String; HEADINGS.len()]> {
+fn headings(report: &Report) -> [String; COLUMNS] {
+    let [cost, rate] = report.settings.work.headings();
+    let by_round = format!("{cost} by round");
+    let columns = [
+        "proxy", cost, "ratio", rate, "p50", "p99", "non-2xx", "RSS MiB", &by_round,
+    ];
+    columns.map(str::to_owned)
+}
+
+fn cells(report: &Report) -> Vec<[String; COLUMNS]> {
     report.rows.iter().map(row_cells).collect()
 }
 
-fn row_cells(row: &Row) -> [String; HEADINGS.len()] {
-    let by_round: Vec<String> = row
-        .rounds
-        .iter()
-        .map(|round| format!("{:.1}", round.cpu_us_per_request))
-        .collect();
+fn row_cells(row: &Row) -> [String; COLUMNS] {
+    let by_round: Vec<String> = row.rounds.iter().map(|round| format!("{:.1}", round.cost)).collect();
+    let latency = |of: fn(Latency) -> f64| row.latency.map_or("-".to_owned(), |latency| duration(of(latency)));
     [
         row.name.clone(),
-        format!("{:.2}", row.cpu_us_per_request),
+        format!("{:.2}", row.cost),
         row.ratio.map_or("none".to_owned(), |ratio| format!("{ratio:.2}")),
-        format!("{:.0}", row.requests_per_second),
-        latency(row.p50_us),
-        latency(row.p99_us),
+        format!("{:.0}", row.per_second),
+        latency(|latency| latency.p50_us),
+        latency(|latency| latency.p99_us),
         row.non_2xx.to_string(),
         format!("{:.0}", row.rss_mib),
         by_round.join(" "),
@@ -74,7 +71,7 @@ fn row_cells(row: &Row) -> [String; HEADINGS.len()] {
 }
 
 /// The first column is a name and flush left, the others are figures and flush right.
-fn plain_line(widths: &[usize; HEADINGS.len()], line: &[String; HEADINGS.len()]) -> String {
+fn plain_line(widths: &[usize; COLUMNS], line: &[String; COLUMNS]) -> String {
     let figures = widths
         .iter()
         .zip(line)
@@ -84,7 +81,7 @@ fn plain_line(widths: &[usize; HEADINGS.len()], line: &[String; HEADINGS.len()])
     format!("{:width$}{figures}\n", line[0], width = widths[0])
 }
 
-fn latency(us: f64) -> String {
+fn duration(us: f64) -> String {
     match us {
         us if us < 1e3 => format!("{us:.0} us"),
         us if us < 1e6 => format!("{:.2} ms", us / 1e3),
@@ -109,14 +106,20 @@ fn failure(row: &Row) -> String {
 
 fn method(report: &Report) -> String {
     let settings = &report.settings;
+    let measure = match settings.work {
+        Work::Idle => "memory is what the proxy's processes grew by since they were started",
+        _ => "CPU is user and system time of the proxy's processes",
+    };
+    let turns = match settings.work {
+        Work::Idle => format!("{} rounds", settings.rounds),
+        _ => format!("{} rounds of {} s", settings.rounds, settings.seconds),
+    };
     format!(
-        "Medians over {} rounds of {} s; CPU is user and system time of the proxy's processes; ratio is CPU per \
-         request against {}; path {}, {} connections; proxies take turns on core {}, origin and load generator share core {}.",
-        settings.rounds,
-        settings.seconds,
+        "Medians over {turns}; {measure}; ratio is {} against {}; {}; proxies take turns on core {}, origin and load \
+         generator share core {}.",
+        settings.work.headings()[0],
         report.rows.first().map_or("nobody", |row| row.name.as_str()),
-        settings.path,
-        settings.connections,
+        settings.work.sentence(&settings.path, settings.connections),
         settings.proxy_core,
         settings.load_core,
     )
@@ -191,7 +194,7 @@ mod tests {
     #[test]
     fn latencies_have_a_unit_that_fits() {
         assert_eq!(
-            [945.4, 2_430.0, 1_200_000.0].map(latency),
+            [945.4, 2_430.0, 1_200_000.0].map(duration),
             ["945 us", "2.43 ms", "1.20 s"]
         );
     }

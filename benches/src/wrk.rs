@@ -1,46 +1,14 @@
 //! What one run of the load generator wrk said. Pure.
 
 use anyhow::{Context, Result, ensure};
-use serde::Serialize;
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Load {
-    pub requests: u64,
-    pub requests_per_second: f64,
-    pub p50_us: f64,
-    pub p99_us: f64,
-    /// wrk counts a status above 399 here, whatever its own wording ("Non-2xx or 3xx responses").
-    pub non_2xx: u64,
-    pub socket_errors: SocketErrors,
-}
+use crate::load::{Latency, Load, SocketErrors};
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct SocketErrors {
-    pub connect: u64,
-    pub read: u64,
-    pub write: u64,
-    pub timeout: u64,
-}
-
-impl SocketErrors {
-    pub fn total(self) -> u64 {
-        self.connect + self.read + self.write + self.timeout
-    }
-
-    pub fn plus(self, other: Self) -> Self {
-        Self {
-            connect: self.connect + other.connect,
-            read: self.read + other.read,
-            write: self.write + other.write,
-            timeout: self.timeout + other.timeout,
-        }
-    }
-}
-
-/// Reads the output of `wrk --latency`. wrk leaves out the two error lines when there is nothing to count.
+/// Reads the output of `wrk --latency`. wrk leaves out the two error lines when there is nothing to count, and counts
+/// a status above 399 as not 2xx, whatever its own wording ("Non-2xx or 3xx responses").
 pub fn parse(output: &str) -> Result<Load> {
     let load = parse_lines(output).with_context(|| format!("wrk did not report a whole run: {}", output.trim()))?;
-    ensure!(load.requests > 0, "wrk completed no request at all: {}", output.trim());
+    ensure!(load.count > 0, "wrk completed no request at all: {}", output.trim());
     Ok(load)
 }
 
@@ -50,10 +18,12 @@ fn parse_lines(output: &str) -> Option<Load> {
     let non_2xx = after("Non-2xx or 3xx responses:").map_or(Some(0), |count| count.trim().parse().ok())?;
     let socket_errors = after("Socket errors:").map_or(Some(SocketErrors::default()), parse_socket_errors)?;
     Some(Load {
-        requests: requests.trim().parse().ok()?,
-        requests_per_second: after("Requests/sec:")?.trim().parse().ok()?,
-        p50_us: after("50%").and_then(parse_time_us)?,
-        p99_us: after("99%").and_then(parse_time_us)?,
+        count: requests.trim().parse().ok()?,
+        per_second: after("Requests/sec:")?.trim().parse().ok()?,
+        latency: Some(Latency {
+            p50_us: after("50%").and_then(parse_time_us)?,
+            p99_us: after("99%").and_then(parse_time_us)?,
+        }),
         non_2xx,
         socket_errors,
     })
@@ -112,10 +82,12 @@ Transfer/sec:      7.79MB
     fn reads_a_clean_run() {
         let load = parse(CLEAN).unwrap();
         let expected = Load {
-            requests: 44_512,
-            requests_per_second: 40_465.45,
-            p50_us: 945.0,
-            p99_us: 2_430.0,
+            count: 44_512,
+            per_second: 40_465.45,
+            latency: Some(Latency {
+                p50_us: 945.0,
+                p99_us: 2_430.0,
+            }),
             non_2xx: 0,
             socket_errors: SocketErrors::default(),
         };

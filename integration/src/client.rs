@@ -50,6 +50,11 @@ impl Client {
         self.socket.write_all(bytes.as_ref()).is_ok()
     }
 
+    /// Another hold of the connection, to send by while this one reads.
+    pub fn sender(&self) -> Socket {
+        self.socket.try_clone().expect("a descriptor is free")
+    }
+
     /// Says that no more bytes will come.
     pub fn finish(&mut self) -> &mut Self {
         self.socket

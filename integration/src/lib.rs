@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+pub mod apache;
 pub mod client;
 pub mod dns;
 pub mod folder;

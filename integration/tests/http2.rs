@@ -13,7 +13,7 @@ use tamis_integration::wat::Act::*;
 use tamis_integration::wat::Guest;
 use tamis_integration::{Folder, Gate, Proxy, Step, Upstream};
 
-use crate::support::{Configuration, apply, component, each, folder_with, forwarded, plain, wait_until};
+use crate::support::{Configuration, apply, component, each, forwarded, plain, wait_until};
 
 const LOG: &str = "access.log";
 const TO_FILE: &str = "access_log: { file: access.log, format: json }";
@@ -207,19 +207,31 @@ fn curl_knows_it_beforehand() {
 /// With the default limits: each connection has its thousand requests. h2load makes no second one.
 #[test]
 fn h2load_has_no_failure_through_a_filter() {
+    let (folder, _) = crate::certificates::site(&["127.0.0.1"]);
+    load_through_a_filter(&folder, "http", "");
+}
+
+/// The same, and the protocol is agreed upon in the handshake.
+#[test]
+fn h2load_has_no_failure_over_tls() {
+    let (folder, _) = crate::certificates::site(&["127.0.0.1"]);
+    load_through_a_filter(&folder, "https", &format!("    tls: {{ {} }}\n", crate::tls::SITE));
+}
+
+fn load_through_a_filter(folder: &Folder, scheme: &str, tls: &str) {
     let upstream = Upstream::saying("hello");
-    let folder = folder_with(&["tenant"]);
-    let proxy = Proxy::start_in(
-        &folder,
-        &Configuration {
-            top: "filters:\n  tenant: { component: tenant.wasm, config: { header: x-tenant, allow: [acme] }, grants: [metrics], \
-                  limits: { wait: 20s, wall: 20s, cpu: 1s, exchange_cpu: 10s } }",
-            listener_filters: "tenant",
-            ..Default::default()
-        }
-        .to(&upstream),
-    );
-    let url = format!("http://{}/", proxy.address("web"));
+    folder.copy(&component("tenant"), "tenant.wasm");
+    let configuration = Configuration {
+        top: "filters:\n  tenant: { component: tenant.wasm, config: { header: x-tenant, allow: [acme] }, grants: [metrics], \
+              limits: { wait: 20s, wall: 20s, cpu: 1s, exchange_cpu: 10s } }",
+        listener_filters: "tenant",
+        ..Default::default()
+    };
+    let web = "    address: 127.0.0.1:0\n    limits:";
+    let configuration = configuration.to(&upstream);
+    assert!(configuration.contains(web), "{configuration}");
+    let proxy = Proxy::start_in(folder, &configuration.replace(web, &format!("{tls}{web}")));
+    let url = format!("{scheme}://{}/", proxy.address("web"));
     let output = Command::new("h2load")
         .args(["-n", "100000", "-c", "100", "-m", "2", "-H", "x-tenant: acme", &url])
         .output()
@@ -231,7 +243,6 @@ fn h2load_has_no_failure_through_a_filter() {
         proxy.metrics().sum("tamis_requests_total", &[("code", "200")]),
         100_000.0
     );
-    assert!(component("tenant").exists());
 }
 
 /// The first bytes decide, however they come; a listener may allow one protocol alone.

@@ -26,6 +26,7 @@ mod hostile;
 mod http2;
 mod identity;
 mod origin;
+mod origins;
 mod overload;
 mod pack;
 mod records;

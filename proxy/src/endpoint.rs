@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
 use tokio::sync::Notify;
@@ -29,8 +29,9 @@ pub struct Endpoint {
     /// A [`Health`].
     health: AtomicU8,
     ejected: AtomicBool,
-    /// When it last became [usable](Endpoint::is_usable), and when anything about it last changed; see [`millis`].
+    /// When it last became [usable](Endpoint::is_usable); see [`millis`].
     usable_since: AtomicU64,
+    /// When anything about it last changed, in milliseconds since 1970.
     changed_at: AtomicU64,
     /// Failures since the last success. Written while there are some, and read otherwise.
     in_a_row: AtomicU32,
@@ -136,7 +137,7 @@ impl Endpoint {
             health: AtomicU8::new(Health::Unknown as u8),
             ejected: AtomicBool::new(false),
             usable_since: AtomicU64::new(now),
-            changed_at: AtomicU64::new(now),
+            changed_at: AtomicU64::new(unix_millis()),
             in_a_row: AtomicU32::new(0),
             lanes: (0..workers.max(1)).map(|_| Lane::default()).collect(),
             ejection: Ejection::default(),
@@ -170,9 +171,9 @@ impl Endpoint {
         since(&self.usable_since, now)
     }
 
-    /// How long it has been as it is.
-    pub fn unchanged_for(&self, now: Instant) -> Duration {
-        since(&self.changed_at, now)
+    /// Since when it has been as it is, by the clock on the wall.
+    pub fn since(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.changed_at.load(Ordering::Relaxed))
     }
 
     /// Whether that is news.
@@ -197,7 +198,7 @@ impl Endpoint {
 
     fn changed(&self, was_usable: bool, now: Instant) {
         let now = millis(now);
-        self.changed_at.store(now, Ordering::Relaxed);
+        self.changed_at.store(unix_millis(), Ordering::Relaxed);
         if self.is_usable() && !was_usable {
             self.usable_since.store(now, Ordering::Relaxed);
         }
@@ -268,6 +269,11 @@ impl fmt::Debug for Endpoint {
 /// Each lane has one writer.
 fn bump(count: &AtomicU64) {
     count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}
+
+fn unix_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn since(at: &AtomicU64, now: Instant) -> Duration {

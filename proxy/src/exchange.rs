@@ -755,8 +755,9 @@ impl Exchange {
         }
         let passage = Rc::clone(&self.passage);
         passage.set_stage(Stage::ResponseHead);
+        let mut clock = None;
         while let Some(turn) = passage.next_back() {
-            let verdict = passage.backward(turn).await;
+            let verdict = passage.backward(turn, &mut clock).await;
             passage.forgo(turn, &[Hook::ResponseHead]);
             match verdict {
                 Ok(Verdict::Proceed) => self.filter_response(turn, body),

@@ -306,7 +306,6 @@ fn shown_endpoint(member: &Member, usage: (usize, u32), now: Instant) -> Value {
         let until = endpoint.ejection.until.load(Ordering::Relaxed);
         until.saturating_sub(millis(now)) as f64 / 1e3
     });
-    let since = SystemTime::now() - endpoint.unchanged_for(now);
     json!({
         "address": endpoint.label,
         "host": endpoint.host.as_deref(),
@@ -315,7 +314,7 @@ fn shown_endpoint(member: &Member, usage: (usize, u32), now: Instant) -> Value {
         "health": endpoint.health().as_str(),
         "ejected": endpoint.is_ejected(),
         "ejected_for_seconds": ejected_for,
-        "since": humantime::format_rfc3339_millis(since).to_string(),
+        "since": humantime::format_rfc3339_millis(endpoint.since()).to_string(),
         "idle_connections": usage.0,
         "requests_in_flight": usage.1,
     })

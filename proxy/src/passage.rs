@@ -237,35 +237,43 @@ impl Passage {
         wanted.then_some(turn)
     }
 
-    /// The last turn that has not seen the response's head yet.
+    /// The last turn that has not seen the response's head yet, of those that want to see anything of a response.
     pub fn next_back(&self) -> Option<usize> {
-        let turn = self.to_come.get().checked_sub(1)?;
-        self.to_come.set(turn);
-        Some(turn)
+        let turns = self.turns.borrow();
+        while let Some(turn) = self.to_come.get().checked_sub(1) {
+            self.to_come.set(turn);
+            let Turn { at, ahead, .. } = &turns[turn];
+            let is_native = matches!(self.at(*at).kind, StepKind::Native(_));
+            if is_native || ahead.has(Hook::ResponseHead) || ahead.has(Hook::ResponseBody) {
+                return Some(turn);
+            }
+        }
+        None
     }
 
-    /// The response half of one filter.
-    pub async fn backward(&self, turn: usize) -> Result<Verdict, Broken> {
-        let verdict = self.response_half(turn).await?;
+    /// The response half of one filter; the end of the one before it is the start of this one.
+    pub async fn backward(&self, turn: usize, clock: &mut Option<Instant>) -> Result<Verdict, Broken> {
+        let verdict = self.response_half(turn, clock).await?;
         if let Verdict::Reply(reply) = &verdict {
             self.scene.replied(self.step(turn), reply.status);
         }
         Ok(verdict)
     }
 
-    async fn response_half(&self, turn: usize) -> Result<Verdict, Broken> {
-        let mut clock = Instant::now();
+    async fn response_half(&self, turn: usize, clock: &mut Option<Instant>) -> Result<Verdict, Broken> {
         let step = self.step(turn);
         match &step.kind {
             StepKind::Native(native) => {
                 let mut loan = self.borrow().await;
+                let clock = clock.get_or_insert_with(Instant::now);
                 let verdict = loan.message.as_mut().map(|message| native.on_response_head(message));
                 drop(loan);
-                self.lap(step, Hook::ResponseHead, &mut clock, None);
+                self.lap(step, Hook::ResponseHead, clock, None);
                 Ok(verdict.unwrap_or(Verdict::Proceed))
             }
             StepKind::Wasm(filter, _) if filter.hooks().has(Hook::ResponseHead) => {
-                let verdict = self.ask(turn, wasm::OnResponseHead, &mut clock).await?;
+                let clock = clock.get_or_insert_with(Instant::now);
+                let verdict = self.ask(turn, wasm::OnResponseHead, clock).await?;
                 Ok(verdict.unwrap_or(Verdict::Proceed))
             }
             StepKind::Wasm(..) => Ok(Verdict::Proceed),

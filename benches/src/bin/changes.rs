@@ -24,6 +24,7 @@ use tamis_benches::probe::{self, Touch};
 use tamis_benches::program::{self, Program};
 use tamis_benches::service::{Interrupt, Service};
 use tamis_benches::visitor::{Answer, Visitor};
+use tamis_benches::work::Work;
 
 const CORES: &str = "0-1";
 const TEMPLATE: &str = include_str!("../../peers/tamis-changes.yaml");
@@ -93,6 +94,8 @@ fn measure(arguments: &Arguments) -> Result<()> {
         admin: port()?,
     };
     let surroundings = Surroundings {
+        work: Work::Http1,
+        connections: 1,
         folder: place.folder,
         origin_port: place.origin,
         tamis: &tamis.path,
@@ -105,7 +108,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
     place.put("touch")?;
     place.write(&Size::SMALL, 0)?;
     let mut proxy = place.start("tamis", &tamis, &interrupt)?;
-    probe::run(place.web, Touch::Header)?;
+    probe::run(place.web, Touch::Header, Work::Http1)?;
     let mut text = one_component(&place, arguments.changes)?;
     text.push_str(&storm(&place, arguments)?);
     proxy.usage()?;

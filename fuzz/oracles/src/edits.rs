@@ -110,7 +110,7 @@ fn made_by_guest(bench: &Bench, edits: &[Edit]) -> Message {
             answer(&passage);
             // Whether it fails on its way is the model's to know, and seen in the heads.
             let _ = passage
-                .backward(turn)
+                .backward(turn, &mut None)
                 .await
                 .map(|verdict| assert!(matches!(verdict, Verdict::Proceed)));
         }

@@ -1131,7 +1131,7 @@ mod tests {
         ] {
             assert_eq!(samples.get(name), Some(&value), "{name}");
         }
-        assert_eq!(samples.len(), 29);
+        assert_eq!(samples.len(), 28);
     }
 
     #[test]
