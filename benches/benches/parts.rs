@@ -220,6 +220,7 @@ fn routes(criterion: &mut Criterion) {
             query: None,
             method: &Method::GET,
             headers: &headers,
+            certificate: None,
         };
         assert!(table.find(&target).is_some(), "the request has a route");
         criterion.bench_function(&format!("route/{count}"), |bencher| {

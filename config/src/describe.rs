@@ -8,12 +8,12 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json, json};
 
 use crate::model::{
-    AccessLog, Action, Breaker, Candidate, CandidateKey, CertificateFiles, Cluster, ClusterLimits, ClusterTls, Config,
-    Dns, Endpoint, Endpoints, Filter, FilterKind, FilterLimits, FilterUse, Grant, HashKey, HeaderEdits, HealthCheck,
-    HostPattern, Http2Limits, Listener, ListenerLimits, ListenerTls, LoadBalancing, LogFormat, LogPart, LogTarget,
-    Mirror, OutlierEjection, PathPart, PathPattern, PathRewrite, Peers, Probe, Redirect, Reload, Respond, Retry,
-    RetryBudget, RetryOn, Rewrite, Route, RouteMatch, Sticky, Target, UpstreamHttp2, UpstreamProtocol, ValuePattern,
-    Verify, Wasm, WeightedCluster,
+    AccessLog, Action, Breaker, Candidate, CandidateKey, CertificateFiles, CertificatePattern, Cluster, ClusterLimits,
+    ClusterTls, Config, Dns, Endpoint, Endpoints, Filter, FilterKind, FilterLimits, FilterUse, Grant, HashKey,
+    HeaderEdits, HealthCheck, HostPattern, Http2Limits, Listener, ListenerLimits, ListenerTls, LoadBalancing,
+    LogFormat, LogPart, LogTarget, Mirror, OutlierEjection, Overload, PathPart, PathPattern, PathRewrite, Peers, Probe,
+    Redirect, Reload, Respond, Retry, RetryBudget, RetryOn, Rewrite, Route, RouteMatch, Sticky, Target, UpstreamHttp2,
+    UpstreamProtocol, ValuePattern, Verify, Wasm, WeightedCluster,
 };
 use crate::settings::REDACTED;
 use crate::units::{show_duration, show_percent, show_size};
@@ -25,6 +25,7 @@ impl Config {
     pub fn describe(&self) -> Json {
         let mut described = self.describe_process();
         described["dns"] = dns(&self.dns);
+        described["overload"] = overload(&self.overload);
         described["listeners"] = named(self.listeners.iter().map(|item| (&item.name, listener(self, item))));
         described["filters"] = named(self.filters.iter().map(|item| (&item.name, filter(self, item))));
         described["clusters"] = named(self.clusters.iter().map(|item| (&item.name, cluster(item))));
@@ -151,6 +152,7 @@ fn listener_limits(limits: &ListenerLimits) -> Json {
         "max_target_bytes": show_size(limits.max_target_bytes as u64),
         "max_connections": limits.max_connections,
         "max_connections_per_address": limits.max_connections_per_address.map_or(json!("off"), |count| json!(count)),
+        "max_exchanges": limits.max_exchanges,
         "max_requests": limits.max_requests,
         "http2": http2_limits(&limits.http2),
     })
@@ -288,6 +290,21 @@ fn dns(dns: &Dns) -> Json {
         "timeout": show_duration(dns.timeout),
         "min_ttl": show_duration(dns.min_ttl),
         "max_ttl": show_duration(dns.max_ttl),
+    })
+}
+
+fn overload(overload: &Overload) -> Json {
+    let count = |count: Option<usize>| count.map_or(json!("off"), |count| json!(count));
+    json!({
+        "max_connections": count(overload.max_connections),
+        "max_exchanges": count(overload.max_exchanges),
+        "memory": overload.memory.as_ref().map_or(json!("off"), |memory| json!({
+            "limit": memory.limit.map(show_size),
+            "disable_keep_alive": show_percent(memory.disable_keep_alive),
+            "stop_accepting_requests": show_percent(memory.stop_accepting_requests),
+            "stop_accepting_connections": show_percent(memory.stop_accepting_connections),
+            "recovery": show_percent(memory.recovery),
+        })),
     })
 }
 
@@ -524,6 +541,26 @@ fn route_match(matches: &RouteMatch) -> Json {
             .iter()
             .map(|parameter| (&parameter.name, value(&parameter.value)));
         described.insert("query".to_owned(), named(query));
+    }
+    if let Some(pattern) = &matches.certificate {
+        described.insert("client_certificate".to_owned(), client_certificate(pattern));
+    }
+    Json::Object(described)
+}
+
+fn client_certificate(pattern: &CertificatePattern) -> Json {
+    let mut described = Map::new();
+    let values = [("subject", &pattern.subject), ("san", &pattern.name)];
+    for (key, pattern) in values {
+        if let Some(pattern) = pattern {
+            described.insert(key.to_owned(), value(pattern));
+        }
+    }
+    if !pattern.fingerprints.is_empty() {
+        described.insert("fingerprint".to_owned(), json!(pattern.fingerprints));
+    }
+    if described.is_empty() {
+        described.insert("present".to_owned(), json!(true));
     }
     Json::Object(described)
 }

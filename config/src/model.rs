@@ -29,6 +29,7 @@ pub struct Config {
     pub admin: Option<Address>,
     pub access_log: AccessLog,
     pub dns: Dns,
+    pub overload: Overload,
     pub listeners: Vec<Listener>,
     pub filters: Vec<Filter>,
     pub clusters: Vec<Cluster>,
@@ -37,6 +38,33 @@ pub struct Config {
     /// Every file besides the YAML itself that the result depends on (`file:` secrets, components), for the watcher.
     /// Sorted, each once.
     pub files: Vec<PathBuf>,
+}
+
+/// What the process takes on in all, and what it does when its memory runs short. Each default has its reason beside it
+/// in `parse`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Overload {
+    /// Connections of clients at once, over all listeners. Default none but the listeners' own.
+    pub max_connections: Option<usize>,
+    /// Exchanges under way at once, likewise.
+    pub max_exchanges: Option<usize>,
+    /// `None`: nobody looks.
+    pub memory: Option<MemoryPressure>,
+}
+
+/// Steps of shedding load, as parts of the limit in hundredths of a percent; each is at most the next one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemoryPressure {
+    /// Bytes that the process may have resident; `None`, the default, is what its control group or machine grants.
+    pub limit: Option<u64>,
+    /// Default 8,500.
+    pub disable_keep_alive: u32,
+    /// Default 9,000.
+    pub stop_accepting_requests: u32,
+    /// Default 9,500.
+    pub stop_accepting_connections: u32,
+    /// How far below its beginning a step ends. Default 500; at most `disable_keep_alive`.
+    pub recovery: u32,
 }
 
 /// A socket address, or a Unix socket's path (`unix:/run/app.sock`).
@@ -267,6 +295,8 @@ pub struct ListenerLimits {
     pub max_connections: usize,
     /// Connections at once of one address, or of one `/64` of IPv6, that is no trusted proxy's. Default none.
     pub max_connections_per_address: Option<u32>,
+    /// Exchanges under way at once on this listener. Default 10,000.
+    pub max_exchanges: usize,
     /// Requests of one connection. Default 1,000.
     pub max_requests: u64,
     pub http2: Http2Limits,
@@ -872,6 +902,18 @@ pub struct RouteMatch {
     pub methods: Vec<String>,
     pub headers: Vec<HeaderPattern>,
     pub query: Vec<QueryPattern>,
+    pub certificate: Option<CertificatePattern>,
+}
+
+/// What the client's verified certificate has to be. All parts must hold; without any, every certificate will do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CertificatePattern {
+    /// As RFC 4514 writes it, as in `CN=web,O=Acme`.
+    pub subject: Option<ValuePattern>,
+    /// Any of its subject alternative names, as in `DNS:a.example` or `URI:spiffe://b`.
+    pub name: Option<ValuePattern>,
+    /// Any one of them: 64 hexadecimal digits in lower case.
+    pub fingerprints: Vec<String>,
 }
 
 /// Lower case, without port or trailing dot. Any port of the request matches.

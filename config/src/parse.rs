@@ -8,6 +8,7 @@ pub(crate) mod cluster;
 mod dns;
 mod filter;
 mod listener;
+mod overload;
 mod pattern;
 mod reload;
 mod route;
@@ -62,6 +63,7 @@ fn config(document: Document, reader: &mut Reader) -> Option<Config> {
     let admin = admin(document.admin, reader);
     let access_log = access_log::access_log(document.access_log, reader);
     let dns = dns::dns(document.dns, reader);
+    let overload = overload::overload(document.overload, reader);
     let filters = filter::filters(document.filters, &names, &wasm, reader);
     let clusters: Option<Vec<Cluster>> = all(document.clusters, |name, value| cluster::cluster(name, value, reader));
     let listeners = listeners(document.listeners.0, &names, reader);
@@ -69,6 +71,7 @@ fn config(document: Document, reader: &mut Reader) -> Option<Config> {
     let (listeners, admin) = (listeners?, admin?);
     refuse_shared_addresses(&listeners, admin.as_ref(), reader);
     let (filters, routes) = (filters?, routes?);
+    route::refuse_unshown_certificates(&routes, &listeners, reader);
     let uses = listeners.iter().flat_map(|listener| &listener.filters);
     let uses = uses.chain(routes.iter().flat_map(|route| &route.filters));
     filter::refuse_two_configurations(&filters, uses, reader);
@@ -85,6 +88,7 @@ fn config(document: Document, reader: &mut Reader) -> Option<Config> {
         admin: admin.map(|admin| admin.value),
         access_log: access_log?,
         dns: dns?,
+        overload: overload?,
         listeners,
         filters,
         clusters: clusters?,

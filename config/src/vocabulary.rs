@@ -89,6 +89,8 @@ vocabulary! {
         access_log: Option<OffOr<AccessLog>>,
         /// How names of endpoints are looked up.
         dns: Option<Dns>,
+        /// What the process takes on in all, and what it does when its memory runs short.
+        overload: Option<Overload>,
         /// Where clients connect, by name.
         listeners: Required<At<Named<Listener>>>,
         /// Filters that chains can use, by name.
@@ -146,6 +148,34 @@ vocabulary! {
         format: Option<At<String>>,
         /// Records that may wait for the writer; more are dropped and counted. Default 8192.
         queue: Option<Count<1, 1_000_000>>,
+    }
+
+    /// What the process takes on in all, shared by the workers in equal parts, and what it does when its memory runs
+    /// short.
+    struct Overload {
+        /// Connections of clients at once, over all listeners; more are closed. Or `off`, the default: each listener has
+        /// its own bound.
+        max_connections: Option<OffOr<Count<1, 10_000_000>>>,
+        /// Requests under way at once, over all listeners; more are answered with 503. Or `off`, the default: each
+        /// listener has its own bound.
+        max_exchanges: Option<OffOr<Count<1, 10_000_000>>>,
+        /// Steps of shedding load while memory is short, or `off`.
+        memory: Option<OffOr<MemoryPressure>>,
+    }
+
+    /// Steps of shedding load while memory is short, as parts of the limit; none may exceed the next.
+    struct MemoryPressure {
+        /// What the process may have resident. Default: what its control group may use, or else four fifths of the
+        /// machine's memory.
+        limit: Option<Size<{ 1 << 20 }, { 1 << 50 }>>,
+        /// From here on connections end with their current exchange. Default `85%`.
+        disable_keep_alive: Option<At<Percent<100, 10_000>>>,
+        /// From here on requests are answered with 503 and `Retry-After`. Default `90%`.
+        stop_accepting_requests: Option<At<Percent<100, 10_000>>>,
+        /// From here on connections wait in the kernel until they are accepted. Default `95%`.
+        stop_accepting_connections: Option<At<Percent<100, 10_000>>>,
+        /// How far below its beginning a step ends. Default `5%`.
+        recovery: Option<At<Percent<0, 5_000>>>,
     }
 
     /// Where clients connect.
@@ -237,6 +267,8 @@ vocabulary! {
         /// Connections at once of one address, or of one network of IPv6 (`/64`), trusted proxies apart; or `off`. Default
         /// `off`.
         max_connections_per_address: Option<OffOr<Count<1, 1_000_000>>>,
+        /// Requests under way at once; more are answered with 503. Default 10000.
+        max_exchanges: Option<Count<1, 10_000_000>>,
         /// Requests of one connection; it ends with the last of them. Default 1000.
         max_requests: Option<Count<1, 1_000_000_000>>,
         /// What HTTP/2 connections may take beyond that.
@@ -738,6 +770,21 @@ vocabulary! {
         headers: Option<Pairs<Comparison>>,
         /// Query parameters by name: the value, or how to compare it.
         query: Option<Pairs<Comparison>>,
+        /// The client's certificate, which has to lead to an authority of the listener.
+        client_certificate: Option<At<ClientCertificate>>,
+    }
+
+    /// The client's certificate; all parts must hold.
+    struct ClientCertificate AtLeastOneOf(present, subject, san, fingerprint) {
+        /// Any certificate will do.
+        present: Option<True>,
+        /// Its subject as RFC 4514 writes it, as in `CN=web,O=Acme`: the value, or how to compare it.
+        subject: Option<Comparison>,
+        /// Any of its subject alternative names, as in `DNS:web.example`, `URI:spiffe://acme/web`, `IP:10.0.0.1` or
+        /// `email:web@acme.example`: the value, or how to compare it.
+        san: Option<Comparison>,
+        /// Any of these SHA-256 fingerprints: 64 hexadecimal digits, with colons or without.
+        fingerprint: Option<At<Vec<At<String>>>>,
     }
 
     /// How to compare the path.

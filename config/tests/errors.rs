@@ -825,6 +825,81 @@ fn dns_is_checked() {
 }
 
 #[test]
+fn overload_is_checked() {
+    for (overload, part) in [
+        ("{ max_exchanges: 0 }", "overload.max_exchanges: 0 is out of bounds"),
+        ("{ memory: { limit: 1KiB } }", "1KiB is out of bounds"),
+        ("{ memory: { disable_keep_alive: 0.5% } }", "0.5% is out of bounds"),
+        (
+            "{ memory: { stop_accepting_requests: 96%, stop_accepting_connections: 95% } }",
+            "overload.memory.stop_accepting_requests: more than overload.memory.stop_accepting_connections, 95%",
+        ),
+        (
+            "{ memory: { disable_keep_alive: 80%, stop_accepting_requests: 70% } }",
+            "overload.memory.disable_keep_alive: more than overload.memory.stop_accepting_requests, 70%",
+        ),
+        (
+            "{ memory: { disable_keep_alive: 3%, recovery: 4% } }",
+            "overload.memory.recovery: more than overload.memory.disable_keep_alive, 3%",
+        ),
+    ] {
+        one_error(&format!("{LISTENERS}{CLUSTERS}{ROUTES}overload: {overload}\n"), part);
+    }
+}
+
+/// What is given raises the defaults above it, and lowers those below.
+#[test]
+fn steps_of_shedding_load_stay_in_order() {
+    let steps = |memory: &str| {
+        let text = format!("{LISTENERS}{CLUSTERS}{ROUTES}overload: {{ memory: {{ {memory} }} }}\n");
+        let memory = parse(&text).expect("it is sound").overload.memory.expect("on");
+        (
+            memory.disable_keep_alive,
+            memory.stop_accepting_requests,
+            memory.stop_accepting_connections,
+            memory.recovery,
+        )
+    };
+    assert_eq!(steps("disable_keep_alive: 98%"), (9_800, 9_800, 9_800, 500));
+    assert_eq!(steps("stop_accepting_connections: 4%"), (400, 400, 400, 400));
+    assert_eq!(steps("stop_accepting_requests: 50%"), (5_000, 5_000, 9_500, 500));
+}
+
+#[test]
+fn certificates_of_clients_are_checked() {
+    let listeners =
+        "listeners:\n  web: { address: 127.0.0.1:0, tls: { certificates: [{ cert: a, key: b }], client_ca: c } }\n";
+    for (asked, part) in [
+        ("{}", "`present`"),
+        (
+            "{ san: web.example }",
+            "client_certificate.san: `web.example` does not say what kind of name it is; begin it with `DNS:`",
+        ),
+        (
+            "{ fingerprint: [ab] }",
+            "client_certificate.fingerprint: `ab` is not a SHA-256 fingerprint",
+        ),
+        ("{ fingerprint: [] }", "client_certificate.fingerprint: empty"),
+        ("{ subject: { regex: '(' } }", "client_certificate.subject.regex"),
+    ] {
+        let routes = format!("routes:\n  - {{ cluster: app, match: {{ client_certificate: {asked} }} }}\n");
+        one_error(&format!("{listeners}{CLUSTERS}{routes}"), part);
+    }
+    let routes = "routes:\n  - { cluster: app, match: { client_certificate: { present: true } } }\n";
+    one_error(
+        &format!("{LISTENERS}{CLUSTERS}{routes}"),
+        "route `route-1`: match.client_certificate: no listener asks clients for certificates",
+    );
+    let fingerprint = "AB:".repeat(31) + "CD";
+    let routes = format!(
+        "routes:\n  - {{ cluster: app, match: {{ client_certificate: {{ fingerprint: [\"{fingerprint}\"] }} }} }}\n"
+    );
+    let config = parse(&format!("{listeners}{CLUSTERS}{routes}")).expect("it is sound");
+    let asked = config.routes[0].matches.certificate.clone().expect("it asks");
+    assert_eq!(asked.fingerprints, [fingerprint.replace(':', "").to_lowercase()]);
+}
+
+#[test]
 fn listeners_are_checked() {
     for (listeners, part) in [
         (

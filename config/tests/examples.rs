@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tamis_config::{
     AccessLog, Action, Breaker, Candidate, Dns, Endpoints, FilterLimits, HealthCheck, ListenerLimits, LogFormat,
-    LogTarget, OnFailure, Retry, Tolerance, UpstreamHttp2, UpstreamProtocol, Verify,
+    LogTarget, OnFailure, Overload, Retry, Tolerance, UpstreamHttp2, UpstreamProtocol, Verify,
 };
 
 fn examples() -> Vec<PathBuf> {
@@ -93,6 +93,9 @@ fn everything_shows_the_defaults() {
         ..config.dns.clone()
     };
     assert_eq!((&dns, &dns), (&defaults.dns, &Dns::default()));
+    let mut overload = config.overload.clone();
+    overload.memory.as_mut().unwrap().limit = None;
+    assert_eq!((&overload, &overload), (&defaults.overload, &Overload::default()));
     assert_eq!(config.routes[0].timeout, defaults.routes[0].timeout);
     assert_eq!(config.routes[0].upgrades, defaults.routes[0].upgrades);
     assert_eq!(config.routes[0].grpc_timeout, defaults.routes[0].grpc_timeout);

@@ -31,6 +31,8 @@ pub struct Proxy {
     log: Log,
     /// Set when the test has seen it end, so that its absence is no surprise.
     ended: Option<ExitStatus>,
+    /// The test wants panics.
+    may_panic: bool,
 }
 
 /// The binary under test: `TAMIS_BIN`, or beside the test's own executable.
@@ -128,6 +130,13 @@ impl Proxy {
         Self::launch_command(Command::new(binary()), folder, file, arguments, deadline)
     }
 
+    /// The same through a program that ends as the proxy, such as `prlimit`, with its arguments.
+    pub fn launch_through(words: &[&str], folder: &Folder, arguments: &[&str]) -> Self {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg(binary());
+        Self::launch_command(command, folder, CONFIGURATION, arguments, DEADLINE)
+    }
+
     /// The same under a service manager that listens at this socket of the folder.
     pub fn launch_supervised(folder: &Folder, socket: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(binary());
@@ -158,11 +167,17 @@ impl Proxy {
             folder: folder.clone(),
             log,
             ended: None,
+            may_panic: false,
         };
         proxy.log.wait_within(deadline, 0, "generation live", |line| {
             line.message() == "generation live"
         });
         proxy
+    }
+
+    /// From here on a panic is what the test wants.
+    pub fn expect_panics(&mut self) {
+        self.may_panic = true;
     }
 
     pub fn folder(&self) -> &Folder {
@@ -330,7 +345,7 @@ impl Proxy {
             .log
             .lines()
             .into_iter()
-            .find(|line| line.text.contains("panicked at"));
+            .find(|line| line.text.contains("panicked at") && !self.may_panic);
         gone.map(|status| format!("the proxy ended by itself: {status}"))
             .or_else(|| panicked.map(|line| format!("the proxy panicked: {}", line.text)))
     }

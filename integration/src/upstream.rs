@@ -231,6 +231,14 @@ impl Upstream {
         socket.write_all(bytes).expect("the proxy takes the bytes");
     }
 
+    /// Whether connection `index` has ended, or does within that time.
+    pub fn wait_ended_within(&self, index: usize, time: Duration) -> bool {
+        let has_not = |state: &mut State| state.connections.get(index).is_none_or(|it| it.ended.is_none());
+        let waited = self.shared.changed.wait_timeout_while(self.state(), time, has_not);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.connections.get(index).is_some_and(|it| it.ended.is_some())
+    }
+
     /// The bytes that connection `index` took from [`Step::Pour`].
     pub fn poured(&self, index: usize) -> u64 {
         self.state().connections[index].poured

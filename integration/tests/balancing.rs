@@ -120,6 +120,7 @@ fn only(name: &str, count: usize) -> BTreeMap<String, usize> {
     BTreeMap::from([(format!("200 {name}"), count)])
 }
 
+/// Fault 111.
 #[test]
 fn all_down_means_all_are_tried_or_none_as_configured() {
     for (threshold, status, reason) in [("50%", 502, "connect_failed"), ("0%", 503, "no_endpoint")] {
@@ -190,6 +191,7 @@ fn an_nginx_that_goes_is_left_for_the_spare() {
     assert_eq!(proxy.get("/small").text(), "spare");
 }
 
+/// Fault 111.
 #[test]
 fn an_endpoint_that_flaps_within_its_thresholds_is_left_in_peace() {
     let turn = AtomicUsize::new(0);
@@ -209,6 +211,7 @@ fn an_endpoint_that_flaps_within_its_thresholds_is_left_in_peace() {
     assert_eq!(answers(&proxy, 5), only("flapping", 5));
 }
 
+/// Fault 111.
 #[test]
 fn a_check_that_hangs_keeps_no_other_waiting() {
     let hung = Upstream::each([vec![Step::Hold]]);

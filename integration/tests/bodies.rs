@@ -20,6 +20,7 @@ fn sized(target: &str, fields: &str, body: &str) -> String {
     format!("POST {target} HTTP/1.1\r\nHost: a.example\r\n{fields}Content-Length: {length}\r\n\r\n{body}")
 }
 
+/// Fault 80.
 #[test]
 fn rule_7_a_malformed_chunked_body_is_the_clients_fault() {
     let upstream = Upstream::saying("ok");
@@ -231,6 +232,7 @@ fn expectation_with_an_early_body() {
     assert_eq!(client.get("/next").status(), 200);
 }
 
+/// Fault 79.
 #[test]
 fn no_continue_when_nobody_reads_the_body() {
     let upstream = Upstream::saying("ok");

@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
+    ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, NameConstraints,
+    RevokedCertParams, SanType, SerialNumber,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -85,7 +86,21 @@ impl Authority {
 
     /// One that this one vouches for.
     pub fn subordinate(&self, name: &str) -> Self {
-        let issuer = CertifiedIssuer::signed_by(authority(name), KeyPair::generate().unwrap(), &self.issuer);
+        self.vouch_for(authority(name))
+    }
+
+    /// The same for names of this domain alone.
+    pub fn subordinate_for(&self, name: &str, domain: &str) -> Self {
+        let mut params = authority(name);
+        params.name_constraints = Some(NameConstraints {
+            permitted_subtrees: vec![GeneralSubtree::DnsName(domain.to_owned())],
+            excluded_subtrees: Vec::new(),
+        });
+        self.vouch_for(params)
+    }
+
+    fn vouch_for(&self, params: CertificateParams) -> Self {
+        let issuer = CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &self.issuer);
         Self {
             issuer: issuer.unwrap(),
         }
@@ -251,6 +266,16 @@ impl Trust {
         Self::new(authority, Some(pair))
     }
 
+    /// Offers so many protocols besides `http/1.1`, which are the most of a ClientHello, in records of so many bytes.
+    pub fn wordy(authority: &Authority, protocols: usize, record_bytes: usize) -> Self {
+        let Self(config) = Self::in_authority(authority);
+        let mut config = Arc::unwrap_or_clone(config);
+        config.alpn_protocols = (0..protocols).map(|n| format!("{n:0>250}").into_bytes()).collect();
+        config.alpn_protocols.push(b"http/1.1".to_vec());
+        config.max_fragment_size = Some(record_bytes);
+        Self(Arc::new(config))
+    }
+
     fn new(authority: &Authority, pair: Option<&Pair>) -> Self {
         let mut roots = RootCertStore::empty();
         roots
@@ -295,6 +320,13 @@ impl TlsClient {
         }
     }
 
+    /// The same behind bytes that come before the handshake.
+    pub fn connect_after(before: &[u8], address: &Address, name: &str, trust: &Trust) -> Self {
+        let mut client = Self::connect(address, name, trust);
+        client.stream.get_mut().sock.write_all(before).unwrap();
+        client
+    }
+
     /// Status, head and body of the answer.
     pub fn get(&mut self, target: &str) -> std::io::Result<(u16, String, Vec<u8>)> {
         self.exchange(format!("GET {target} HTTP/1.1\r\nHost: a.example\r\n\r\n").as_bytes())
@@ -322,6 +354,12 @@ impl TlsClient {
 
     pub fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.get_mut().write_all(bytes)
+    }
+
+    pub fn read(&mut self, count: usize) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes)?;
+        Ok(bytes)
     }
 
     /// All that still comes; an error when the peer went without saying that this was all.

@@ -342,9 +342,9 @@ fn no_timeout_means_none() {
 /// Fault 103: a client that reads nothing stops the upstream, and then loses its connection.
 #[test]
 fn rule_10_a_client_that_does_not_read() {
-    let head = "HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n";
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 10737418240\r\n\r\n";
     let upstream = Upstream::each([
-        vec![Step::Message, Step::send(head), Step::Pour(1 << 30), Step::Hold],
+        vec![Step::Message, Step::send(head), Step::Pour(10 << 30), Step::Hold],
         vec![Step::serve(ok("ok"))],
     ]);
     let configuration = Configuration {
@@ -364,6 +364,58 @@ fn rule_10_a_client_that_does_not_read() {
     assert!(poured < 64 << 20, "{poured} bytes were taken for nobody");
     assert!(grown < 32 << 20, "{grown} bytes of growth");
     assert!(greedy.try_response().is_err(), "the response was cut");
+}
+
+/// Fault 101: a client that takes a little now and then has the route's time for all of it, whatever the upstream has
+/// ready.
+#[test]
+fn a_client_that_reads_slowly_has_the_routes_time() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n";
+    let upstream = Upstream::each([
+        vec![Step::Message, Step::send(head), Step::Pour(1 << 30), Step::Hold],
+        vec![Step::serve(ok("ok"))],
+    ]);
+    let configuration = Configuration {
+        limits: "write_timeout: 5s",
+        route: "timeout: 1s",
+        ..Default::default()
+    };
+    let proxy = Proxy::start(&configuration.to(&upstream));
+    let mut slow = proxy.client();
+    let begun = Instant::now();
+    slow.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    // Each piece is more than one of the kernel's, so that the proxy sees that some of it was taken.
+    let mut taken = 0;
+    while begun.elapsed() < Duration::from_secs(3) {
+        taken += slow.read(64 << 10).len();
+        thread::sleep(DRIP);
+        if upstream.wait_ended_within(0, Duration::ZERO) {
+            break;
+        }
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{taken} bytes in {:?}",
+        begun.elapsed()
+    );
+    assert!(begun.elapsed() > Duration::from_millis(900), "{:?}", begun.elapsed());
+    assert!(slow.try_response().is_err(), "it was cut");
+    assert_eq!(proxy.get("/").text(), "ok");
+}
+
+/// Fault 101: a request for a thousand ranges is one request, and what comes back is what the upstream says.
+#[test]
+fn ranges_are_not_amplified() {
+    let upstream = Upstream::repeating(
+        "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-3/10000\r\nContent-Length: 4\r\n\r\ngood",
+    );
+    let proxy = Proxy::start(&plain(&upstream));
+    let ranges = vec!["0-"; 1_000].join(",");
+    let request = format!("GET / HTTP/1.1\r\nHost: a.example\r\nRange: bytes={ranges}\r\n\r\n");
+    let answer = proxy.client().exchange(request);
+    assert_eq!((answer.status(), answer.text()), (206, "good".to_owned()));
+    let sent = upstream.take_request("one");
+    assert_eq!(sent.value("range"), Some(&*format!("bytes={ranges}")));
 }
 
 /// Fault 104: an upstream that does not read stops the client, and memory stays as it is.

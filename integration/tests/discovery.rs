@@ -143,7 +143,7 @@ fn one_more_address_takes_its_turns_and_the_others_keep_their_connections() {
     assert_eq!(upstreams.each_ref().map(Upstream::connections), [1, 1, 1]);
 }
 
-/// Whatever goes wrong, the last good addresses are kept, asked for again, and left when there are others.
+/// Fault 110: whatever goes wrong, the last good addresses are kept, asked for again, and left when there are others.
 #[test]
 fn the_last_good_addresses_are_kept() {
     let cases = [

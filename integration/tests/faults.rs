@@ -18,7 +18,7 @@ fn bad_then_good(answer: impl AsRef<[u8]>) -> Upstream {
     ])
 }
 
-/// Every answer is the upstream's fault: 502, the connection dropped, and never used again.
+/// Every answer is the upstream's fault: 502, the connection dropped, and never used again. Faults 107 and 109.
 #[test]
 fn rule_9_bad_answers() {
     let head = |fields: &str| format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\nok");
@@ -130,6 +130,7 @@ fn rule_9_bad_answers() {
 }
 
 /// A chunked body that goes wrong after its head went out: the client's connection breaks, and never looks complete.
+/// Faults 106 and 109.
 #[test]
 fn rule_9_bad_chunks() {
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
@@ -158,7 +159,7 @@ fn rule_9_bad_chunks() {
     );
 }
 
-/// The first `count` bytes of an answer, then the end of the connection, at every possible place.
+/// Fault 106: the first `count` bytes of an answer, then the end of the connection, at every possible place.
 #[test]
 fn rule_9_an_answer_cut_at_each_byte() {
     let answers = [
@@ -224,6 +225,7 @@ fn rule_9_a_long_body_cut_in_the_middle() {
     }
 }
 
+/// Fault 106, like those that follow.
 #[test]
 fn refused_connections_are_502_at_once() {
     let refusing = Refusing::new();
@@ -307,6 +309,43 @@ fn a_body_that_stalls_is_cut_at_the_read_timeout() {
         assert!(broken.bytes.windows(5).any(|window| window == b"hello"), "{broken}");
         upstream.wait_ended(0);
     }
+}
+
+/// Fault 109: what is packed is passed on as it is. A bomb of 64 MiB stays the 64 KiB that it is.
+#[test]
+fn a_packed_bomb_is_passed_on_packed() {
+    let mut gzip = std::process::Command::new("gzip")
+        .arg("-9c")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("gzip is installed");
+    let mut input = gzip.stdin.take().expect("it is a pipe");
+    let writer = std::thread::spawn(move || {
+        let zeros = vec![0; 1 << 20];
+        (0..64).all(|_| std::io::Write::write_all(&mut input, &zeros).is_ok())
+    });
+    let bomb = gzip.wait_with_output().expect("it ends").stdout;
+    assert!(
+        writer.join().expect("it only writes") && bomb.len() < 128 << 10,
+        "{}",
+        bomb.len()
+    );
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n",
+        bomb.len()
+    );
+    let upstream = Upstream::repeating([head.as_bytes(), &bomb].concat());
+    let proxy = Proxy::start(&plain(&upstream));
+    let (mut client, before) = (proxy.client(), proxy.resident());
+    for _ in 0..10 {
+        let request = "GET / HTTP/1.1\r\nHost: a.example\r\nAccept-Encoding: gzip\r\n\r\n";
+        let answer = client.exchange(request);
+        assert_eq!(answer.value("content-encoding"), Some("gzip"));
+        assert!(answer.body == bomb, "it was changed");
+    }
+    let grown = proxy.resident().saturating_sub(before);
+    assert!(grown < 16 << 20, "{grown} bytes of growth");
 }
 
 /// Bytes behind a response: the client gets the clean response, and the connection goes (fault 107).

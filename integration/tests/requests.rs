@@ -57,6 +57,7 @@ fn post(fields: &str, body: &str) -> String {
     format!("POST / HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n\r\n{body}")
 }
 
+/// Fault 83.
 #[test]
 fn rule_1_host() {
     refuse(vec![
@@ -142,6 +143,7 @@ fn rule_3_request_target() {
     ]);
 }
 
+/// Fault 77.
 #[test]
 fn rule_4_framing() {
     refuse(vec![
@@ -234,6 +236,7 @@ fn rule_5_underscores() {
     ]);
 }
 
+/// Fault 86.
 #[test]
 fn rule_6_limits() {
     let fields = |count: usize| (0..count).map(|n| format!("x-{n}: 1\r\n")).collect::<String>();
@@ -296,7 +299,7 @@ fn rule_6_limits_are_inclusive() {
     );
 }
 
-/// Syntax that a lenient parser would let through (RFC 9112 2.2, 3, 5.1, 5.2).
+/// Fault 82: syntax that a lenient parser would let through (RFC 9112 2.2, 3, 5.1, 5.2).
 #[test]
 fn malformed_heads() {
     let version: &[u16] = &[400, 505];

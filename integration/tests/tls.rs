@@ -60,6 +60,7 @@ fn the_certificate_is_the_one_for_the_name() {
             ("a.example", "a.example"),
             ("b.example", "a.example"),
             ("A.Example", "a.example"),
+            ("a.example.", "a.example"),
             ("x.wild.example", "*.wild.example"),
             ("X.WILD.EXAMPLE", "*.wild.example"),
             ("x.y.wild.example", "first.example"),
@@ -595,6 +596,130 @@ fn a_client_hello_may_come_in_pieces() {
     assert_eq!(client.get("/").unwrap().0, 200);
     drop(client);
     thread.join().unwrap();
+}
+
+/// Row 117: 16 KiB in records of 64 bytes. All that one can say, 64 KiB, costs nothing that stays, taken or refused.
+#[test]
+fn a_client_hello_may_be_large_and_in_many_records() {
+    let (folder, authority) = site(&["a.example"]);
+    let upstream = Upstream::saying("ok");
+    let proxy = start_site(&folder, &upstream);
+    let ask = |protocols, record_bytes| {
+        let trust = Trust::wordy(&authority, protocols, record_bytes);
+        TlsClient::connect(&proxy.address("web"), "a.example", &trust).get("/")
+    };
+    for record_bytes in [16_384, 1_024, 64] {
+        assert_eq!(ask(55, record_bytes).unwrap().0, 200, "{record_bytes}");
+    }
+    let before = proxy.resident();
+    for _ in 0..20 {
+        ask(240, 16_384).ok();
+    }
+    let grown = proxy.resident().saturating_sub(before);
+    assert!(grown < 16 << 20, "{grown} bytes of growth");
+    assert_eq!(ask(1, 16_384).unwrap().0, 200);
+}
+
+/// Row 117: TLS 1.2 lets a client begin anew at any time, and again; here it may not.
+#[test]
+fn nobody_begins_a_session_anew() {
+    let (folder, _) = site(&["a.example"]);
+    let upstream = Upstream::saying("ok");
+    let proxy = start_site(&folder, &upstream);
+    // `R` on a line of its own asks for it; without `-ign_eof` it would be sent as data.
+    let Address::Tcp(address) = proxy.address("web") else {
+        panic!("not TCP")
+    };
+    let address = address.to_string();
+    let arguments = [
+        "s_client",
+        "-connect",
+        &address,
+        "-servername",
+        "a.example",
+        "-tls1_2",
+        "-CAfile",
+        "ca.pem",
+    ];
+    let output = openssl(&folder, &arguments, "R\nGET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    let printed = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8_lossy(&printed);
+    assert!(printed.contains("RENEGOTIATING"), "{printed}");
+    assert!(printed.contains("no renegotiation"), "{printed}");
+    assert!(!printed.contains("200 OK"), "{printed}");
+    assert!(upstream.requests().is_empty());
+    let printed = s_client(&folder, &proxy.address("web"), &["-servername", "a.example", "-tls1_2"]);
+    assert!(printed.contains("200 OK"), "{printed}");
+}
+
+/// A WebSocket through TLS: both heads, then every byte both ways, and a proper end.
+#[test]
+fn a_tunnel_passes_through_tls() {
+    let (folder, authority) = site(&["a.example"]);
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nearly";
+    let steps = [
+        Step::Message,
+        Step::send(switch),
+        Step::Bytes(1 << 20),
+        Step::send(vec![b'b'; 1 << 20]),
+        Step::Finish,
+    ];
+    let upstream = Upstream::each([steps.to_vec()]);
+    let proxy = start_site(&folder, &upstream);
+    let mut client = TlsClient::connect(&proxy.address("web"), "a.example", &Trust::in_authority(&authority));
+    let ask = "GET /chat HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let (status, head, _) = client.exchange(ask.as_bytes()).unwrap();
+    assert_eq!(status, 101, "{head}");
+    assert_eq!(client.read(5).unwrap(), b"early");
+    client.write(&vec![b'a'; 1 << 20]).unwrap();
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).expect("the end is a proper one");
+    assert!(
+        rest.len() == 1 << 20 && rest.iter().all(|byte| *byte == b'b'),
+        "{}",
+        rest.len()
+    );
+    assert_eq!(
+        upstream.take_request("the handshake").value("x-forwarded-proto"),
+        Some("https")
+    );
+    assert!(upstream.received(0).ends_with(&vec![b'a'; 1 << 20]));
+}
+
+/// A balancer that hands TLS on says first for whom it is; what it says is not part of the handshake, and whoever says
+/// nothing has none.
+#[test]
+fn a_balancer_may_say_whose_tls_it_is() {
+    let (folder, authority) = site(&["a.example"]);
+    let upstream = Upstream::saying("ok");
+    let listener = "proxy_protocol: { from: [127.0.0.1] }";
+    let yaml = listening(
+        &upstream,
+        SITE,
+        "head_timeout: 500ms, tls_handshake_timeout: 2s",
+        listener,
+    );
+    let proxy = Proxy::start_in(&folder, &yaml);
+    let (address, trust) = (proxy.address("web"), Trust::in_authority(&authority));
+    let binary = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\x0a\0\0\x01\x13\x88\x01\xbb";
+    for (header, expected) in [
+        (&b"PROXY TCP4 192.0.2.5 10.0.0.1 5000 443\r\n"[..], "192.0.2.5"),
+        (binary, "192.0.2.7"),
+    ] {
+        let mut client = TlsClient::connect_after(header, &address, "a.example", &trust);
+        assert_eq!(client.get("/").unwrap().0, 200);
+        let request = upstream.take_request(expected);
+        assert_eq!(request.value("x-forwarded-for"), Some(expected));
+        assert_eq!(request.value("x-forwarded-proto"), Some("https"));
+    }
+    assert!(TlsClient::connect(&address, "a.example", &trust).get("/").is_err());
+    // Inside of it a header is no header.
+    let mut inside = TlsClient::connect_after(binary, &address, "a.example", &trust);
+    let (status, ..) = inside
+        .exchange(b"PROXY TCP4 192.0.2.5 10.0.0.1 5000 443\r\n\r\n")
+        .unwrap();
+    assert_eq!(status, 400);
+    assert!(upstream.requests().is_empty());
 }
 
 #[test]

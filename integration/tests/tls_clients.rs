@@ -187,6 +187,75 @@ fn filters_see_the_certificate() {
     assert!(status == 200 && head.contains(&expected), "{expected}: {head}");
 }
 
+/// Where a request goes says its client's certificate, and nothing that the client can write.
+#[test]
+fn routes_ask_for_certificates() {
+    let scene = scene(OPTIONAL);
+    let pinned = scene.clients.grant(&Wish {
+        subject: "pinned".to_owned(),
+        ..Wish::of(&["pinned.example"])
+    });
+    pinned.put(&scene.folder, "client");
+    let said = |name: &str, asked: &str| {
+        format!(
+            "  - {{ name: {name}, match: {{ client_certificate: {{ {asked} }} }}, respond: {{ status: 200, body: {name} }} }}\n"
+        )
+    };
+    let routes = [
+        said(
+            "pinned",
+            &format!("fingerprint: [{}, {}]", "0".repeat(64), scene.fingerprint()),
+        ),
+        said("both", "subject: \"CN=both\", san: \"DNS:both.example\""),
+        said("subject", "subject: { regex: \"CN=sub.*\" }"),
+        said("uri", "san: { regex: \"URI:spiffe://acme/.+\" }"),
+        said("dns", "san: \"DNS:dns.example\""),
+        said("any", "present: true"),
+    ];
+    let yaml = listening(&scene.upstream, OPTIONAL, "", "");
+    apply(
+        &scene.proxy,
+        &yaml.replace("routes:\n", &format!("routes:\n{}", routes.concat())),
+    );
+    let wish = |subject: &str, names: &[&str], uri: Option<&str>| Wish {
+        subject: subject.to_owned(),
+        uris: uri.map(str::to_owned).into_iter().collect(),
+        ..Wish::of(names)
+    };
+    let granted = |wish: Wish| Some(scene.clients.grant(&wish));
+    each(
+        [
+            ("pinned", Some(pinned)),
+            ("both", granted(wish("both", &["other.example", "both.example"], None))),
+            // Half of it is none of it.
+            ("any", granted(wish("both", &["other.example"], None))),
+            ("any", granted(wish("other", &["both.example"], None))),
+            ("subject", granted(wish("subway", &["a.example"], None))),
+            ("any", granted(wish("a sub", &["a.example"], None))),
+            ("uri", granted(wish("a", &["a.example"], Some("spiffe://acme/web")))),
+            ("any", granted(wish("a", &["a.example"], Some("spiffe://other/web")))),
+            ("dns", granted(wish("a", &["dns.example"], None))),
+            // A name of one kind is not one of another.
+            (
+                "any",
+                granted(wish("dns.example", &["a.example"], Some("DNS:dns.example"))),
+            ),
+            ("ok", None),
+        ],
+        |(route, _)| (*route).to_owned(),
+        |(route, pair)| assert_eq!(scene.curl(pair.as_ref()), (0, (*route).to_owned())),
+    );
+    // Nobody believes a client that writes down what it would have shown.
+    let mut liar = TlsClient::connect(
+        &scene.proxy.address("web"),
+        "a.example",
+        &Trust::in_authority(&scene.site),
+    );
+    let claim = "GET / HTTP/1.1\r\nHost: a.example\r\nX-Forwarded-Client-Cert: Subject=\"CN=subway\"\r\n\r\n";
+    let (status, _, body) = liar.exchange(claim.as_bytes()).unwrap();
+    assert_eq!((status, body), (200, b"ok".to_vec()));
+}
+
 /// Row 119.
 #[test]
 fn who_was_revoked_stays_outside() {
@@ -280,6 +349,27 @@ fn an_expired_certificate_resumes_nothing() {
     assert!(ask() && ask(), "it holds still");
     wait_until("it is over", || SystemTime::now() > soon + Duration::from_secs(1));
     assert!(!ask(), "it is over");
+}
+
+/// Row 119: an authority that may vouch for one domain vouches for no other.
+#[test]
+fn an_authority_of_one_domain_vouches_for_no_other() {
+    let scene = scene(REQUIRED);
+    let bound = scene.clients.subordinate_for("Acme", "acme.example");
+    let grant = |names: &[&str]| {
+        let mut pair = bound.issue(names);
+        pair.cert.push_str(&bound.pem());
+        pair
+    };
+    assert_eq!(scene.curl(Some(&grant(&["web.acme.example"]))), (0, "ok".to_owned()));
+    for names in [
+        &["other.example"][..],
+        &["web.acme.example", "other.example"],
+        &["acme.example.other"],
+    ] {
+        let (code, body) = scene.curl(Some(&grant(names)));
+        assert_ne!((code, &*body), (0, "ok"), "{names:?}");
+    }
 }
 
 /// Row 119: a chain that is long costs no more than another.

@@ -15,7 +15,9 @@ use tamis_integration::wat::Act::*;
 use tamis_integration::wat::Guest;
 use tamis_integration::{Client, Folder, Gate, Message, Proxy, Step, Upstream};
 
+use crate::certificates::site;
 use crate::support::{Configuration, assert_own_reply, each, folder_with, forwarded, relayed, wait_until};
+use crate::tls::SITE;
 
 const ASK: &str = "GET /chat HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                    Sec-WebSocket-Key: k\r\n\r\n";
@@ -560,6 +562,30 @@ fn fault_99_ws_echoes_through_swaps() {
     );
 }
 
+/// The same through TLS, for the client: `wss:`.
+#[test]
+fn fault_99_ws_echoes_through_tls() {
+    let Some(mut server) = Peer::start(&["serve"]) else {
+        return;
+    };
+    let port = server.line();
+    let (folder, _) = site(&["a.example"]);
+    let address = tamis_integration::socket::Address::parse(&format!("127.0.0.1:{port}"));
+    let yaml = Configuration::default().with(&[&address]);
+    let tls = format!("address: 127.0.0.1:0\n    tls: {{ {SITE} }}\n    limits");
+    let proxy = Proxy::start_in(&folder, &yaml.replacen("address: 127.0.0.1:0\n    limits", &tls, 1));
+    let url = format!("wss://{}/chat", proxy.address("web"));
+    let trusted = folder.path("ca.pem");
+    let mut client = Peer::start_trusting(&["send", &url, "1048576"], Some(&trusted)).expect("the server was started");
+    assert_eq!(client.line(), "101 undefined");
+    for n in 0..5 {
+        client.tell("one more");
+        assert_eq!(client.line(), "same", "message {n}");
+    }
+    client.end();
+    assert_eq!(client.line(), "closed 1000 done");
+}
+
 /// A program with the npm package `ws`.
 struct Peer {
     child: Child,
@@ -570,6 +596,11 @@ struct Peer {
 impl Peer {
     /// `None` where there is no Node or no `ws`: not every machine has them, but the one that decides has.
     fn start(arguments: &[&str]) -> Option<Self> {
+        Self::start_trusting(arguments, None)
+    }
+
+    /// The same, and it believes the authorities in this file.
+    fn start_trusting(arguments: &[&str], authorities: Option<&Path>) -> Option<Self> {
         let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
         let modules = root.join("../filters/target/tools/peers/node_modules");
         if !Path::new(&modules.join("ws")).exists() {
@@ -578,6 +609,7 @@ impl Peer {
             return None;
         }
         let mut child = Command::new("node")
+            .envs(authorities.map(|path| ("NODE_EXTRA_CA_CERTS", path)))
             .arg(root.join("peers/ws.cjs"))
             .args(arguments)
             .env("NODE_PATH", modules)

@@ -196,7 +196,7 @@ fn children(proxy: &Proxy) -> Vec<String> {
     processes.filter_map(stat).filter(is_child).collect()
 }
 
-/// "Binary upgrade: the new process crashes at start": the old one keeps serving, says why, and leaves nothing behind.
+/// Fault 122, "binary upgrade: the new process crashes at start": the old one keeps serving, says why, and leaves nothing behind.
 #[test]
 fn a_process_that_fails_to_take_over_changes_nothing() {
     let folder = Folder::new();
@@ -373,7 +373,7 @@ fn an_end_takes_nobody_with_it_and_leaves_nobody_behind() {
     }
 }
 
-/// "Stale or hijacked upgrade socket": a file that is left over is no obstacle, and another user is refused on either
+/// Fault 122, "stale or hijacked upgrade socket": a file that is left over is no obstacle, and another user is refused on either
 /// side.
 #[test]
 fn another_user_neither_asks_nor_answers() {

@@ -32,6 +32,7 @@ use crate::identity::Peers;
 use crate::listener::Sockets;
 use crate::name::Name;
 use crate::native;
+use crate::overload::{Overload, Pressure, Thresholds};
 use crate::route;
 use crate::snapshot::{self, Snapshot};
 use crate::store::{self, Table, TableName, Tables};
@@ -50,6 +51,8 @@ pub struct Assembler {
     tables: Tables,
     /// Rung by trials whose candidate fails, and when there are new ones.
     alarm: Arc<Notify>,
+    /// Of the process, whatever its generation.
+    pressure: Arc<Pressure>,
     parts: Parts,
 }
 
@@ -121,6 +124,7 @@ impl Assembler {
             workers,
             tables: Tables::default(),
             alarm: Arc::default(),
+            pressure: Arc::default(),
             parts: Parts::default(),
         }
     }
@@ -323,6 +327,7 @@ impl<'a> Build<'a> {
         let filters = self.names();
         let compiler = Arc::clone(&self.compiler);
         let warnings = self.warnings(table.as_ref());
+        let overload = overload(&config.overload, self.assembler);
         let (parts, guests) = self.finish()?;
         let table = table.ok_or_else(|| Faults(vec!["the routes do not compile".into()]))?;
         let snapshot = Snapshot {
@@ -335,6 +340,7 @@ impl<'a> Build<'a> {
             filters,
             trials,
             access_log,
+            overload,
             drain_timeout: config.drain_timeout,
             drain_delay: config.drain_delay,
             description: Arc::new(config.describe()),
@@ -885,8 +891,26 @@ fn listener_limits(limits: &config::ListenerLimits, workers: usize) -> snapshot:
         max_target_bytes: limits.max_target_bytes,
         connections_per_worker: limits.max_connections.div_ceil(workers),
         connections_per_address: limits.max_connections_per_address,
+        exchanges_per_worker: limits.max_exchanges.div_ceil(workers),
         max_requests: limits.max_requests,
         http2: http2_limits(&limits.http2),
+    }
+}
+
+fn overload(overload: &config::Overload, assembler: &Assembler) -> Overload {
+    let share = |count: Option<usize>| count.map_or(usize::MAX, |count| count.div_ceil(assembler.workers));
+    let thresholds = |memory: &config::MemoryPressure| Thresholds {
+        limit: memory.limit,
+        disable_keep_alive: memory.disable_keep_alive,
+        stop_accepting_requests: memory.stop_accepting_requests,
+        stop_accepting_connections: memory.stop_accepting_connections,
+        recovery: memory.recovery,
+    };
+    Overload {
+        connections_per_worker: share(overload.max_connections),
+        exchanges_per_worker: share(overload.max_exchanges),
+        memory: overload.memory.as_ref().map(thresholds),
+        pressure: Arc::clone(&assembler.pressure),
     }
 }
 
@@ -979,6 +1003,15 @@ fn pattern(matches: &config::RouteMatch) -> route::Pattern {
                 value: value(&query.value),
             })
             .collect(),
+        certificate: matches.certificate.as_ref().map(certificate),
+    }
+}
+
+fn certificate(pattern: &config::CertificatePattern) -> route::CertificatePattern {
+    route::CertificatePattern {
+        subject: pattern.subject.as_ref().map(value),
+        name: pattern.name.as_ref().map(value),
+        fingerprints: pattern.fingerprints.clone(),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::head::{Attributes, Clusters, Facts, Message, RequestHead, Stage};
 use crate::lane::Lane;
 use crate::listener::Sockets;
 use crate::name::Name;
+use crate::overload::{Cause, Level};
 use crate::passage;
 use crate::peer::Tls;
 use crate::proxy_protocol::{self, Header, Parsed};
@@ -51,6 +52,8 @@ pub struct Connection {
     heads: Cell<u64>,
     /// Its listener is gone from the current generation.
     orphaned: Cell<bool>,
+    /// Exchanges under way on the same sockets.
+    exchanges: Rc<Cell<usize>>,
     key: usize,
     watched: Cell<bool>,
     series: ListenerSeries,
@@ -85,6 +88,11 @@ impl Connection {
             worker.tally.borrow_mut().connection_refused(series, "max_connections");
             return None;
         }
+        if worker.connections() >= pinned.snapshot.overload.connections_per_worker {
+            let mut tally = worker.tally.borrow_mut();
+            tally.connection_refused(series, "overload_max_connections");
+            return None;
+        }
         let limits = &settings.limits;
         let deadlines = Deadlines {
             head: limits.head_timeout,
@@ -107,6 +115,7 @@ impl Connection {
             listener: Cell::new(listener),
             heads: Cell::new(0),
             orphaned: Cell::new(false),
+            exchanges: worker.exchanges_of(sockets),
             key: worker.enter(sockets),
             watched: Cell::new(false),
             series,
@@ -286,11 +295,30 @@ impl Connection {
     pub fn begin_exchange(&self) -> (Rc<Pinned>, usize) {
         self.renew();
         self.wire.begin_exchange();
+        self.worker.begin_exchange(&self.exchanges);
         (Rc::clone(&self.pinned.borrow()), self.listener.get())
+    }
+
+    /// Why the exchange that has begun, and is counted, is more than can be taken on.
+    pub fn overload(&self, pinned: &Pinned, listener: usize) -> Option<Cause> {
+        if self.worker.pressure() >= Level::StopAcceptingRequests {
+            return Some(Cause::Memory);
+        }
+        let of_listener = pinned.snapshot.listeners[listener].limits.exchanges_per_worker;
+        let of_all = pinned.snapshot.overload.exchanges_per_worker;
+        let is_over = self.exchanges.get() > of_listener || self.worker.exchanges() > of_all;
+        is_over.then_some(Cause::Exchanges)
+    }
+
+    /// An exchange was not taken on.
+    pub fn count_shed(&self, cause: Cause) {
+        let mut tally = self.worker.tally.borrow_mut();
+        tally.shed(self.series, cause.as_str());
     }
 
     pub fn end_exchange(&self, now: Instant) {
         self.wire.end_exchange(now);
+        self.worker.end_exchange(&self.exchanges);
         // Nothing may wake an idle connection for long.
         self.rest();
     }
@@ -323,7 +351,15 @@ impl Connection {
 
     /// Whether the connection is to end with its current exchange.
     pub fn is_closing(&self) -> bool {
-        self.worker.is_draining() || self.orphaned.get() || (!self.wire.is_busy() && self.wire.is_lost())
+        self.worker.is_draining()
+            || self.orphaned.get()
+            || (!self.wire.is_busy() && self.wire.is_lost())
+            || self.is_kept_no_longer()
+    }
+
+    /// Whether it has had an exchange, and memory is too short to wait for another one.
+    fn is_kept_no_longer(&self) -> bool {
+        self.worker.pressure() >= Level::DisableKeepAlive && self.heads.get() > 0
     }
 
     /// Whether its exchange has been on a generation that was replaced for as long as it may.

@@ -8,6 +8,7 @@ mod retrying;
 
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -33,6 +34,8 @@ use crate::identity::{self, Claim};
 use crate::lane::Lane;
 use crate::mirror::{self, Mirror, Shadow};
 use crate::native::REQUEST_ID;
+use crate::overload;
+use crate::panics;
 use crate::passage::{Forward, Passage};
 use crate::pool::{self, ClusterPool, EndpointPool, Picked, Turn, Unconnected};
 use crate::reply::{self, Error, Kind};
@@ -47,7 +50,7 @@ use crate::tls;
 use crate::tunnel::{Broken as TunnelBroken, Relay};
 use crate::upstream::{Call, Failure, Switched};
 use crate::wire::Expired;
-use crate::worker::{Pinned, Scene};
+use crate::worker::{Pinned, Scene, Worker};
 
 /// A request's body of at most so many bytes is read to its end after an early answer, so that the connection can be
 /// kept; the connection of a larger one is closed.
@@ -75,8 +78,25 @@ impl std::error::Error for Abandoned {}
 /// Where an exchange that makes a tunnel leaves it, for whoever has the connection when the answer is written.
 pub type TunnelSlot = Cell<Option<Box<Tunnel>>>;
 
-/// The walk of one request.
+/// The walk of one request. A panic in it is an answer too: the exchange has been dropped then, and with it all that it
+/// held.
 pub async fn run(
+    connection: Rc<Connection>,
+    lane: Rc<Lane>,
+    parts: http::request::Parts,
+    incoming: Source,
+    tunnels: &TunnelSlot,
+) -> Result<Response<ResponseBody>, Abandoned> {
+    let (version, worker) = (parts.version, Rc::clone(&connection.worker));
+    let mut walk = std::pin::pin!(walk(connection, lane, parts, incoming, tunnels));
+    std::future::poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| walk.as_mut().poll(context)));
+        polled.unwrap_or_else(|_| Poll::Ready(Ok(answer_to_panic(&worker, version))))
+    })
+    .await
+}
+
+async fn walk(
     connection: Rc<Connection>,
     lane: Rc<Lane>,
     parts: http::request::Parts,
@@ -106,8 +126,27 @@ pub async fn run(
     Ok(exchange.finish_head(body, tunnels))
 }
 
+/// Nobody knows what of the request was read, so that the connection of HTTP/1 ends.
+#[cold]
+fn answer_to_panic(worker: &Worker, version: Version) -> Response<ResponseBody> {
+    let Reply { status, headers, body } = reply::reply(Kind::Panic, &worker.new_request_id());
+    let mut response = Response::new(ResponseBody {
+        body: Body::Full(body),
+        exchange: None,
+        waiting_since: None,
+    });
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    if version != Version::HTTP_2 {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    response
+}
+
 /// Lives from the end of the request's head to the end of the response's body.
 pub struct Exchange {
+    begun: Begun,
     connection: Rc<Connection>,
     lane: Rc<Lane>,
     pinned: Rc<Pinned>,
@@ -172,11 +211,16 @@ impl Exchange {
     ) -> (Box<Self>, Option<Error>) {
         let started = Instant::now();
         let (pinned, listener) = connection.begin_exchange();
+        let begun = Begun::new(&connection);
+        panics::point("head");
         lane.pin(pinned.snapshot.generation);
         let head = connection.next_head();
         let snapshot = Rc::clone(&pinned);
         let settings = &snapshot.snapshot.listeners[listener];
-        let judged = judge(&connection, settings, &mut parts, head);
+        let judged = judge(&connection, settings, &mut parts, head).and_then(|admitted| {
+            let overload = connection.overload(&pinned, listener);
+            overload.map_or(Ok(admitted), |cause| Err(shed(&connection, cause)))
+        });
         // Where all are sent elsewhere, no route is asked.
         let asked = judged.as_ref().ok().filter(|_| settings.redirect.is_none());
         let route = asked.and_then(|admitted| {
@@ -186,6 +230,7 @@ impl Exchange {
                 query: admitted.target.query(),
                 method: &parts.method,
                 headers: &parts.headers,
+                certificate: connection.tls().and_then(|tls| tls.certificate.as_ref()),
             };
             snapshot.snapshot.table.find(&target)
         });
@@ -255,6 +300,7 @@ impl Exchange {
             message.clusters = scene.clusters();
         }
         let exchange = Box::new(Self {
+            begun,
             connection,
             lane,
             pinned,
@@ -290,6 +336,7 @@ impl Exchange {
         let pinned = Rc::clone(&self.pinned);
         let route = self.route.map(|index| &pinned.snapshot.routes[index]);
         self.prepare_request(upload)?;
+        panics::point("request");
         if let Some(reply) = self.filter_request(upload).await? {
             return Ok(self.local(*reply));
         }
@@ -540,6 +587,7 @@ impl Exchange {
             let call = self.call(channel, std::mem::replace(body, RequestBody::Empty));
             let mut call = call.map_err(Failed::Sent)?;
             let sent = Instant::now();
+            panics::point("upstream");
             match self.send(upstream, &mut call, sent, patience).await {
                 Ok(Sent::Answered(head)) => {
                     let now = Instant::now();
@@ -854,6 +902,7 @@ impl Exchange {
     }
 
     async fn respond(&mut self, body: &mut Body) {
+        panics::point("response");
         if !self.passage.has_filters() {
             return;
         }
@@ -1038,10 +1087,11 @@ pub struct Remains {
 }
 
 impl Remains {
-    /// Runs the completion hooks, then writes the record.
+    /// Runs the completion hooks, then writes the record, however they ended.
     pub async fn settle(self) {
-        self.passage.complete(self.outcome.clone()).await;
-        self.write_record();
+        let unwritten = Unwritten(self);
+        panics::point("completion");
+        unwritten.0.passage.complete(unwritten.0.outcome.clone()).await;
     }
 
     /// The record alone.
@@ -1083,6 +1133,15 @@ impl Remains {
             tls: message.and_then(|message| message.facts.tls.as_deref()),
             grpc_status: self.grpc_status.map(grpc::Status::code),
         });
+    }
+}
+
+/// Is written when it is dropped.
+struct Unwritten(Remains);
+
+impl Drop for Unwritten {
+    fn drop(&mut self) {
+        self.0.write_record();
     }
 }
 
@@ -1182,6 +1241,12 @@ impl Exchange {
 impl Drop for Exchange {
     /// Runs exactly once for every request that hyper could parse.
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.reason = Kind::Panic.reason();
+            if self.status == CLIENT_CLOSED {
+                self.status = Kind::Panic.status().as_u16();
+            }
+        }
         if !self.complete && self.reason.is_empty() {
             self.reason = broken_reason(self.lane.broken().or(self.connection.wire.expired()));
         }
@@ -1202,7 +1267,34 @@ impl Drop for Exchange {
         } else if self.pinned.snapshot.access_log.is_some() {
             self.remains(duration).write_record();
         }
-        self.connection.end_exchange(now);
+        self.begun.ended.set(Some(now));
+    }
+}
+
+/// An exchange is under way on the connection as long as this is there, whether it came to be an [`Exchange`] or a panic
+/// was before that.
+struct Begun {
+    connection: Rc<Connection>,
+    /// Set where the exchange has been recorded.
+    ended: Cell<Option<Instant>>,
+}
+
+impl Begun {
+    fn new(connection: &Rc<Connection>) -> Self {
+        Self {
+            connection: Rc::clone(connection),
+            ended: Cell::new(None),
+        }
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        let ended = self.ended.get().unwrap_or_else(|| {
+            record_refused(&self.connection, Kind::Panic.status(), Kind::Panic.reason());
+            Instant::now()
+        });
+        self.connection.end_exchange(ended);
     }
 }
 
@@ -1315,6 +1407,13 @@ fn judge(
     Ok(admitted)
 }
 
+/// No filter is asked, and nothing is sent anywhere.
+#[cold]
+fn shed(connection: &Connection, cause: overload::Cause) -> Error {
+    connection.count_shed(cause);
+    Error::new(Kind::Shed, cause.as_str())
+}
+
 fn root() -> PathAndQuery {
     PathAndQuery::from_static("/")
 }
@@ -1347,8 +1446,12 @@ impl HttpBody for ResponseBody {
             return self.poll_deadline(context);
         }
         self.waiting_since = None;
+        panics::point("body");
         match ready!(polled) {
             Some(Ok(mut frame)) => {
+                if let Some(late) = self.overtime() {
+                    return Poll::Ready(Some(self.broken(late, &Abandoned::Left)));
+                }
                 if let Some(exchange) = &mut self.exchange {
                     exchange.response_bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
                     if let Some(call) = &mut exchange.call {
@@ -1405,6 +1508,13 @@ impl ResponseBody {
             exchange: None,
             waiting_since: None,
         }
+    }
+
+    /// A client that takes little at a time has the route's time for all of it. Not asked of the last piece, which is
+    /// there: most answers have no other.
+    fn overtime(&self) -> Option<Kind> {
+        let deadline = self.exchange.as_ref()?.deadline?;
+        (!self.body.is_end_stream() && Instant::now() >= deadline).then_some(Kind::RouteTimeout)
     }
 
     fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {

@@ -24,6 +24,7 @@ use crate::connection::Connection;
 use crate::exchange::{self, TunnelSlot};
 use crate::handshake;
 use crate::http2::{self, Parting};
+use crate::panics;
 use crate::scan::Position;
 use crate::snapshot::Protocols;
 use crate::stream::Stream;
@@ -56,6 +57,7 @@ pub fn open(worker: &Rc<Worker>, sockets: u64, stream: Stream, client: Option<So
 }
 
 async fn serve(connection: Rc<Connection>) {
+    panics::point("connection");
     if !connection.is_introduced().await || !connection.has_its_share() {
         return;
     }

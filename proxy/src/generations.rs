@@ -125,6 +125,7 @@ impl Generations {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::overload::Overload;
     use crate::route::Table;
 
     fn generation(generation: u64) -> Arc<Snapshot> {
@@ -138,6 +139,12 @@ mod tests {
             trials: Vec::new(),
             filters: Vec::new(),
             access_log: None,
+            overload: Overload {
+                connections_per_worker: 1,
+                exchanges_per_worker: 1,
+                memory: None,
+                pressure: Arc::default(),
+            },
             drain_timeout: Duration::ZERO,
             drain_delay: None,
             description: Arc::default(),

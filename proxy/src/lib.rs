@@ -11,7 +11,8 @@
 //!    of HTTP/2 goes to [`http2`] instead, where many exchanges share a connection and each has a [`lane`] of its own.
 //! 3. [`exchange`] pins the current [`snapshot`], the one immutable generation that this request will see to its end.
 //!    What trusted proxies say of the client is believed, or not, here and once: [`identity`].
-//! 4. [`guard`] judges the head (sizes, framing, authority) and normalises authority and path, once.
+//! 4. [`guard`] judges the head (sizes, framing, authority) and normalises authority and path, once. What is more than
+//!    the process can take on ends here ([`overload`]).
 //! 5. [`route`] finds the route: first match wins. The route carries its chain and its action.
 //! 6. [`hop`] removes hop-by-hop fields and sets `x-forwarded-*`.
 //! 7. [`passage`] takes the request forward through the listener's [`chain`] and then the route's: native filters
@@ -38,6 +39,7 @@
 //! [`reload`] swaps the pointer, [`watch`] pulls its [`trigger`], [`difference`] and [`report`] say what came of it,
 //! [`generations`] keeps what was replaced until nobody is on it, [`court`] has candidates judged by the rules of
 //! [`canary`], [`upkeep`] has endpoints found ([`discovery`]), asked ([`health`]) and left alone ([`outlier`]),
+//! [`memory`] says when load has to be shed,
 //! [`admin`] answers operators, [`server`] owns the process, [`handover`] gives its place to a new one,
 //! [`state`] keeps what outlives it, [`priority`] has all this give way to exchanges, [`supervisor`] tells the service
 //! manager; [`toolbox`] is for whoever writes a filter, and serves nobody. The *data plane* (everything above) never
@@ -85,6 +87,7 @@ pub mod http2;
 pub mod identity;
 pub mod lane;
 pub mod listener;
+pub mod memory;
 pub mod mirror;
 pub mod name;
 pub mod native;
@@ -92,6 +95,8 @@ pub mod operations;
 pub mod outbound;
 pub mod outbox;
 pub mod outlier;
+pub mod overload;
+pub mod panics;
 pub mod passage;
 pub mod peer;
 pub mod permits;

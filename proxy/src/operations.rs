@@ -22,12 +22,14 @@ use crate::difference::State;
 use crate::endpoint::millis;
 use crate::filter::Hook;
 use crate::generations::Generations;
+use crate::overload::{Level, Pressure};
+use crate::panics;
 use crate::reload::{Handles, History};
 use crate::report::{Outcome, Report as ReloadReport, milliseconds, seconds};
 use crate::snapshot::{Action, Snapshot};
 use crate::telemetry::exposition::{
-    self, BreakerFacts, CertificateFacts, ClusterFacts, EndpointFacts, FilterFacts, ProcessFacts, TableFacts,
-    TrialFacts,
+    self, BreakerFacts, CertificateFacts, ClusterFacts, EndpointFacts, FilterFacts, OverloadFacts, ProcessFacts,
+    TableFacts, TrialFacts,
 };
 use crate::telemetry::metrics::Report;
 use crate::trial::{Standing, Trial};
@@ -143,6 +145,7 @@ impl Operations for Operator {
     async fn metrics(&self) -> String {
         let reports = self.ask().await;
         let missing = reports.iter().filter(|report| report.is_none()).count();
+        let exchanges = reports.iter().flatten().map(|report| report.exchanges).sum();
         let mut last = self.last.lock().await;
         for (last, report) in last.iter_mut().zip(reports) {
             if let Some(report) = report {
@@ -160,6 +163,7 @@ impl Operations for Operator {
             reloads: self.history.counts(),
             access_log_dropped: log.map_or(0, |log| log.dropped()),
             access_log_errors: log.map_or(0, |log| log.errors()),
+            panics: panics::count(),
             ready: matches!(self.ready().await, Readiness::Ready | Readiness::LastGood),
             last_good: self.is_on_last_good(),
             workers: self.workers.len(),
@@ -167,6 +171,7 @@ impl Operations for Operator {
             filters: filter_facts(&snapshot),
             clusters: cluster_facts(&snapshot),
             certificates: certificate_facts(&snapshot),
+            overload: overload_facts(&snapshot.overload.pressure, exchanges),
         };
         exposition::encode(&last, &facts)
     }
@@ -183,6 +188,7 @@ impl Operations for Operator {
         json!({
             "generation": generation,
             "last_reload": self.history.last(),
+            "overload": shown_overload(&snapshot.overload.pressure),
             "components": components,
             "listener_files": listener_files,
             "cluster_files": cluster_files,
@@ -313,6 +319,28 @@ fn shown_endpoint(member: &Member, usage: (usize, u32), now: Instant) -> Value {
         "idle_connections": usage.0,
         "requests_in_flight": usage.1,
     })
+}
+
+fn shown_overload(pressure: &Pressure) -> Value {
+    json!({
+        "level": pressure.level().as_str(),
+        "memory_used_bytes": pressure.used(),
+        "memory_limit_bytes": pressure.limit(),
+    })
+}
+
+fn overload_facts(pressure: &Pressure, exchanges: usize) -> OverloadFacts {
+    let steps = [
+        Level::DisableKeepAlive,
+        Level::StopAcceptingRequests,
+        Level::StopAcceptingConnections,
+    ];
+    OverloadFacts {
+        exchanges,
+        steps: steps.map(|step| (step.as_str(), pressure.level() >= step, pressure.begun(step))),
+        memory_used: pressure.used(),
+        memory_limit: pressure.limit(),
+    }
 }
 
 fn cluster_facts(snapshot: &Snapshot) -> Vec<ClusterFacts> {

@@ -32,7 +32,9 @@ pub struct ClientCertificate {
     /// As RFC 4514 writes it, as in `CN=web,O=Acme`.
     pub subject: String,
     pub names: Vec<SubjectName>,
-    /// The same as text, as in `DNS:a.example,URI:spiffe://b`.
+    /// The same as texts, as in `DNS:a.example` and `URI:spiffe://b`.
+    pub name_texts: Vec<String>,
+    /// All of these in one, with commas between.
     pub names_text: String,
     /// SHA-256 of the certificate, in 64 hexadecimal digits.
     pub fingerprint: String,
@@ -51,9 +53,11 @@ pub enum SubjectName {
 
 impl ClientCertificate {
     pub fn new(der: Bytes, subject: String, names: Vec<SubjectName>, fingerprint: String) -> Self {
+        let name_texts: Vec<String> = names.iter().map(SubjectName::text).collect();
         Self {
             forwarded: forwarded(&subject, &names, &fingerprint),
-            names_text: names.iter().map(SubjectName::text).collect::<Vec<_>>().join(","),
+            names_text: name_texts.join(","),
+            name_texts,
             der,
             subject,
             names,

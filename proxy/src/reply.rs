@@ -14,6 +14,10 @@ use crate::filter::{Failure, Reply};
 use crate::guard::Refusal;
 use crate::scan::Fault;
 
+/// Seconds after which a request that was shed may come again (RFC 9110 10.2.3); memory is looked at several times in
+/// one.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
 /// Why an exchange could not be answered as asked.
 #[derive(Debug)]
 pub struct Error {
@@ -46,6 +50,10 @@ pub enum Kind {
     NoEndpoint,
     /// A limit of the cluster, or of this machine.
     Overload,
+    /// The process has taken on as much as it can.
+    Shed,
+    /// A defect of ours.
+    Panic,
     // A filter's.
     Filter(Failure),
     /// A filter has ended the exchange in the middle of its response.
@@ -112,10 +120,12 @@ impl Kind {
             Kind::Loop => StatusCode::LOOP_DETECTED,
             Kind::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Kind::NoRoute => StatusCode::NOT_FOUND,
-            Kind::NoEndpoint | Kind::Overload | Kind::Filter(Failure::NoInstance | Failure::Breaker) => {
+            Kind::NoEndpoint | Kind::Overload | Kind::Shed | Kind::Filter(Failure::NoInstance | Failure::Breaker) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Kind::Filter(_) | Kind::Cut | Kind::Upload(UploadFault::Filter) => StatusCode::INTERNAL_SERVER_ERROR,
+            Kind::Filter(_) | Kind::Cut | Kind::Upload(UploadFault::Filter) | Kind::Panic => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             Kind::ConnectFailed
             | Kind::UpstreamTls
             | Kind::Reset
@@ -142,7 +152,8 @@ impl Kind {
             Kind::Misdirected => "misdirected",
             Kind::NoRoute => "no_route",
             Kind::NoEndpoint => "no_endpoint",
-            Kind::Overload => "overload",
+            Kind::Panic => "panic",
+            Kind::Overload | Kind::Shed => "overload",
             Kind::Filter(failure) => failure.as_str(),
             Kind::ConnectFailed => "connect_failed",
             Kind::ConnectTimeout => "connect_timeout",
@@ -175,6 +186,7 @@ impl Kind {
                 | Kind::BodyTooLarge
                 | Kind::Rewrite(_)
                 | Kind::NoRoute
+                | Kind::Shed
         )
     }
 
@@ -196,6 +208,9 @@ pub fn reply(kind: Kind, request_id: &HeaderValue) -> Reply {
         header::CONTENT_TYPE,
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
+    if kind == Kind::Shed {
+        headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+    }
     Reply {
         status,
         headers,

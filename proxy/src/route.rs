@@ -22,6 +22,8 @@ use std::fmt;
 
 use http::{HeaderMap, Method};
 
+use crate::peer::ClientCertificate;
+
 use self::index::Index;
 use self::rule::Rule;
 use self::search::{Probe, Search};
@@ -50,6 +52,7 @@ pub struct Pattern {
     pub headers: Vec<HeaderPattern>,
     /// All of them.
     pub query: Vec<QueryPattern>,
+    pub certificate: Option<CertificatePattern>,
 }
 
 /// Lower case, without port or trailing dot.
@@ -87,6 +90,16 @@ pub struct QueryPattern {
     pub value: ValuePattern,
 }
 
+/// What the client's verified certificate has to be. All parts must hold; without any, every certificate will do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CertificatePattern {
+    pub subject: Option<ValuePattern>,
+    /// Holds when any of its names does, which are written as in `DNS:a.example`.
+    pub name: Option<ValuePattern>,
+    /// Any one of them, in lower case.
+    pub fingerprints: Vec<String>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ValuePattern {
     Present,
@@ -106,6 +119,8 @@ pub struct Target<'a> {
     pub query: Option<&'a str>,
     pub method: &'a Method,
     pub headers: &'a HeaderMap,
+    /// The client's, if it has shown one that leads to an authority of the listener.
+    pub certificate: Option<&'a ClientCertificate>,
 }
 
 /// A pattern that cannot be compiled. The configuration has checked all of this before, so it is never the client's

@@ -31,7 +31,9 @@ use crate::handover::predecessor::{Estate, Taken};
 use crate::handover::successor::End;
 use crate::handover::{self, Heritage, Predecessor, Upgrader};
 use crate::listener::Sockets;
+use crate::memory;
 use crate::operations::{Operator, Origin};
+use crate::panics;
 use crate::priority;
 use crate::reload::{self, Reloader};
 use crate::report::Comparison;
@@ -78,6 +80,7 @@ pub fn run(options: &Options) -> Result<(), String> {
 
 /// The same, with something to do once the sockets are there; it is given the first TCP listener's address.
 pub fn run_then(options: &Options, listening: impl FnOnce(Option<SocketAddr>)) -> Result<(), String> {
+    panics::count_all();
     let (predecessor, estate) = Predecessor::find()?.unzip();
     let process = match (Process::prepare(options, estate), &predecessor) {
         (Ok(process), Some(predecessor)) => predecessor.prepared(&process.taken).map(|()| process)?,
@@ -287,6 +290,11 @@ impl Process {
         ));
         server.add_service(background_service("court", self.court));
         server.add_service(background_service("upkeep", Upkeep(Arc::clone(&self.live))));
+        let memory = Memory {
+            live: Arc::clone(&self.live),
+            workers: senders.clone(),
+        };
+        server.add_service(background_service("memory", memory));
         if let Some(sockets) = &self.admin {
             let admin = Admin {
                 sockets: Arc::clone(sockets),
@@ -535,6 +543,22 @@ impl BackgroundService for Upkeep {
         }
         let _ = shutdown.wait_for(|down| *down).await;
         drop(end);
+    }
+}
+
+/// Says when load has to be shed.
+struct Memory {
+    live: Arc<Live>,
+    workers: Workers,
+}
+
+#[async_trait]
+impl BackgroundService for Memory {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        tokio::select! {
+            () = memory::watch(Arc::clone(&self.live), self.workers.clone()) => {}
+            _ = shutdown.wait_for(|down| *down) => {}
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use crate::identity::Peers;
 use crate::listener::Sockets;
 use crate::mirror::Mirror;
 use crate::name::Name;
+use crate::overload::Overload;
 use crate::retry;
 use crate::rewrite::Rewrite;
 use crate::route::Table;
@@ -45,6 +46,7 @@ pub struct Snapshot {
     /// The candidates of filters, open or decided.
     pub trials: Vec<Arc<Trial>>,
     pub access_log: Option<AccessLog>,
+    pub overload: Overload,
     pub drain_timeout: Duration,
     /// How long readiness says no before the listeners close.
     pub drain_delay: Option<Duration>,
@@ -102,6 +104,7 @@ pub struct Limits {
     pub connections_per_worker: usize,
     /// Over all workers.
     pub connections_per_address: Option<u32>,
+    pub exchanges_per_worker: usize,
     /// Of one connection.
     pub max_requests: u64,
     pub http2: Http2Limits,

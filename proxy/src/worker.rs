@@ -30,6 +30,7 @@ use crate::listener;
 use crate::name::Name;
 use crate::outbound::{self, Desk};
 use crate::outbox;
+use crate::overload::{self, Level, Pressure};
 use crate::pool::{self, ClusterPool, EndpointPool, EndpointUsage};
 use crate::snapshot::{Action, Choice, Snapshot};
 use crate::telemetry::metrics::{
@@ -92,6 +93,8 @@ pub enum Command {
     Warm(Vec<Arc<wasm::Filter>>, oneshot::Sender<u32>),
     /// Ends what is still on this generation or an older one.
     Outlive(u64),
+    /// Memory is shorter, or less short, than it was.
+    Relieve,
     Report(oneshot::Sender<WorkerReport>),
     /// Accept nothing more, end what is under way.
     Drain,
@@ -108,6 +111,8 @@ pub struct WorkerReport {
     pub guests: Vec<(Arc<str>, wasm::Usage)>,
     /// Open ones, and exchanges that are over but not yet recorded.
     pub connections: usize,
+    /// Under way.
+    pub exchanges: usize,
 }
 
 /// One thread's world. Lives as long as the process.
@@ -118,6 +123,7 @@ pub struct Worker {
     /// TLS handshakes of clients under way.
     pub handshakes: Rc<tls::queue::Queue>,
     live: Arc<Live>,
+    pressure: Arc<Pressure>,
     upstreams: pool::Pools,
     guests: wasm::Pools,
     /// Where guests leave their calls.
@@ -132,6 +138,9 @@ pub struct Worker {
     connections: RefCell<slab::Slab<Entry>>,
     /// Open connections by the id of their sockets.
     open: RefCell<HashMap<u64, usize>>,
+    /// Exchanges under way: all of them, and by the id of their connection's sockets.
+    exchanges: Cell<usize>,
+    exchanges_of: RefCell<HashMap<u64, Rc<Cell<usize>>>>,
     /// Streams under way by the address of their client, of those with a connection that speaks HTTP/2.
     streams: RefCell<HashMap<IpAddr, Rc<Cell<usize>>>>,
     /// What the gauges of guests were last set to, by filter.
@@ -140,6 +149,22 @@ pub struct Worker {
     counted: RefCell<HashMap<(String, String), usize>>,
     /// Exchanges whose completion hooks are under way.
     settling: Cell<usize>,
+}
+
+/// One exchange whose completion hooks are under way, however they end.
+struct Settling(Rc<Worker>);
+
+impl Settling {
+    fn begin(worker: &Rc<Worker>) -> Self {
+        worker.settling.set(worker.settling.get() + 1);
+        Self(Rc::clone(worker))
+    }
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        self.0.settling.set(self.0.settling.get() - 1);
+    }
 }
 
 /// One open connection.
@@ -190,6 +215,7 @@ impl Worker {
         let pinned = Rc::new(Pinned::new(live.load()));
         Self {
             index,
+            pressure: Arc::clone(&pinned.snapshot.overload.pressure),
             via: Via::new(instance),
             tally: RefCell::default(),
             handshakes: Rc::default(),
@@ -204,6 +230,8 @@ impl Worker {
             draining: Cell::new(false),
             connections: RefCell::default(),
             open: RefCell::default(),
+            exchanges: Cell::new(0),
+            exchanges_of: RefCell::default(),
             streams: RefCell::default(),
             weighed: RefCell::default(),
             counted: RefCell::default(),
@@ -223,6 +251,7 @@ impl Worker {
                     Some(Command::Reconcile) => self.reconcile(&mut listening),
                     Some(Command::Warm(filters, to)) => self.warm(filters, to),
                     Some(Command::Outlive(generation)) => self.outlive(generation),
+                    Some(Command::Relieve) => self.relieve(&mut listening),
                     Some(Command::Report(to)) => {
                         // Whoever asked may have given up.
                         let _ = to.send(self.report());
@@ -237,6 +266,10 @@ impl Worker {
                         self.tally.borrow_mut().retain(&names(&self.pin().snapshot));
                     }
                     self.guests.sweep(now);
+                    if self.pressure() > Level::Normal {
+                        // Each thread has memory of its own.
+                        overload::give_back();
+                    }
                 }
             }
         }
@@ -266,9 +299,10 @@ impl Worker {
     fn reconcile(self: &Rc<Self>, listening: &mut Listening) {
         let pinned = self.pin();
         let snapshot = &pinned.snapshot;
-        if !self.draining.get() {
+        if self.accepts() {
             self.listen(listening);
         }
+        self.forget_exchanges_of(snapshot);
         self.upstreams.retain(&snapshot.clusters);
         let guests: HashSet<u64> = snapshot.guests.iter().map(|filter| filter.id()).collect();
         self.guests.retain(|id| guests.contains(&id));
@@ -291,6 +325,57 @@ impl Worker {
     fn outlive(&self, generation: u64) {
         self.outlived.set(generation);
         self.wake_connections();
+    }
+
+    /// Lets the kernel hold connections while memory is shortest, and accepts them when it is less so.
+    fn relieve(self: &Rc<Self>, listening: &mut Listening) {
+        if self.accepts() {
+            self.listen(listening);
+        } else {
+            // The sockets stay as they are.
+            for (_, task) in listening.drain() {
+                task.abort();
+            }
+        }
+        // Those that rest may be ones that are not kept now.
+        self.wake_connections();
+    }
+
+    fn accepts(&self) -> bool {
+        !self.draining.get() && self.pressure() < Level::StopAcceptingConnections
+    }
+
+    /// How short memory is.
+    pub fn pressure(&self) -> Level {
+        self.pressure.level()
+    }
+
+    /// Where exchanges of connections on the sockets with this id are counted.
+    pub fn exchanges_of(&self, sockets: u64) -> Rc<Cell<usize>> {
+        Rc::clone(self.exchanges_of.borrow_mut().entry(sockets).or_default())
+    }
+
+    /// Of sockets that are gone, once their last connection is.
+    fn forget_exchanges_of(&self, snapshot: &Snapshot) {
+        let is_there = |id: u64| snapshot.listeners.iter().any(|listener| listener.sockets.id() == id);
+        let mut counts = self.exchanges_of.borrow_mut();
+        counts.retain(|id, count| is_there(*id) || Rc::strong_count(count) > 1);
+    }
+
+    /// An exchange has begun; `of_sockets` is where those of its connection's sockets are counted.
+    pub fn begin_exchange(&self, of_sockets: &Cell<usize>) {
+        self.exchanges.set(self.exchanges.get() + 1);
+        of_sockets.set(of_sockets.get() + 1);
+    }
+
+    pub fn end_exchange(&self, of_sockets: &Cell<usize>) {
+        self.exchanges.set(self.exchanges.get().saturating_sub(1));
+        of_sockets.set(of_sockets.get().saturating_sub(1));
+    }
+
+    /// Exchanges under way.
+    pub fn exchanges(&self) -> usize {
+        self.exchanges.get()
     }
 
     /// What is on this generation or an older one has had its time.
@@ -386,11 +471,10 @@ impl Worker {
             // The worker itself has ended, so no guest runs any more.
             return remains.write_record();
         }
-        self.settling.set(self.settling.get() + 1);
-        let worker = Rc::clone(self);
+        let settling = Settling::begin(self);
         tokio::task::spawn_local(async move {
             remains.settle().await;
-            worker.settling.set(worker.settling.get() - 1);
+            drop(settling);
         });
     }
 
@@ -412,6 +496,11 @@ impl Worker {
 
     pub fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// Open connections.
+    pub fn connections(&self) -> usize {
+        self.connections.borrow().len()
     }
 
     /// Open connections on the sockets with this id.
@@ -569,7 +658,8 @@ impl Worker {
             counts: self.tally.borrow().report(),
             endpoints,
             guests,
-            connections: self.connections.borrow().len() + self.settling.get(),
+            connections: self.connections() + self.settling.get(),
+            exchanges: self.exchanges(),
         }
     }
 

@@ -38,6 +38,9 @@ const MAX_TARGET_BYTES: u64 = 8 << 10;
 /// At 12 KiB for an idle connection, 120 MB.
 const MAX_CONNECTIONS: usize = 10_000;
 
+/// One for each connection, or a hundred connections of HTTP/2 with all their streams; what a cluster takes, too.
+const MAX_EXCHANGES: usize = 10_000;
+
 /// All of them are looked through for each exchange. The longest lists that anyone publishes, of content networks, have
 /// some hundreds.
 const MAX_PEERS: usize = 1_000;
@@ -247,6 +250,7 @@ fn limits(limits: Option<vocabulary::ListenerLimits>, reader: &mut Reader) -> Op
             // Behind a balancer, or a company's one address, all clients are one.
             Some(OffOr::Off) | None => None,
         },
+        max_exchanges: limits.max_exchanges.map_or(MAX_EXCHANGES, |count| count.as_usize()),
         max_requests: limits.max_requests.map_or(MAX_REQUESTS, |count| count.0),
         http2: http2(limits.http2.unwrap_or_default()),
     })
@@ -309,6 +313,7 @@ impl Default for ListenerLimits {
             max_target_bytes: bytes(MAX_TARGET_BYTES),
             max_connections: MAX_CONNECTIONS,
             max_connections_per_address: None,
+            max_exchanges: MAX_EXCHANGES,
             max_requests: MAX_REQUESTS,
             http2: Http2Limits::default(),
         }

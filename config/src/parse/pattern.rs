@@ -122,6 +122,31 @@ fn check_percent_encoding(path: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// `DNS:web.example`: without its kind a name would never be found.
+pub(super) fn check_subject_name(name: &str) -> Result<(), String> {
+    let kinds = ["DNS:", "URI:", "email:", "IP:"];
+    match kinds.iter().any(|kind| name.starts_with(kind)) {
+        true => Ok(()),
+        false => Err(format!(
+            "`{}` does not say what kind of name it is; begin it with `DNS:`, `URI:`, `email:` or `IP:`",
+            quote(name)
+        )),
+    }
+}
+
+/// SHA-256 in hexadecimal digits, in lower case and without the colons that `openssl` puts in between.
+pub(super) fn fingerprint(text: &str) -> Result<String, String> {
+    let digits: String = text.chars().filter(|c| *c != ':').collect();
+    if digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(digits.to_ascii_lowercase());
+    }
+    Err(format!(
+        "`{}` is not a SHA-256 fingerprint; write its 64 hexadecimal digits, as `openssl x509 -noout -fingerprint \
+         -sha256` prints them",
+        quote(text)
+    ))
+}
+
 /// Compiles the pattern as the proxy will, to see that it can be.
 pub(super) fn check_regex(pattern: &str) -> Result<(), String> {
     if pattern.len() > MAX_REGEX_BYTES {

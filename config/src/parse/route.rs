@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use super::{Names, listener::chain, pattern};
 use crate::model::{
-    Action, GrpcTimeout, HeaderPattern, Mirror, PathPattern, QueryPattern, Redirect, Respond, Route, RouteMatch,
-    ValuePattern, WeightedCluster,
+    Action, CertificatePattern, GrpcTimeout, HeaderPattern, Listener, Mirror, PathPattern, QueryPattern, Redirect,
+    Respond, Route, RouteMatch, ValuePattern, WeightedCluster,
 };
 use crate::place::Place;
 use crate::reader::{Reader, quote};
@@ -255,13 +255,75 @@ fn matches(matches: Option<vocabulary::Match>, regexes: &mut Regexes, reader: &m
     );
     let headers = reader.within("headers", |reader| headers(matches.headers, regexes, reader));
     let query = reader.within("query", |reader| query(matches.query, regexes, reader));
+    let certificate = reader.within("client_certificate", |reader| {
+        certificate(matches.client_certificate, regexes, reader)
+    });
     Some(RouteMatch {
         hosts: hosts?,
         path: path?,
         methods: methods?,
         headers: headers?,
         query: query?,
+        certificate: certificate?,
     })
+}
+
+/// A route that asks for a certificate where no client is asked for one never matches, and what was meant for it is
+/// another route's.
+pub(super) fn refuse_unshown_certificates(routes: &[Route], listeners: &[Listener], reader: &mut Reader) {
+    let asks = |listener: &Listener| listener.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some());
+    if listeners.iter().any(asks) {
+        return;
+    }
+    for route in routes.iter().filter(|route| route.matches.certificate.is_some()) {
+        let message = "no listener asks clients for certificates, so it would never match; add `tls.client_ca` to one";
+        reader.within_item(route_label(&route.name), |reader| {
+            reader.error_at(&route.place, "match.client_certificate", message);
+        });
+    }
+}
+
+/// The inner `None` is "whatever is shown, or nothing".
+fn certificate(
+    certificate: Option<At<vocabulary::ClientCertificate>>,
+    regexes: &mut Regexes,
+    reader: &mut Reader,
+) -> Option<Option<CertificatePattern>> {
+    let Some(At { value: asked, .. }) = certificate else {
+        return Some(None);
+    };
+    if asked.present.is_none() && asked.subject.is_none() && asked.san.is_none() && asked.fingerprint.is_none() {
+        // That has been said already.
+        return None;
+    }
+    let subject = reader.within("subject", |reader| optional_value(asked.subject, regexes, reader));
+    let name = reader.within("san", |reader| {
+        let name = optional_value(asked.san, regexes, reader)?;
+        if let Some((place, ValuePattern::Exact(text))) = &name
+            && let Err(message) = pattern::check_subject_name(text)
+        {
+            reader.error(place, message);
+        }
+        Some(name)
+    });
+    let fingerprints = each("fingerprint", asked.fingerprint, pattern::fingerprint, reader);
+    Some(Some(CertificatePattern {
+        subject: subject?.map(|(_, subject)| subject),
+        name: name?.map(|(_, name)| name),
+        fingerprints: fingerprints?,
+    }))
+}
+
+/// The inner `None` is "any value, or none".
+fn optional_value(
+    comparison: Option<vocabulary::Comparison>,
+    regexes: &mut Regexes,
+    reader: &mut Reader,
+) -> Option<Option<(Place, ValuePattern)>> {
+    match comparison {
+        Some(comparison) => comparison_value(comparison, regexes, reader).map(Some),
+        None => Some(None),
+    }
 }
 
 /// Any of several texts. An empty list would match nothing, where its author may have meant everything.
@@ -374,7 +436,7 @@ fn comparison_value(
     comparison: vocabulary::Comparison,
     regexes: &mut Regexes,
     reader: &mut Reader,
-) -> Option<(crate::place::Place, ValuePattern)> {
+) -> Option<(Place, ValuePattern)> {
     let block = match comparison {
         ShortOr::Short(text) => return Some((text.place, ValuePattern::Exact(text.value))),
         ShortOr::Block(block) => block,

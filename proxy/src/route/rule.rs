@@ -9,7 +9,8 @@ use regex::bytes::Regex;
 
 use super::query::Parameters;
 use super::search::Probe;
-use super::{Fault, HeaderPattern, HostPattern, PathPattern, Pattern, QueryPattern, ValuePattern};
+use super::{CertificatePattern, Fault, HeaderPattern, HostPattern, PathPattern, Pattern, QueryPattern, ValuePattern};
+use crate::peer::ClientCertificate;
 
 #[derive(Debug)]
 pub(super) struct Rule {
@@ -18,6 +19,15 @@ pub(super) struct Rule {
     pub(super) methods: Vec<Method>,
     pub(super) headers: Vec<(HeaderName, ValueRule)>,
     pub(super) query: Vec<(String, ValueRule)>,
+    /// Boxed, as few have one.
+    certificate: Option<Box<CertificateRule>>,
+}
+
+#[derive(Debug)]
+struct CertificateRule {
+    subject: Option<ValueRule>,
+    name: Option<ValueRule>,
+    fingerprints: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -48,6 +58,11 @@ impl Rule {
             methods: pattern.methods.into_iter().map(method).collect::<Result<_, _>>()?,
             headers: pattern.headers.into_iter().map(header).collect::<Result<_, _>>()?,
             query: pattern.query.into_iter().map(parameter).collect::<Result<_, _>>()?,
+            certificate: pattern
+                .certificate
+                .map(CertificateRule::compile)
+                .transpose()?
+                .map(Box::new),
         })
     }
 
@@ -64,6 +79,10 @@ impl Rule {
                 .query
                 .iter()
                 .all(|(name, rule)| rule.matches_parameter(name, probe.parameters()))
+            && self
+                .certificate
+                .as_ref()
+                .is_none_or(|rule| rule.matches(probe.target().certificate))
     }
 
     /// Whether every request that `later` matches is matched here too. `false` when in doubt.
@@ -73,6 +92,15 @@ impl Rule {
             && self.covers_methods(&later.methods)
             && implied(&self.headers, &later.headers)
             && implied(&self.query, &later.query)
+            && self.covers_certificate(later)
+    }
+
+    fn covers_certificate(&self, later: &Rule) -> bool {
+        match (&self.certificate, &later.certificate) {
+            (None, _) => true,
+            (Some(rule), Some(later)) => rule.covers(later),
+            (Some(_), None) => false,
+        }
     }
 
     fn matches_host(&self, host: &str) -> bool {
@@ -144,6 +172,38 @@ impl PathRule {
             (earlier, PathRule::Exact(path)) => earlier.matches(path),
             (PathRule::Exact(_) | PathRule::Regex { .. }, _) => false,
         }
+    }
+}
+
+impl CertificateRule {
+    fn compile(pattern: CertificatePattern) -> Result<CertificateRule, Fault> {
+        Ok(CertificateRule {
+            subject: pattern.subject.map(ValueRule::compile).transpose()?,
+            name: pattern.name.map(ValueRule::compile).transpose()?,
+            fingerprints: pattern.fingerprints,
+        })
+    }
+
+    fn matches(&self, certificate: Option<&ClientCertificate>) -> bool {
+        let Some(shown) = certificate else { return false };
+        let matches_subject = |rule: &ValueRule| rule.matches(shown.subject.as_bytes());
+        let matches_name = |rule: &ValueRule| shown.name_texts.iter().any(|name| rule.matches(name.as_bytes()));
+        self.subject.as_ref().is_none_or(matches_subject)
+            && self.name.as_ref().is_none_or(matches_name)
+            && (self.fingerprints.is_empty() || self.fingerprints.contains(&shown.fingerprint))
+    }
+
+    fn covers(&self, later: &CertificateRule) -> bool {
+        let implied = |earlier: &Option<ValueRule>, later: &Option<ValueRule>| match (earlier, later) {
+            (None, _) => true,
+            (Some(earlier), Some(later)) => earlier.covers(later),
+            (Some(_), None) => false,
+        };
+        let known = |fingerprint: &String| self.fingerprints.contains(fingerprint);
+        implied(&self.subject, &later.subject)
+            && implied(&self.name, &later.name)
+            && (self.fingerprints.is_empty()
+                || (!later.fingerprints.is_empty() && later.fingerprints.iter().all(known)))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The table against the plain meaning of its patterns: cases for each rule of matching, and random tables and requests
 //! that collide often, where the index must answer what trying each pattern in order does.
 
+use bytes::Bytes;
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, Method};
 use proptest::prelude::*;
@@ -9,6 +10,7 @@ use proptest::sample::select;
 use super::index::Index;
 use super::search::{Probe, Search};
 use super::*;
+use crate::peer::SubjectName;
 
 type Lines = &'static [(&'static str, &'static str)];
 
@@ -58,6 +60,7 @@ impl Request {
             query: query.as_deref(),
             method,
             headers,
+            certificate: None,
         }
     }
 }
@@ -276,6 +279,61 @@ fn headers() {
             takes(&of_header("X-a", pattern.clone()), &request),
             *expected,
             "{pattern:?} {headers:?}"
+        );
+    }
+}
+
+/// A route that asks for a certificate takes all from a later one that asks for no less, and from no other.
+#[test]
+fn certificates() {
+    let asking = |subject: Option<ValuePattern>, name: Option<ValuePattern>, fingerprints: &[&str]| Pattern {
+        certificate: Some(CertificatePattern {
+            subject,
+            name,
+            fingerprints: fingerprints.iter().map(ToString::to_string).collect(),
+        }),
+        ..Pattern::default()
+    };
+    let shown = |subject: &str, names: Vec<SubjectName>, fingerprint: &str| {
+        ClientCertificate::new(Bytes::new(), subject.to_owned(), names, fingerprint.to_owned())
+    };
+    let web = shown("CN=web", vec![SubjectName::Dns("web.example".to_owned())], "00ff");
+    let any = asking(None, None, &[]);
+    let cases = [
+        (any.clone(), true),
+        (asking(Some(value("CN=web")), None, &[]), true),
+        (asking(Some(value_regex("web")), None, &[]), false),
+        (asking(None, Some(value("DNS:web.example")), &["00", "00ff"]), true),
+        (asking(None, Some(value("web.example")), &[]), false),
+        (asking(Some(value("CN=web")), None, &["00"]), false),
+    ];
+    let request = Request::new("a.example", "/", None, "GET", &[]);
+    for (pattern, expected) in cases {
+        let table = Table::build(vec![pattern.clone()]).unwrap();
+        let target = Target {
+            certificate: Some(&web),
+            ..request.target()
+        };
+        assert_eq!(table.find(&target).is_some(), expected, "{pattern:?}");
+        assert_eq!(find_by_index(&table, &target).is_some(), expected, "{pattern:?}");
+        assert_eq!(table.find(&request.target()), None, "{pattern:?}: none is shown");
+    }
+    let shadowed = |patterns: [Pattern; 2]| !Table::build(patterns.to_vec()).unwrap().shadowed().is_empty();
+    let web = || asking(Some(value("CN=web")), None, &["00ff"]);
+    for (earlier, later, expected) in [
+        (Pattern::default(), web(), true),
+        (any.clone(), web(), true),
+        (web(), any, false),
+        (web(), Pattern::default(), false),
+        (web(), web(), true),
+        (asking(Some(value_regex("CN=.*")), None, &["00", "00ff"]), web(), true),
+        (asking(None, Some(ValuePattern::Present), &[]), web(), false),
+        (asking(None, None, &["00"]), web(), false),
+    ] {
+        assert_eq!(
+            shadowed([earlier.clone(), later.clone()]),
+            expected,
+            "{earlier:?} {later:?}"
         );
     }
 }
@@ -528,6 +586,7 @@ fn pattern() -> impl Strategy<Value = Pattern> {
             methods,
             headers,
             query,
+            certificate: None,
         })
 }
 

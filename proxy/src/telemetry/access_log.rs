@@ -14,6 +14,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
 /// Bytes that may wait in the queue, over all lines: hostile heads make lines of 100 KB and more, and the queue's bound
 /// is in lines.
 const MAX_QUEUED_BYTES: usize = 64 << 20;
@@ -147,8 +149,17 @@ fn open(target: &Target) -> io::Result<File> {
     }
 }
 
+/// A pipe that nobody reads is an error, not a wait for a reader: a reload must not be held up by it.
 fn open_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(path)
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(FILE_MODE)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)?;
+    // The writer has a thread of its own, and waits there.
+    fcntl_setfl(&file, fcntl_getfl(&file)?.difference(OFlags::NONBLOCK))?;
+    Ok(file)
 }
 
 /// The thread behind the queue.

@@ -39,6 +39,7 @@ pub struct ProcessFacts<'a> {
     pub reloads: Reloads,
     pub access_log_dropped: u64,
     pub access_log_errors: u64,
+    pub panics: u64,
     pub ready: bool,
     /// It serves the last good generation, because the current files do not load.
     pub last_good: bool,
@@ -51,6 +52,19 @@ pub struct ProcessFacts<'a> {
     /// Those of all listeners.
     pub certificates: Vec<CertificateFacts>,
     pub clusters: Vec<ClusterFacts>,
+    pub overload: OverloadFacts,
+}
+
+/// How much the process has taken on, and what it sheds.
+#[derive(Clone, Debug, Default)]
+pub struct OverloadFacts {
+    /// Under way in the workers that have reported.
+    pub exchanges: usize,
+    /// Each step, whether it holds, and how often it began.
+    pub steps: [(&'static str, bool, u64); 3],
+    /// Bytes; no limit when nobody looks.
+    pub memory_used: u64,
+    pub memory_limit: u64,
 }
 
 /// What all workers share of one cluster.
@@ -144,6 +158,7 @@ pub fn encode(reports: &[Report], process: &ProcessFacts) -> String {
     text.shared(&process.filters);
     text.balancing(&process.clusters);
     text.certificates(&process.certificates);
+    text.overload(&process.overload);
     text.process(process, reports.iter().map(|report| report.stale).sum());
     text.listeners(&merge(reports.iter().map(|report| &report.listeners)));
     text.routes(&merge(reports.iter().map(|report| &report.routes)));
@@ -336,6 +351,36 @@ impl Exposition {
         );
     }
 
+    fn overload(&mut self, overload: &OverloadFacts) {
+        self.gauges(
+            "tamis_exchanges",
+            "Exchanges under way.",
+            [gauge(&[], overload.exchanges as f64)],
+        );
+        self.gauges(
+            "tamis_overload",
+            "1 while load is shed, by the step: each does what the one before it does, too.",
+            overload
+                .steps
+                .map(|(step, holds, _)| gauge(&[("step", step)], f64::from(holds))),
+        );
+        self.counters(
+            "tamis_overload_steps_total",
+            "How often a step of shedding load began.",
+            overload.steps.map(|(step, _, begun)| counter(&[("step", step)], begun)),
+        );
+        self.gauges(
+            "tamis_memory_used_bytes",
+            "What counts towards overload.memory, as of the last look.",
+            [gauge(&[], overload.memory_used as f64)],
+        );
+        self.gauges(
+            "tamis_memory_limit_bytes",
+            "What the process is granted of it; 0 when nobody looks.",
+            [gauge(&[], overload.memory_limit as f64)],
+        );
+    }
+
     fn process(&mut self, process: &ProcessFacts, stale: u64) {
         let started = process
             .started
@@ -418,6 +463,11 @@ impl Exposition {
             [counter(&[], process.access_log_errors)],
         );
         self.counters(
+            "tamis_panics_total",
+            "Panics; each is a defect, and was the end of the exchange or the task that it happened in.",
+            [counter(&[], process.panics)],
+        );
+        self.counters(
             "tamis_stale_counts_total",
             "Counts lost because their series was removed by a reload.",
             [counter(&[], stale)],
@@ -454,6 +504,11 @@ impl Exposition {
             "tamis_http2_connections_cut_total",
             "HTTP/2 connections that were cut for what their client did, by reason.",
             each().flat_map(|(labels, counts)| by_name(&labels, "reason", &counts.http2_cuts)),
+        );
+        self.counters(
+            "tamis_requests_shed_total",
+            "Requests answered with 503 before any filter, by what there was not enough of.",
+            each().flat_map(|(labels, counts)| by_name(&labels, "cause", &counts.shed)),
         );
         self.counters(
             "tamis_received_bytes_total",
@@ -880,12 +935,19 @@ mod tests {
             reloads: Reloads::default(),
             access_log_dropped: 3,
             access_log_errors: 0,
+            panics: 0,
             ready: true,
             last_good: false,
             workers: 2,
             workers_missing: 1,
             filters: Vec::new(),
             clusters: Vec::new(),
+            overload: OverloadFacts {
+                exchanges: 0,
+                steps: [("a", false, 0), ("b", true, 2), ("c", false, 0)],
+                memory_used: 3,
+                memory_limit: 4,
+            },
             certificates: Vec::new(),
         }
     }
@@ -1080,10 +1142,20 @@ mod tests {
             ("tamis_access_log_dropped_total", 3.0),
             ("tamis_access_log_errors_total", 0.0),
             ("tamis_stale_counts_total", 0.0),
+            ("tamis_panics_total", 0.0),
+            ("tamis_exchanges", 0.0),
+            ("tamis_overload{step=\"a\"}", 0.0),
+            ("tamis_overload{step=\"b\"}", 1.0),
+            ("tamis_overload{step=\"c\"}", 0.0),
+            ("tamis_overload_steps_total{step=\"a\"}", 0.0),
+            ("tamis_overload_steps_total{step=\"b\"}", 2.0),
+            ("tamis_overload_steps_total{step=\"c\"}", 0.0),
+            ("tamis_memory_used_bytes", 3.0),
+            ("tamis_memory_limit_bytes", 4.0),
         ] {
             assert_eq!(samples.get(name), Some(&value), "{name}");
         }
-        assert_eq!(samples.len(), 18);
+        assert_eq!(samples.len(), 28);
     }
 
     #[test]

@@ -71,6 +71,7 @@ pub struct ListenerCounts {
     pub(super) refused: Counts<&'static str>,
     pub(super) http2_resets: Counts<&'static str>,
     pub(super) http2_cuts: Counts<&'static str>,
+    pub(super) shed: Counts<&'static str>,
     pub(super) received_bytes: u64,
     pub(super) sent_bytes: u64,
     pub(super) handshakes: Counts<Handshake>,
@@ -250,6 +251,14 @@ impl Tally {
             return;
         };
         counts.http2_cuts.add(reason, 1);
+    }
+
+    /// `cause`: of what there was not enough for another exchange.
+    pub fn shed(&mut self, series: ListenerSeries, cause: &'static str) {
+        let Some(counts) = found(self.listeners.at(series.0), &mut self.stale) else {
+            return;
+        };
+        counts.shed.add(cause, 1);
     }
 
     pub fn bytes(&mut self, series: ListenerSeries, received: u64, sent: u64) {
@@ -445,6 +454,7 @@ impl Default for ListenerCounts {
             sent_bytes: 0,
             http2_resets: Counts::default(),
             http2_cuts: Counts::default(),
+            shed: Counts::default(),
             handshakes: Counts::default(),
             handshake_seconds: Histogram::new(&HANDSHAKE_SECONDS),
         }
@@ -499,6 +509,7 @@ impl Absorb for ListenerCounts {
         self.refused.absorb(&other.refused);
         self.http2_resets.absorb(&other.http2_resets);
         self.http2_cuts.absorb(&other.http2_cuts);
+        self.shed.absorb(&other.shed);
         self.received_bytes += other.received_bytes;
         self.sent_bytes += other.sent_bytes;
         self.handshakes.absorb(&other.handshakes);
