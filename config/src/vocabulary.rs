@@ -266,7 +266,7 @@ vocabulary! {
         /// Connections at once of one address, or of one network of IPv6 (`/64`), trusted proxies apart; or `off`. Default
         /// `off`.
         max_connections_per_address: Option<OffOr<Count<1, 1_000_000>>>,
-        /// Requests under way at once; more are answered with 503. Default 10000.
+        /// Requests under way at once; more are answered with 503. Default 10000, or `max_connections` if that is more.
         max_exchanges: Option<Count<1, 10_000_000>>,
         /// Requests of one connection; it ends with the last of them. Default 1000.
         max_requests: Option<Count<1, 1_000_000_000>>,
