@@ -152,8 +152,8 @@ vocabulary! {
     /// What the process takes on in all, shared by the workers in equal parts, and what it does when its memory runs
     /// short.
     struct Overload {
-        /// Connections of clients at once, over all listeners; more are closed. Or `off`, the default: each listener has
-        /// its own bound.
+        /// Connections of clients at once, over all listeners; more are closed. Or `off`, the default: each listener
+        /// has its own bound.
         max_connections: Option<OffOr<Count<1, 10_000_000>>>,
         /// Requests under way at once, over all listeners; more are answered with 503. Or `off`, the default: each
         /// listener has its own bound.
