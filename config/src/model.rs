@@ -295,7 +295,7 @@ pub struct ListenerLimits {
     pub max_connections: usize,
     /// Connections at once of one address, or of one `/64` of IPv6, that is no trusted proxy's. Default none.
     pub max_connections_per_address: Option<u32>,
-    /// Exchanges under way at once on this listener. Default 10,000.
+    /// Exchanges under way at once on this listener. Default 10,000, or `max_connections` if that is more.
     pub max_exchanges: usize,
     /// Requests of one connection. Default 1,000.
     pub max_requests: u64,

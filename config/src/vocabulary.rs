@@ -153,8 +153,8 @@ vocabulary! {
     /// What the process takes on in all, shared by the workers in equal parts, and what it does when its memory runs
     /// short.
     struct Overload {
-        /// Connections of clients at once, over all listeners; more are closed. Or `off`, the default: each listener has
-        /// its own bound.
+        /// Connections of clients at once, over all listeners; more are closed. Or `off`, the default: each listener
+        /// has its own bound.
         max_connections: Option<OffOr<Count<1, 10_000_000>>>,
         /// Requests under way at once, over all listeners; more are answered with 503. Or `off`, the default: each
         /// listener has its own bound.
@@ -267,7 +267,7 @@ vocabulary! {
         /// Connections at once of one address, or of one network of IPv6 (`/64`), trusted proxies apart; or `off`. Default
         /// `off`.
         max_connections_per_address: Option<OffOr<Count<1, 1_000_000>>>,
-        /// Requests under way at once; more are answered with 503. Default 10000.
+        /// Requests under way at once; more are answered with 503. Default 10000, or `max_connections` if that is more.
         max_exchanges: Option<Count<1, 10_000_000>>,
         /// Requests of one connection; it ends with the last of them. Default 1000.
         max_requests: Option<Count<1, 1_000_000_000>>,

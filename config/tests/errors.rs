@@ -865,6 +865,20 @@ fn steps_of_shedding_load_stay_in_order() {
     assert_eq!(steps("stop_accepting_requests: 50%"), (5_000, 5_000, 9_500, 500));
 }
 
+/// Who raises the number of connections alone is not held up by that of exchanges.
+#[test]
+fn exchanges_are_no_fewer_than_connections_unless_it_is_said() {
+    let exchanges = |limits: &str| {
+        let listeners = format!("listeners:\n  web: {{ address: 127.0.0.1:0, limits: {{ {limits} }} }}\n");
+        let config = parse(&format!("{listeners}{CLUSTERS}{ROUTES}")).expect("it is sound");
+        config.listeners[0].limits.max_exchanges
+    };
+    assert_eq!(exchanges(""), 10_000);
+    assert_eq!(exchanges("max_connections: 5"), 10_000);
+    assert_eq!(exchanges("max_connections: 20000"), 20_000);
+    assert_eq!(exchanges("max_connections: 20000, max_exchanges: 7"), 7);
+}
+
 #[test]
 fn certificates_of_clients_are_checked() {
     let listeners =

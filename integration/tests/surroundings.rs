@@ -51,7 +51,8 @@ fn fault_105_ports_that_have_run_out_are_said_and_come_back() {
     let (web, admin) = (folder.path("web.sock"), folder.path("admin.sock"));
     folder.write(
         "origin.yaml",
-        "workers: 1\nadmin: off\nlisteners:\n  origin: { address: 127.0.0.1:9000, proxy_protocol: { from: [127.0.0.1] } \
+        "workers: 1\nadmin: off\nlisteners:\n  \
+         origin: { address: 127.0.0.1:9000, proxy_protocol: { from: [127.0.0.1] } \
          }\nroutes: [{ respond: { status: 200, body: ok } }]\n",
     );
     folder.write(
@@ -155,7 +156,8 @@ fn fault_124_too_little_address_space_is_said_at_the_start() {
     assert!(least[1] < least[0], "less is not enough for less: {least:?}");
 }
 
-/// Row 125: what cannot be written is lost and counted, and nobody waits for it; when there is room again, records go on.
+/// Row 125: what cannot be written is lost and counted, and nobody waits for it; when there is room again, records go
+/// on.
 #[test]
 fn fault_125_a_full_disk_costs_records_alone() {
     let upstream = Upstream::saying("ok");

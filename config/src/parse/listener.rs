@@ -38,7 +38,8 @@ const MAX_TARGET_BYTES: u64 = 8 << 10;
 /// At 12 KiB for an idle connection, 120 MB.
 const MAX_CONNECTIONS: usize = 10_000;
 
-/// One for each connection, or a hundred connections of HTTP/2 with all their streams; what a cluster takes, too.
+/// One for each connection, or a hundred connections of HTTP/2 with all their streams; what a cluster takes, too. With
+/// more connections it is one for each of them, too: who raises one number need not think of the other.
 const MAX_EXCHANGES: usize = 10_000;
 
 /// All of them are looked through for each exchange. The longest lists that anyone publishes, of content networks, have
@@ -232,6 +233,7 @@ fn limits(limits: Option<vocabulary::ListenerLimits>, reader: &mut Reader) -> Op
     let field = head.hold("max_field_bytes", field.as_ref(), MAX_FIELD_BYTES, reader);
     let target = limits.max_target_bytes.map(|size| size.map(|size| size.0));
     let target = head.hold("max_target_bytes", target.as_ref(), MAX_TARGET_BYTES, reader);
+    let max_connections = limits.max_connections.map_or(MAX_CONNECTIONS, |count| count.as_usize());
     Some(ListenerLimits {
         tls_handshake_timeout: or_default(limits.tls_handshake_timeout, TLS_HANDSHAKE_TIMEOUT),
         max_handshakes: limits.max_handshakes.map_or(MAX_HANDSHAKES, |count| count.as_usize()),
@@ -244,13 +246,15 @@ fn limits(limits: Option<vocabulary::ListenerLimits>, reader: &mut Reader) -> Op
         max_field_bytes: bytes(field?),
         max_fields: limits.max_fields.map_or(MAX_FIELDS, |count| count.as_usize()),
         max_target_bytes: bytes(target?),
-        max_connections: limits.max_connections.map_or(MAX_CONNECTIONS, |count| count.as_usize()),
+        max_connections,
         max_connections_per_address: match limits.max_connections_per_address {
             Some(OffOr::On(count)) => Some(count.as_u32()),
             // Behind a balancer, or a company's one address, all clients are one.
             Some(OffOr::Off) | None => None,
         },
-        max_exchanges: limits.max_exchanges.map_or(MAX_EXCHANGES, |count| count.as_usize()),
+        max_exchanges: limits
+            .max_exchanges
+            .map_or(MAX_EXCHANGES.max(max_connections), |count| count.as_usize()),
         max_requests: limits.max_requests.map_or(MAX_REQUESTS, |count| count.0),
         http2: http2(limits.http2.unwrap_or_default()),
     })
