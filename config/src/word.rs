@@ -394,7 +394,7 @@ mod tests {
             };
             assert_eq!((*word, field.word()), (expected, expected));
         }
-        assert_eq!(LogField::WORDS.len(), 26);
+        assert_eq!(LogField::WORDS.len(), 27);
         // Each word that needs no object is the name of what it grants.
         for (word, grant) in GrantWord::WORDS {
             assert_eq!((*word, grant.word(), Grant::from(*grant).word()), (*word, *word, *word));

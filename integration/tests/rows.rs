@@ -1,13 +1,11 @@
 //! Which test covers which row of the table of faults that the proxy must survive: a test says it in its doc comment
 //! ("Fault 104", "Rows 118 and 119") or in its name (`fault_99_...`).
-//!
-//! Rows 97, 98 and 112 (GOAWAY from upstreams, gRPC, retries) come with what they are about.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-const FAULTS: [(u16, &str); 50] = [
+const FAULTS: [(u16, &str); 53] = [
     (
         77,
         "framing: two lengths, length and coding, obscured codings and numbers",
@@ -31,6 +29,8 @@ const FAULTS: [(u16, &str); 50] = [
     (94, "HTTP/2: windows that stay closed, or open byte by byte"),
     (95, "HTTP/2: what would be another request in HTTP/1"),
     (96, "HTTP/2: connections that live long, and end"),
+    (97, "HTTP/2: upstreams that take leave or refuse in the middle"),
+    (98, "gRPC: calls without an end, or with none that is whole"),
     (99, "tunnels: halves, silence, changes of generation"),
     (100, "heads that drip"),
     (101, "bodies that drip, readers that are slow, ranges"),
@@ -44,6 +44,7 @@ const FAULTS: [(u16, &str); 50] = [
     (109, "answers that are too large, or packed"),
     (110, "names that change, vanish, lead in circles or to thousands"),
     (111, "all servers down, flapping, slow to start; checks that hang"),
+    (112, "retries that make an outage worse"),
     (113, "TLS of upstreams that is not to be believed"),
     (114, "loops, and word of clients from whoever may not give it"),
     (115, "certificates that change, and those that are no good"),

@@ -569,7 +569,7 @@ fn fault_99_ws_echoes_through_tls() {
         return;
     };
     let port = server.line();
-    let (folder, _) = site(&["a.example"]);
+    let (folder, _) = site(&["127.0.0.1"]);
     let address = tamis_integration::socket::Address::parse(&format!("127.0.0.1:{port}"));
     let yaml = Configuration::default().with(&[&address]);
     let tls = format!("address: 127.0.0.1:0\n    tls: {{ {SITE} }}\n    limits");
