@@ -479,7 +479,7 @@ vocabulary! {
         connect_timeout: Option<Period>,
         /// A pooled connection unused for so long is closed. Default `60s`.
         idle_timeout: Option<Period>,
-        /// Idle connections kept by each worker for each endpoint. Default 128.
+        /// Idle connections kept by each worker for each endpoint. Default 1024.
         max_idle: Option<Count<0, 100_000>>,
         /// Between two pieces of a response body. Default `60s`.
         read_timeout: Option<Period>,

@@ -2,6 +2,7 @@
 //! limits, and what of all that survives a reload.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -612,6 +613,35 @@ fn what_is_known_of_an_endpoint_and_its_connections_survive_a_reload() {
 }
 
 /// Health changes under load, and only clients could tell.
+/// What checks have found out holds no longer where nobody checks.
+#[test]
+fn what_checks_found_is_forgotten_with_them() {
+    let (one, two) = (Server::named("one"), Server::named("two"));
+    two.set_well(false);
+    let listed = [plain(one.address()), plain(two.address())];
+    let proxy = Proxy::start(&configuration(&listed, CHECK));
+    wait_health(&proxy, two.address(), "unhealthy");
+    apply(&proxy, &configuration(&listed, ""));
+    wait_health(&proxy, two.address(), "unknown");
+}
+
+/// A client that gives its calls no time says nothing of who does not answer in it.
+#[test]
+fn the_haste_of_a_client_ejects_nobody() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let silent = Address::Tcp(listener.local_addr().unwrap());
+    thread::spawn(move || listener.incoming().collect::<Vec<_>>());
+    let ejection = "outlier_ejection: { consecutive_failures: 3 }";
+    let proxy = Proxy::start(&configuration(&[plain(&silent)], ejection));
+    let call = "POST / HTTP/1.1\r\nHost: a.example\r\ncontent-type: application/grpc\r\ngrpc-timeout: 20m\r\n\
+                content-length: 0\r\n\r\n";
+    for _ in 0..10 {
+        let answer = proxy.client().exchange(call);
+        assert_eq!((answer.status(), answer.value("grpc-status")), (200, Some("4")));
+    }
+    assert_eq!(endpoints(&proxy)[&silent.to_string()]["ejected"], false);
+}
+
 #[test]
 fn no_request_is_lost_between_two_that_take_turns_at_failing() {
     let (one, two) = (Server::named("one"), Server::named("two"));

@@ -891,7 +891,11 @@ fn listener_limits(limits: &config::ListenerLimits, workers: usize) -> snapshot:
         max_target_bytes: limits.max_target_bytes,
         connections_per_worker: limits.max_connections.div_ceil(workers),
         connections_per_address: limits.max_connections_per_address,
-        exchanges_per_worker: limits.max_exchanges.div_ceil(workers),
+        // What one client of HTTP/2 may have under way is on one worker.
+        exchanges_per_worker: limits
+            .max_exchanges
+            .div_ceil(workers)
+            .max(limits.max_exchanges.min(limits.http2.max_streams as usize)),
         max_requests: limits.max_requests,
         http2: http2_limits(&limits.http2),
     }

@@ -139,6 +139,8 @@ pub struct Upload {
     pub bytes: Cell<u64>,
     pub fault: Cell<Option<UploadFault>>,
     pub ended: Cell<bool>,
+    /// More of it was asked for and is not there: whatever takes its time, it is the client.
+    pub waits: Cell<bool>,
     /// What a filter in its way did, when that is the fault.
     pub cut: RefCell<Option<UploadCut>>,
 }
@@ -150,6 +152,20 @@ impl Upload {
             ended: Cell::new(true),
             ..Self::default()
         })
+    }
+}
+
+/// Pieces of a body that are kept at once, for a mirror or for another try: a client that sends byte by byte must not
+/// have each of them cost what a piece costs.
+pub const MAX_KEPT_PIECES: usize = 1 << 10;
+/// From here on a piece fills most of the buffer that it was read to.
+const LARGE_PIECE: usize = 16 << 10;
+
+/// The same bytes, to be kept for a while: a small piece would keep all of the buffer that it was read to.
+pub fn detached(piece: &Bytes) -> Bytes {
+    match piece.len() < LARGE_PIECE {
+        true => Bytes::copy_from_slice(piece),
+        false => piece.clone(),
     }
 }
 
@@ -428,6 +444,7 @@ impl Streamed {
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenUpload>>> {
         let polled = self.incoming.poll_frame(context);
+        self.upload.waits.set(polled.is_pending());
         if polled.is_pending() {
             return self.poll_deadline(context);
         }

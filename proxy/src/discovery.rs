@@ -199,6 +199,8 @@ impl Follower {
         let next = dns::look_up(&self.sources, standing, &self.cluster.origin.dns, Instant::now()).await;
         // What could not be read says nothing about the endpoints.
         if self.fault.is_none() {
+            // Here and not where they are looked up: a configuration that is refused later has names of its own.
+            standing.known.retain(&self.sources);
             self.enrol();
         }
         next.into_iter().chain(retry).min()

@@ -159,6 +159,8 @@ pub struct Exchange {
     started: Instant,
     /// The route's timeout.
     deadline: Option<Instant>,
+    /// The deadline is the client's own, or the client is why it passes: the endpoint is not to blame.
+    is_hurried: bool,
     upload: Option<Rc<Upload>>,
     /// How often the request was sent, or tried to be.
     attempts: u32,
@@ -246,6 +248,7 @@ impl Exchange {
         let mut deadline = found.and_then(|route| route.timeout).map(|timeout| started + timeout);
         // All calls are POST.
         let is_call = parts.method == Method::POST && grpc::wire(&parts.headers).is_some();
+        let of_route = deadline;
         if is_call {
             let honors = found.is_some_and(|route| route.grpc_timeout == GrpcTimeout::Honor);
             let timeout = grpc::timeout(&parts.headers).filter(|_| honors);
@@ -308,6 +311,7 @@ impl Exchange {
             route,
             passage: Rc::new(Passage::new(scene, message)),
             started,
+            is_hurried: deadline != of_route,
             deadline,
             upload: None,
             attempts: 0,
@@ -779,8 +783,20 @@ impl Exchange {
                 break answered;
             }
             let uploaded = self.upload.as_ref().map_or(0, |upload| upload.bytes.get());
+            let waits_for_client = self.upload.as_ref().is_some_and(|upload| upload.waits.get());
             if self.deadline.is_some_and(|deadline| deadline <= earliest) {
+                if self.is_hurried || waits_for_client {
+                    return Err(Error::new(
+                        Kind::RouteTimeout,
+                        "the time is over that the client has, or takes",
+                    ));
+                }
                 return Err(self.upstream_failed(upstream, Kind::RouteTimeout, "the route's timeout is over"));
+            }
+            // Its own bound is that of a request's body.
+            if waits_for_client {
+                progress = (uploaded, Instant::now());
+                continue;
             }
             if uploaded == progress.0 {
                 return Err(self.upstream_failed(upstream, Kind::UpstreamTimeout, "no response"));
@@ -1512,9 +1528,11 @@ impl ResponseBody {
 
     /// A client that takes little at a time has the route's time for all of it. Not asked of the last piece, which is
     /// there: most answers have no other.
-    fn overtime(&self) -> Option<Kind> {
-        let deadline = self.exchange.as_ref()?.deadline?;
-        (!self.body.is_end_stream() && Instant::now() >= deadline).then_some(Kind::RouteTimeout)
+    fn overtime(&mut self) -> Option<Kind> {
+        let exchange = self.exchange.as_mut()?;
+        let is_over = !self.body.is_end_stream() && Instant::now() >= exchange.deadline?;
+        exchange.is_hurried |= is_over;
+        is_over.then_some(Kind::RouteTimeout)
     }
 
     fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
@@ -1564,6 +1582,7 @@ impl ResponseBody {
         if let Some(mut exchange) = self.exchange.take() {
             exchange.reason = kind.reason();
             if kind.is_upstreams()
+                && !(exchange.is_hurried && matches!(kind, Kind::RouteTimeout))
                 && let Some(upstream) = &exchange.upstream
             {
                 exchange

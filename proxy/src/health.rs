@@ -4,7 +4,7 @@
 //! a check takes no longer than its timeout and reads no more than the head of an answer. An endpoint is used until its
 //! first check has come to an end; that one decides, and from then on as many in a row as the thresholds say.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::Arc;
@@ -73,9 +73,9 @@ pub async fn keep(cluster: Arc<Cluster>) {
     loop {
         let epoch = cluster.epoch().number();
         let members = cluster.members();
-        let is_member = |id: u64| members.list.iter().any(|member| member.endpoint.id() == id);
+        let ids: HashSet<u64> = members.list.iter().map(|member| member.endpoint.id()).collect();
         checked.retain(|id, task| {
-            let keep = is_member(*id);
+            let keep = ids.contains(id);
             if !keep {
                 task.abort();
             }
@@ -105,6 +105,13 @@ async fn check_on(cluster: &Cluster, endpoint: &Endpoint, check: &Check) {
             Ok(Err(fault)) => Some(fault),
             Err(_) => Some(Fault::TimedOut),
         };
+        if let Some(Fault::Broken(error)) = &fault
+            && pool::is_ours(error)
+        {
+            // Says nothing of the endpoint.
+            tokio::time::sleep(check.interval).await;
+            continue;
+        }
         let count = match fault {
             None => &endpoint.counts.checks_good,
             Some(_) => &endpoint.counts.checks_bad,

@@ -101,20 +101,20 @@ struct Group {
 struct Interface {
     limits: &'static [&'static str],
     usage: &'static str,
-    /// The key in `memory.stat` of file pages that the kernel takes back before it kills.
-    reclaimable: &'static str,
+    /// The keys in `memory.stat` of what the kernel takes back before it kills: pages of files, and its own caches.
+    reclaimable: &'static [&'static str],
 }
 
 const V1: Interface = Interface {
     limits: &["memory.limit_in_bytes"],
     usage: "memory.usage_in_bytes",
-    reclaimable: "total_inactive_file",
+    reclaimable: &["total_inactive_file", "total_active_file"],
 };
 const V2: Interface = Interface {
     // Above `high` the kernel does not kill, but makes all that allocate wait.
     limits: &["memory.max", "memory.high"],
     usage: "memory.current",
-    reclaimable: "inactive_file",
+    reclaimable: &["inactive_file", "active_file", "slab_reclaimable"],
 };
 
 impl Memory {
@@ -173,7 +173,8 @@ impl Group {
     fn used(&self) -> Result<u64, String> {
         let used = number(&self.folder.join(self.interface.usage))?;
         let statistics = text(&self.folder.join("memory.stat"))?;
-        let reclaimable = field(&statistics, self.interface.reclaimable).unwrap_or(0);
+        let keys = self.interface.reclaimable.iter();
+        let reclaimable: u64 = keys.filter_map(|key| field(&statistics, key)).sum();
         Ok(used.saturating_sub(reclaimable))
     }
 }
@@ -280,7 +281,8 @@ mod tests {
             self.write(&format!("sys/fs/cgroup/{group}/memory.max"), limit);
             self.write(&format!("sys/fs/cgroup/{group}/memory.high"), "max\n");
             self.write(&format!("sys/fs/cgroup/{group}/memory.current"), &format!("{used}\n"));
-            let statistics = format!("anon 5\nfile 7\ninactive_file {}\n", 100 << 20);
+            let files = format!("inactive_file {}\nactive_file {}\n", 60 << 20, 30 << 20);
+            let statistics = format!("anon 5\nfile 7\n{files}slab_reclaimable {}\n", 10 << 20);
             self.write(&format!("sys/fs/cgroup/{group}/memory.stat"), &statistics);
         }
 

@@ -19,10 +19,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Instant;
 
-use crate::body::{BrokenUpload, RequestBody, UploadFault};
+use crate::body::{self, BrokenUpload, RequestBody, UploadFault};
 use crate::cluster::Asker;
 use crate::h1::RequestLines;
-use crate::pool::{ClusterPool, Turn, Unconnected};
+use crate::pool::{self, ClusterPool, Turn, Unconnected};
 use crate::upstream::{Call, Download, Failure};
 use crate::worker::Worker;
 
@@ -127,8 +127,10 @@ async fn exchange(worker: &Worker, pool: &ClusterPool, shadow: Shadow) -> Outcom
         let channel = match connected {
             Ok(channel) => channel,
             Err(Unconnected::Overload(_)) => return Outcome::Overload,
-            Err(Unconnected::Failed(_)) => {
-                worker.upstream_failed(endpoint, "connect_failed");
+            Err(Unconnected::Failed(error)) => {
+                if !pool::is_ours(&error) {
+                    worker.upstream_failed(endpoint, "connect_failed");
+                }
                 return Outcome::ConnectFailed;
             }
         };
@@ -279,7 +281,7 @@ impl Teed {
             Some(Ok(frame)) => {
                 queue.push(frame);
                 // Whoever knows the length does not ask for the end.
-                if self.source.is_end_stream() {
+                if frame.is_trailers() || self.source.is_end_stream() {
                     queue.close(State::Ended);
                 }
             }
@@ -338,19 +340,24 @@ impl Queue {
             return;
         }
         let piece = match (frame.data_ref(), frame.trailers_ref()) {
-            (Some(bytes), _) if !self.pieces.is_empty() && self.bytes + bytes.len() > self.buffer => {
+            (Some(bytes), _) if self.is_full(bytes.len()) => {
                 self.pieces.clear();
                 return self.close(State::Cut);
             }
             (Some(bytes), _) => {
                 self.bytes += bytes.len();
-                Piece::Data(bytes.clone())
+                Piece::Data(body::detached(bytes))
             }
             (None, Some(trailers)) => Piece::Trailers(trailers.clone()),
             (None, None) => return,
         };
         self.pieces.push_back(piece);
         self.wake();
+    }
+
+    fn is_full(&self, more: usize) -> bool {
+        let pieces = self.pieces.len();
+        pieces >= body::MAX_KEPT_PIECES || (pieces > 0 && self.bytes + more > self.buffer)
     }
 
     /// The first word stands.

@@ -20,7 +20,7 @@ use crate::body::RequestBody;
 use crate::cluster::{Asker, Cluster};
 use crate::h1::{Head, RequestLines};
 use crate::permits::Permit;
-use crate::pool::{ClusterPool, Turn, Unconnected};
+use crate::pool::{self, ClusterPool, Turn, Unconnected};
 use crate::upstream::{Call, Download, Failure};
 use crate::worker::Worker;
 
@@ -205,7 +205,9 @@ async fn send(worker: &Worker, order: &Order, body: Bytes) -> Result<(Head, Answ
             Ok(channel) => channel,
             Err(Unconnected::Overload(_)) => return Err(Failed::Unreachable),
             Err(Unconnected::Failed(error)) => {
-                worker.upstream_failed(endpoint, "connect_failed");
+                if !pool::is_ours(&error) {
+                    worker.upstream_failed(endpoint, "connect_failed");
+                }
                 tracing::debug!(cluster = pool.cluster.name(), %error, "an outbound call found no way");
                 // Nothing was sent: another endpoint may have it, once.
                 if !tried.is_empty() {

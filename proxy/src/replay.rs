@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 
-use crate::body::{BrokenUpload, RequestBody, UploadFault};
+use crate::body::{self, BrokenUpload, RequestBody, UploadFault};
 use crate::retry::Copy;
 
 /// Lives until the request is answered.
@@ -194,10 +194,13 @@ impl Kept {
         if let Piece::Data(bytes) = piece {
             self.bytes += bytes.len();
         }
-        if self.bytes > self.max {
+        if self.bytes > self.max || self.pieces.len() >= body::MAX_KEPT_PIECES {
             return self.forget();
         }
-        self.pieces.push(piece.clone());
+        self.pieces.push(match piece {
+            Piece::Data(bytes) => Piece::Data(body::detached(bytes)),
+            Piece::Trailers(trailers) => Piece::Trailers(trailers.clone()),
+        });
         self.next += 1;
     }
 

@@ -5,12 +5,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::cluster::Cluster;
+use crate::endpoint::Health;
 use crate::worker::Live;
 use crate::{discovery, health, outbox, outlier};
 
@@ -51,6 +53,16 @@ async fn keep(live: Arc<Live>) {
 
 fn tasks(cluster: &Arc<Cluster>) -> Vec<Task> {
     let mut tasks = Vec::new();
+    // What was found out by asking, or from answers, holds no longer where nobody does that any more.
+    let now = Instant::now();
+    for member in &cluster.members().list {
+        if cluster.terms.check.is_none() {
+            member.endpoint.set_health(Health::Unknown, now);
+        }
+        if cluster.terms.outlier.is_none() {
+            member.endpoint.set_ejected(false, now);
+        }
+    }
     if !cluster.origin.is_fixed() {
         tasks.push(Task(tokio::task::spawn_local(discovery::keep(Arc::clone(cluster)))));
     }

@@ -266,10 +266,11 @@ impl Worker {
                         self.tally.borrow_mut().retain(&names(&self.pin().snapshot));
                     }
                     self.guests.sweep(now);
-                    if self.pressure() > Level::Normal {
-                        // Each thread has memory of its own.
-                        overload::give_back();
+                    if self.accepts() {
+                        self.listen(&mut listening);
                     }
+                    // Each thread has memory of its own.
+                    overload::give_back();
                 }
             }
         }
@@ -412,7 +413,8 @@ impl Worker {
             .map(|listener| listener.sockets.id())
             .collect();
         listening.retain(|id, task| {
-            let keep = wanted.contains(id);
+            // One that could not accept, for want of a descriptor, tries again.
+            let keep = wanted.contains(id) && !task.is_finished();
             if !keep {
                 task.abort();
             }

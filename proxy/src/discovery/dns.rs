@@ -17,7 +17,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, Record, RecordType};
 use tokio::task::JoinSet;
 
-use super::{Source, Target};
+use super::{MAX_ENDPOINTS, Source, Target};
 use crate::address::Address;
 use crate::cluster::{Resolutions, Seat, Standing};
 
@@ -25,6 +25,9 @@ use crate::cluster::{Resolutions, Seat, Standing};
 const CONCURRENT: usize = 16;
 /// Times that a question is put before it counts as failed, within its timeout.
 const ATTEMPTS: u32 = 2;
+/// Addresses of a name and family, or servers of a service, that are taken of an answer: who answers is not to decide how
+/// much is kept.
+const MAX_ANSWERS: usize = 1_000;
 /// A server that does not know is asked again no sooner, and in the end this seldom.
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(30);
@@ -100,7 +103,7 @@ impl Known {
             let weight = u32::from(server.weight.max(1));
             self.host(&server.name, server.port, weight, u32::from(server.priority))
         });
-        seats.collect()
+        seats.take(MAX_ENDPOINTS).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Answers> {
@@ -134,7 +137,7 @@ impl Known {
     }
 
     /// Forgets names that nobody asks for any more.
-    fn retain(&self, sources: &[Source]) {
+    pub(super) fn retain(&self, sources: &[Source]) {
         let mut hosts = HashSet::new();
         let mut services = HashSet::new();
         for source in sources {
@@ -187,7 +190,6 @@ pub(super) async fn look_up(sources: &[Source], standing: &Arc<Standing>, dns: &
     // Servers among them that services have just named.
     let hosts = known.due(sources, now).hosts;
     ask(hosts, Kind::Host, standing, dns).await;
-    known.retain(sources);
     let left = known.due(sources, now);
     match left.services.is_empty() && left.hosts.is_empty() {
         true => left.next,
@@ -348,6 +350,7 @@ fn addresses(records: &[Record]) -> Vec<IpAddr> {
     let mut addresses: Vec<IpAddr> = records.iter().filter_map(address).filter(can_be_servers).collect();
     addresses.sort_unstable();
     addresses.dedup();
+    addresses.truncate(MAX_ANSWERS);
     addresses
 }
 
@@ -387,6 +390,7 @@ async fn service(resolver: &TokioResolver, name: &str, timeout: Duration) -> Ans
     let mut servers: Vec<Server> = records.iter().filter_map(server).collect();
     servers.sort_unstable();
     servers.dedup();
+    servers.truncate(MAX_ANSWERS);
     if servers.is_empty() {
         return Err("no SRV record that names a server".to_owned());
     }

@@ -40,6 +40,12 @@ const SAVED_CONTROL_FRAMES: u32 = 64 << 10;
 const BLOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a server is given to take our farewell.
 const LEAVE: Duration = Duration::from_secs(2);
+/// How long frames for a stream that we have broken off may still come, and so many times the streams at once of such
+/// streams are remembered meanwhile.
+const IN_FLIGHT: Duration = Duration::from_secs(30);
+const FORGOTTEN: usize = 100;
+/// Frames that come later than that, over a connection's life.
+const MAX_LATE_FRAMES: usize = 64 << 10;
 /// The largest window (RFC 9113 6.9.1).
 const MAX_WINDOW: u64 = (1 << 31) - 1;
 
@@ -155,10 +161,11 @@ fn builder(terms: &Terms) -> Builder {
         .initial_connection_window_size(window as u32)
         .max_header_list_size(terms.max_header_list)
         .max_send_buffer_size(terms.send_buffer)
-        // So many before it takes no more calls, and as many as it has by then.
-        .max_local_error_reset_streams(Some(terms.max_resets + terms.max_streams))
-        // What is on its way on a stream that we have broken off is no fault, however many we have.
-        .max_concurrent_reset_streams(terms.max_streams);
+        // What is on its way on a stream that we have broken off is no fault. The engine forgets which ones these are, and
+        // holds against the server what comes on them then: the faults that count are counted here.
+        .max_concurrent_reset_streams(terms.max_streams.saturating_mul(FORGOTTEN))
+        .reset_stream_duration(IN_FLIGHT)
+        .max_local_error_reset_streams(Some(terms.max_resets + terms.max_streams + MAX_LATE_FRAMES));
     builder
 }
 
