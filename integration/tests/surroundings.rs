@@ -251,10 +251,10 @@ fn fault_126_a_reader_that_is_stuck_holds_up_nobody() {
         assert_eq!(client.get(&format!("/{long}")).text(), "ok");
         dropped(&proxy) > 0.0
     });
-    // What happens to others does not show how often it happened.
+    // The first may have met a burst; a hundred more are longer than all that the pipe and the queue hold.
     let before = dropped(&proxy);
-    for n in 0..200 {
-        assert_eq!(client.get(&format!("/{n}")).text(), "ok");
+    for _ in 0..100 {
+        assert_eq!(client.get(&format!("/{long}")).text(), "ok");
     }
     assert!(dropped(&proxy) > before, "somebody reads");
     bystander.finish();

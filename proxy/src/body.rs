@@ -139,6 +139,8 @@ pub struct Upload {
     pub bytes: Cell<u64>,
     pub fault: Cell<Option<UploadFault>>,
     pub ended: Cell<bool>,
+    /// When a piece of it came last.
+    pub at: Cell<Option<Instant>>,
     /// More of it was asked for and is not there: whatever takes its time, it is the client.
     pub waits: Cell<bool>,
     /// What a filter in its way did, when that is the fault.
@@ -453,6 +455,7 @@ impl Streamed {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
                 self.upload.bytes.set(self.upload.bytes.get() + bytes);
+                self.upload.at.set(Some(Instant::now()));
                 // Nothing follows trailers, and hyper does not ask.
                 self.upload
                     .ended

@@ -518,7 +518,7 @@ impl Exchange {
             // Boxed like all that seldom happens.
             return Box::pin(self.forward_with(policy, pool, body)).await;
         }
-        let mut upstream = self.pick(pool, &[])?;
+        let mut upstream = self.pick(pool, &[], None)?;
         loop {
             self.attempts += 1;
             match self.attempt(&upstream, pool, &mut body, None).await {
@@ -529,7 +529,7 @@ impl Exchange {
                     let failed = Rc::clone(upstream.endpoint());
                     // Its place among the requests is free for the other one.
                     drop(upstream);
-                    upstream = self.pick(pool, &tried).map_err(|_| error)?;
+                    upstream = self.pick(pool, &tried, None).map_err(|_| error)?;
                     let worker = &self.connection.worker;
                     worker.upstream_retry(&failed, Cause::ConnectFailure.as_str(), RETRIED);
                 }
@@ -692,7 +692,7 @@ impl Exchange {
     }
 
     /// An endpoint, none of `tried`.
-    fn pick(&self, pool: &ClusterPool, tried: &[u64]) -> Result<Upstream, Error> {
+    fn pick(&self, pool: &ClusterPool, tried: &[u64], instead_of: Option<&Turn>) -> Result<Upstream, Error> {
         let worker = &self.connection.worker;
         let picked = match pool.cluster.asks() {
             true => self.pick_for_this(pool, tried),
@@ -700,7 +700,7 @@ impl Exchange {
         };
         let Picked { endpoint, cookie } = picked.ok_or(Kind::NoEndpoint)?;
         Ok(Upstream {
-            turn: endpoint.begin().ok_or(Kind::Overload)?,
+            turn: endpoint.begin(instead_of).ok_or(Kind::Overload)?,
             cookie,
             version: Cell::new(Version::HTTP_11),
             time_to_head: None,
@@ -774,7 +774,8 @@ impl Exchange {
     ) -> Result<Sent, Error> {
         let read_timeout = upstream.endpoint().terms.read_timeout;
         let patience = patience.map_or(read_timeout, |patience| patience.min(read_timeout));
-        let mut progress = (0, sent);
+        let uploaded = || self.upload.as_ref().map_or(0, |upload| upload.bytes.get());
+        let mut progress = (uploaded(), sent);
         let mut answer = std::future::poll_fn(|context| call.poll_head(context));
         let answered = loop {
             let until = progress.1 + patience;
@@ -782,7 +783,7 @@ impl Exchange {
             if let Some(answered) = self.lane.watchdog.watch(Some(earliest), &mut answer).await {
                 break answered;
             }
-            let uploaded = self.upload.as_ref().map_or(0, |upload| upload.bytes.get());
+            let uploaded = uploaded();
             let waits_for_client = self.upload.as_ref().is_some_and(|upload| upload.waits.get());
             if self.deadline.is_some_and(|deadline| deadline <= earliest) {
                 if self.is_hurried || waits_for_client {
@@ -801,7 +802,8 @@ impl Exchange {
             if uploaded == progress.0 {
                 return Err(self.upstream_failed(upstream, Kind::UpstreamTimeout, "no response"));
             }
-            progress = (uploaded, Instant::now());
+            let at = self.upload.as_ref().and_then(|upload| upload.at.get());
+            progress = (uploaded, at.unwrap_or_else(Instant::now));
         };
         match answered {
             Ok(head) => Ok(Sent::Answered(head)),

@@ -171,7 +171,7 @@ fn pick(worker: &Worker, pool: &ClusterPool, shadow: &Shadow) -> Result<Turn, Ou
     };
     let asker = pool.cluster.asks().then_some(&asker);
     let picked = pool.pick(asker, &[], || worker.random()).ok_or(Outcome::NoEndpoint)?;
-    picked.endpoint.begin().ok_or(Outcome::Overload)
+    picked.endpoint.begin(None).ok_or(Outcome::Overload)
 }
 
 async fn read(mut body: Download) -> Outcome {

@@ -249,7 +249,7 @@ fn pick(worker: &Worker, pool: &ClusterPool, order: &Order, tried: &[u64]) -> Op
         is_secure: false,
     };
     let asker = pool.cluster.asks().then_some(&asker);
-    pool.pick(asker, tried, || worker.random())?.endpoint.begin()
+    pool.pick(asker, tried, || worker.random())?.endpoint.begin(None)
 }
 
 /// A call that comes back to this process is a loop, found out by its Via field like any other.

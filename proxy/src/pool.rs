@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::balance::Lineup;
 use crate::cluster::{Asker, Cluster, Limit, Protocol, Roll, Terms};
 use crate::endpoint::Endpoint;
-use crate::http2::{self, Offer};
+use crate::http2::{self, Offer, Told};
 use crate::retry::budget::Account;
 use crate::stream::Stream;
 use crate::telemetry::metrics::EndpointSeries;
@@ -143,7 +143,7 @@ struct Counts {
     /// Requests that wait for a connection, and those of them that wait for another to be given back.
     pending: Cell<usize>,
     waiting: Cell<usize>,
-    freed: Notify,
+    freed: Rc<Notify>,
 }
 
 impl Share {
@@ -552,10 +552,10 @@ impl Drop for Turn {
 }
 
 impl EndpointPool {
-    /// `None` when the cluster has as many requests under way as it may have.
-    pub fn begin(self: Rc<Self>) -> Option<Turn> {
+    /// `None` when the cluster has as many requests under way as it may have, besides one whose place this may take.
+    pub fn begin(self: Rc<Self>, instead_of: Option<&Turn>) -> Option<Turn> {
         let requests = &self.counts.requests;
-        if requests.get() >= self.terms.limits.requests {
+        if requests.get() - usize::from(instead_of.is_some()) >= self.terms.limits.requests {
             self.terms.standing.overflowed(Limit::Requests);
             return None;
         }
@@ -723,7 +723,11 @@ impl EndpointPool {
             Some(_) => Scheme::HTTPS,
             None => Scheme::HTTP,
         };
-        let (client, driver) = http2::open(stream, scheme, &self.terms.http2, &self.vacancy).await?;
+        let told = Told {
+            vacancy: Rc::clone(&self.vacancy),
+            idle: Rc::clone(&self.counts.freed),
+        };
+        let (client, driver) = http2::open(stream, scheme, &self.terms.http2, told).await?;
         self.speaks_http1.set(false);
         if !self.is_retired.get() {
             self.shared.borrow_mut().push(Rc::clone(&client));

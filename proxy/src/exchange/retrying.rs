@@ -42,7 +42,7 @@ impl Exchange {
         let replay = Replay::of(body, policy.max_body);
         let mut tried = Vec::new();
         let mut body = replay.again();
-        let mut upstream = self.pick(pool, &[])?;
+        let mut upstream = self.pick(pool, &[], None)?;
         loop {
             self.attempts += 1;
             let came = self.attempt(&upstream, pool, &mut body, policy.per_try_timeout).await;
@@ -101,7 +101,7 @@ impl Exchange {
             Verdict::Refused(refusal) => Err(refusal),
             Verdict::Again(wait) => {
                 tried.push(upstream.endpoint().endpoint.id());
-                let upstream = self.pick_again(pool, tried);
+                let upstream = self.pick_again(pool, tried, upstream);
                 upstream.map(|upstream| Next { upstream, wait })
             }
         };
@@ -111,16 +111,17 @@ impl Exchange {
         next.ok()
     }
 
-    /// An endpoint that was not tried; one that was, if there is no other.
-    fn pick_again(&self, pool: &ClusterPool, tried: &mut Vec<u64>) -> Result<Upstream, Refusal> {
+    /// An endpoint that was not tried; one that was, if there is no other. It takes the place of the last one among the
+    /// requests.
+    fn pick_again(&self, pool: &ClusterPool, tried: &mut Vec<u64>, last: &Upstream) -> Result<Upstream, Refusal> {
         let running = pool.retries().retry(Instant::now()).inspect_err(|refusal| {
             if *refusal == Refusal::Limit {
                 pool.cluster.terms.standing.overflowed(Limit::Retries);
             }
         })?;
-        let another = self.pick(pool, tried).or_else(|_| {
+        let another = self.pick(pool, tried, Some(&last.turn)).or_else(|_| {
             tried.clear();
-            self.pick(pool, tried)
+            self.pick(pool, tried, Some(&last.turn))
         });
         let another = another.map_err(|_| Refusal::NoEndpoint)?;
         Ok(Upstream {

@@ -155,6 +155,7 @@ impl Call {
                 Framing::Chunked | Framing::UntilClose => None,
             },
             is_in_trailers: false,
+            broken: None,
         }))
     }
 
@@ -371,6 +372,8 @@ pub struct Receiving {
     /// What is still to come, if the head said how much it is.
     left: Option<u64>,
     is_in_trailers: bool,
+    /// What became of the request's body, until it is told.
+    broken: Option<Failure>,
 }
 
 struct Open {
@@ -399,9 +402,11 @@ impl Receiving {
 
     /// Sends what can be sent of the request, while nothing of the response can be taken.
     pub fn poll_upload(&mut self, context: &mut Context<'_>) {
-        if let Some(open) = &mut self.open {
-            // What fails is told with the response.
-            let _ = open.upload.poll(&open.slot, context);
+        if let Some(open) = &mut self.open
+            && let Poll::Ready(Err(failure)) = open.upload.poll(&open.slot, context)
+        {
+            // Told with the response.
+            self.broken = Some(failure);
         }
     }
 
@@ -409,6 +414,9 @@ impl Receiving {
         let Some(open) = &mut self.open else {
             return Poll::Ready(None);
         };
+        if let Some(failure) = self.broken.take() {
+            return Poll::Ready(Some(Err(failure)));
+        }
         match open.upload.poll(&open.slot, context) {
             Poll::Ready(Err(failure)) => return Poll::Ready(Some(Err(failure))),
             Poll::Pending if open.upload.body.is_in_hook() => return Poll::Pending,

@@ -89,8 +89,16 @@ pub struct Client {
     unfinished: Cell<Option<(u64, Instant)>>,
     control_frames: RefCell<Budget>,
     cut: Cell<Option<Cut>>,
-    /// Told when a call is over.
-    vacancy: Rc<Notify>,
+    told: Told,
+}
+
+/// Who is told of what changes.
+#[derive(Clone)]
+pub struct Told {
+    /// That a call is over.
+    pub vacancy: Rc<Notify>,
+    /// That no call is left: the connection could be closed for another one.
+    pub idle: Rc<Notify>,
 }
 
 /// Why we end a connection.
@@ -123,13 +131,8 @@ pub enum Offer {
 }
 
 /// Connects over a stream whose server is known to speak HTTP/2; done when it has said what it allows.
-pub async fn open(
-    stream: Stream,
-    scheme: Scheme,
-    terms: &Terms,
-    vacancy: &Rc<Notify>,
-) -> io::Result<(Rc<Client>, Driver)> {
-    let client = Rc::new(Client::new(scheme, terms, vacancy));
+pub async fn open(stream: Stream, scheme: Scheme, terms: &Terms, told: Told) -> io::Result<(Rc<Client>, Driver)> {
+    let client = Rc::new(Client::new(scheme, terms, told));
     let wire = Wire {
         stream,
         client: Rc::clone(&client),
@@ -175,7 +178,7 @@ pub(super) fn broken(error: h2::Error) -> io::Error {
 }
 
 impl Client {
-    fn new(scheme: Scheme, terms: &Terms, vacancy: &Rc<Notify>) -> Self {
+    fn new(scheme: Scheme, terms: &Terms, told: Told) -> Self {
         let now = Instant::now();
         Self {
             terms: terms.clone(),
@@ -195,7 +198,7 @@ impl Client {
                 now,
             )),
             cut: Cell::new(None),
-            vacancy: Rc::clone(vacancy),
+            told,
         }
     }
 
@@ -290,8 +293,9 @@ impl Client {
         self.streams.set(self.streams.get() - 1);
         if self.streams.get() == 0 {
             self.turned.set(Instant::now());
+            self.told.idle.notify_one();
         }
-        self.vacancy.notify_one();
+        self.told.vacancy.notify_one();
     }
 }
 
@@ -359,7 +363,7 @@ impl Driver {
         let end = std::future::poll_fn(|context| self.poll(context)).await;
         self.client.part();
         // Whoever waits for a place on it waits for another one.
-        self.client.vacancy.notify_one();
+        self.client.told.vacancy.notify_one();
         end
     }
 

@@ -19,7 +19,7 @@ mod session;
 mod stream;
 
 pub use call::{Call, Fault, Receiving};
-pub use client::{Client, Driver, Offer, Slot, Terms, open};
+pub use client::{Client, Driver, Offer, Slot, Terms, Told, open};
 pub use incoming::Incoming;
 pub use probe::{Answered, ask};
 pub use session::{Parting, serve};
