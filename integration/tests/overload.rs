@@ -71,24 +71,19 @@ fn exchanges_beyond_a_listeners_limit_are_shed_before_any_filter() {
     });
 }
 
+fn two_listeners(overload: &str, upstream: &Upstream) -> String {
+    let other = "  other: { address: 127.0.0.1:0 }\nclusters:\n";
+    let configuration = Configuration {
+        top: &format!("overload: {{ {overload} }}"),
+        ..Default::default()
+    };
+    configuration.to(upstream).replacen("clusters:\n", other, 1)
+}
+
 #[test]
 fn exchanges_beyond_the_processs_limit_are_shed_on_every_listener_and_protocol() {
     let (gate, upstream) = held();
-    let endpoint = upstream.address();
-    let proxy = Proxy::start(&format!(
-        "\
-workers: 1
-admin: {{ address: 127.0.0.1:0 }}
-overload: {{ max_exchanges: 2 }}
-listeners:
-  web: {{ address: 127.0.0.1:0 }}
-  other: {{ address: 127.0.0.1:0 }}
-clusters:
-  app: {{ endpoints: [\"{endpoint}\"] }}
-routes:
-  - {{ name: all, cluster: app }}
-"
-    ));
+    let proxy = Proxy::start(&two_listeners("max_exchanges: 2", &upstream));
     let (mut web, mut other) = (proxy.client(), Client::connect(&proxy.address("other")));
     web.send(GET);
     other.send(GET);
@@ -118,21 +113,7 @@ routes:
 #[test]
 fn connections_beyond_the_processs_limit_are_closed_on_every_listener() {
     let upstream = Upstream::saying("ok");
-    let endpoint = upstream.address();
-    let proxy = Proxy::start(&format!(
-        "\
-workers: 1
-admin: {{ address: 127.0.0.1:0 }}
-overload: {{ max_connections: 2 }}
-listeners:
-  web: {{ address: 127.0.0.1:0 }}
-  other: {{ address: 127.0.0.1:0 }}
-clusters:
-  app: {{ endpoints: [\"{endpoint}\"] }}
-routes:
-  - {{ name: all, cluster: app }}
-"
-    ));
+    let proxy = Proxy::start(&two_listeners("max_connections: 2", &upstream));
     let (mut web, mut other) = (proxy.client(), Client::connect(&proxy.address("other")));
     assert_eq!(
         (web.get("/1").text(), other.get("/2").text()),

@@ -22,19 +22,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::budget::Budget;
-use super::frames::{FrameScanner, Position};
+use super::ear::Ear;
+use super::frames::FrameScanner;
 use crate::stream::Stream;
 use crate::timer::Watchdog;
 
-/// Frames that carry nothing, forgiven in a second: keep-alive pings of servers.
-const CONTROL_FRAMES_PER_SECOND: u32 = 10;
-/// What a frame with content that we send earns: servers answer it with updates of two windows, and with a ping.
-const EARNED_BY_FRAME: u32 = 3;
-/// And so many bytes of it earn one more: some servers update both windows for every few KiB that they have read.
-const BYTES_PER_EARNED: usize = 1 << 10;
-/// What is saved of that: a server with a window of 64 MiB may read all of it before it says so.
-const SAVED_CONTROL_FRAMES: u32 = 64 << 10;
 /// From the first byte of a header block to its last: as long as a listener gives clients by default. Nothing else passes
 /// meanwhile (RFC 9113 4.3).
 const BLOCK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -82,12 +74,7 @@ pub struct Client {
     used: Cell<bool>,
     /// When it became busy, or idle.
     turned: Cell<Instant>,
-    /// When the server was heard last.
-    heard: Cell<Instant>,
-    frames: RefCell<FrameScanner>,
-    /// The header block that is unfinished, and since when.
-    unfinished: Cell<Option<(u64, Instant)>>,
-    control_frames: RefCell<Budget>,
+    ear: Ear,
     cut: Cell<Option<Cut>>,
     told: Told,
 }
@@ -188,15 +175,7 @@ impl Client {
             faults: Cell::new(0),
             used: Cell::new(false),
             turned: Cell::new(now),
-            heard: Cell::new(now),
-            frames: RefCell::new(FrameScanner::of_server()),
-            unfinished: Cell::new(None),
-            control_frames: RefCell::new(Budget::new(
-                terms.max_control_frames,
-                terms.max_control_frames.saturating_add(SAVED_CONTROL_FRAMES),
-                CONTROL_FRAMES_PER_SECOND,
-                now,
-            )),
+            ear: Ear::new(FrameScanner::of_server(), terms.max_control_frames, now),
             cut: Cell::new(None),
             told,
         }
@@ -261,30 +240,12 @@ impl Client {
 
     /// So many bytes of content go to the server in a frame, or more of them.
     pub fn earn_frame(&self, bytes: usize) {
-        // A piece is no larger than a window, which is less than 2^31.
-        let earned = EARNED_BY_FRAME + (bytes / BYTES_PER_EARNED) as u32;
-        self.control_frames.borrow_mut().earn(earned);
+        self.ear.earn_frame(bytes);
     }
 
     /// Bytes on their way to the engine.
     fn look_at(&self, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        self.heard.set(now);
-        let mut frames = self.frames.borrow_mut();
-        let empty = frames.feed(bytes);
-        let unfinished = match frames.position() {
-            Position::Unfinished(number) => Some(number),
-            Position::Opening | Position::Steady => None,
-        };
-        self.unfinished
-            .set(unfinished.map(|number| match self.unfinished.get() {
-                Some((before, since)) if before == number => (number, since),
-                _ => (number, now),
-            }));
-        if empty > 0 && !self.control_frames.borrow_mut().spend(empty, || now) {
+        if !self.ear.hear(bytes) {
             self.cut.set(Some(Cut::ControlFrames));
         }
     }
@@ -410,8 +371,8 @@ impl Driver {
     }
 
     fn is_unfinished(&self, context: &mut Context<'_>) -> bool {
-        let since = self.client.unfinished.get();
-        since.is_some_and(|(_, since)| self.finishing.expired(context, since + BLOCK_TIMEOUT))
+        let since = self.client.ear.unfinished_since();
+        since.is_some_and(|since| self.finishing.expired(context, since + BLOCK_TIMEOUT))
     }
 
     /// Asks a server that is silent while it is waited for whether it is there; whether it has not answered for too long.
@@ -427,7 +388,7 @@ impl Driver {
             return false;
         }
         // One that was left alone has had no reason to speak.
-        let heard = self.client.heard.get().max(self.client.turned.get());
+        let heard = self.client.ear.heard().max(self.client.turned.get());
         match pings.sent {
             // Whatever comes is a sign of life, and the answer may be behind it.
             Some(sent) => self.pinging.expired(context, sent.max(heard) + terms.ping_timeout),

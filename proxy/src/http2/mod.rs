@@ -11,6 +11,7 @@
 mod budget;
 mod call;
 mod client;
+mod ear;
 mod end;
 mod frames;
 mod incoming;

@@ -15,6 +15,7 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use super::budget::Budget;
+use super::ear::Ear;
 use super::end::End;
 use super::frames::{FrameScanner, Position};
 use super::stream;
@@ -26,14 +27,6 @@ use crate::wire::Expired;
 
 /// Resets that time forgives in a second: a client that leaves one page after the other.
 const RESETS_PER_SECOND: u32 = 1;
-/// The same of frames that carry nothing: keep-alive pings of clients.
-const CONTROL_FRAMES_PER_SECOND: u32 = 10;
-/// What a frame with content that we send earns: clients answer it with updates of two windows, and with a ping.
-const EARNED_BY_FRAME: u32 = 3;
-/// And so many bytes of it earn one more: Go's client updates both windows for every 4 KiB that it has read.
-const BYTES_PER_EARNED: usize = 1 << 10;
-/// What is saved of that: a client with a window of 64 MiB may read all of it before it says so.
-const SAVED_CONTROL_FRAMES: u32 = 64 << 10;
 /// How long a client without a request under way is given to take leave once it was told that the connection ends.
 const LEAVE: Duration = Duration::from_secs(2);
 /// Streams refused or reset before they were accepted, waiting for the session at once; `h2`'s default.
@@ -54,14 +47,9 @@ pub struct Session {
     max_requests: u64,
     /// Streams begun.
     begun: Cell<u64>,
-    frames: RefCell<FrameScanner>,
-    control_frames: RefCell<Budget>,
+    ear: Ear,
     resets: RefCell<Budget>,
     cut: Cell<Option<Cut>>,
-    /// When the client was heard last.
-    heard: Cell<Instant>,
-    /// What is unfinished, and since when.
-    unfinished: Cell<Option<(u64, Instant)>>,
     lanes: RefCell<Slab<Rc<Lane>>>,
     spare: RefCell<Vec<Rc<Lane>>>,
     /// Streams of the client's address; `None` on a Unix socket.
@@ -172,13 +160,7 @@ impl Session {
             write_timeout: limits.write_timeout,
             max_requests: limits.max_requests,
             begun: Cell::new(0),
-            frames: RefCell::default(),
-            control_frames: RefCell::new(Budget::new(
-                limits.http2.max_control_frames,
-                limits.http2.max_control_frames.saturating_add(SAVED_CONTROL_FRAMES),
-                CONTROL_FRAMES_PER_SECOND,
-                now,
-            )),
+            ear: Ear::new(FrameScanner::default(), limits.http2.max_control_frames, now),
             resets: RefCell::new(Budget::new(
                 limits.http2.max_resets,
                 limits.http2.max_resets,
@@ -186,8 +168,6 @@ impl Session {
                 now,
             )),
             cut: Cell::new(None),
-            heard: Cell::new(now),
-            unfinished: Cell::new(None),
             lanes: RefCell::default(),
             spare: RefCell::default(),
             of_address: connection.client().map(|client| worker.streams_of(client.ip())),
@@ -261,10 +241,10 @@ impl Session {
     /// The deadline that has passed, of those that hold now. Streams have their own.
     fn overdue(&self, context: &mut Context<'_>, told: Option<Instant>) -> Option<Cut> {
         let wire = &self.connection.wire;
-        let position = self.frames.borrow().position();
-        let (deadline, cut) = match (position, self.unfinished.get()) {
+        let position = self.ear.position();
+        let (deadline, cut) = match (position, self.ear.unfinished_since()) {
             (Position::Opening, _) => (wire.waiting_since() + self.head_timeout, Cut::Opening),
-            (Position::Unfinished(_), Some((_, since))) => (since + self.head_timeout, Cut::Unfinished),
+            (Position::Unfinished(_), Some(since)) => (since + self.head_timeout, Cut::Unfinished),
             _ if wire.is_busy() => return None,
             _ => {
                 let idle = wire.waiting_since() + self.idle_timeout;
@@ -286,7 +266,7 @@ impl Session {
         if !self.connection.wire.is_busy() {
             return false;
         }
-        let heard = self.heard.get();
+        let heard = self.ear.heard();
         match pings.sent {
             // Whatever comes is a sign of life, and the answer may be behind it.
             Some(sent) => {
@@ -341,23 +321,7 @@ impl Session {
 
     /// Bytes on their way to the engine.
     pub fn look_at(&self, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        self.heard.set(now);
-        let mut frames = self.frames.borrow_mut();
-        let empty = frames.feed(bytes);
-        let unfinished = match frames.position() {
-            Position::Unfinished(number) => Some(number),
-            Position::Opening | Position::Steady => None,
-        };
-        self.unfinished
-            .set(unfinished.map(|number| match self.unfinished.get() {
-                Some((before, since)) if before == number => (number, since),
-                _ => (number, now),
-            }));
-        if empty > 0 && !self.control_frames.borrow_mut().spend(empty, || now) {
+        if !self.ear.hear(bytes) {
             self.cut.set(Some(Cut::ControlFrames));
         }
     }
@@ -368,9 +332,7 @@ impl Session {
 
     /// So many bytes of content go to the client in a frame, or more of them.
     pub fn earn_frame(&self, bytes: usize) {
-        // A piece is no larger than a window, which is less than 2^31.
-        let earned = EARNED_BY_FRAME + (bytes / BYTES_PER_EARNED) as u32;
-        self.control_frames.borrow_mut().earn(earned);
+        self.ear.earn_frame(bytes);
     }
 
     /// A response went to its end.
