@@ -20,6 +20,7 @@ impl Guest for Stamp {
         Ok(stamped_response(response))
     }
 }
+
 /// A received message is not to be changed: another takes its place.
 fn stamped_request(request: Request) -> Request {
     let headers = stamped(&request.get_headers());
