@@ -110,12 +110,20 @@ $(BATTERY_HELPER): $(shell find filters/battery/build -type f)
 WASI_RUST := $(patsubst filters/wasi/%/Cargo.toml,wasi-%,$(wildcard filters/wasi/*/Cargo.toml))
 WASI_RUST_COMPONENTS := $(WASI_RUST:%=filters/target/components/%.wasm)
 
-wasi: $(WASI_RUST_COMPONENTS) ## components for WASI, in the languages whose tools are there
+WASI_OTHER := $(patsubst %,filters/target/components/wasi-%.wasm,\
+	js-fetch-02 js-service-03 python-middleware-03 python-service-02)
+
+wasi: $(WASI_RUST_COMPONENTS) $(WASI_OTHER) ## components for WASI, in the languages whose tools are there
 	@:
 
-$(WASI_RUST_COMPONENTS) &: .ci/guests filters/Cargo.lock $(shell find filters/wasi -type f)
+$(WASI_RUST_COMPONENTS) &: .ci/guests filters/Cargo.lock \
+		$(shell find filters/wasi/wit filters/wasi/rust-* -type f)
 	@.ci/setup build
 	@.ci/setup guest
 	@.ci/guests $(WASI_RUST)
+
+$(WASI_OTHER): filters/target/components/wasi-%.wasm: \
+		.ci/wasi $(shell find filters/wasi/wit -type f) $$(shell find filters/wasi/$$* -type f)
+	@.ci/wasi $*
 
 .PHONY: help demo build test soak lint fuzz bench compare clean filters guests-all battery wasi
