@@ -122,7 +122,7 @@ fn inspect_tells_services_from_middlewares() {
         );
         assert_eq!(report["parts"], serde_json::json!([]), "{name}");
         let grants: &[&str] = match name {
-            "js-fetch-02" => &["clocks", "http: [CLUSTER]"],
+            "js-fetch-02" => &["clocks"],
             "python-middleware-03" => &["clocks", "random"],
             _ => &[],
         };
