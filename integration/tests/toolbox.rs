@@ -58,7 +58,7 @@ fn inspect_says_what_a_component_is() {
     for part in [
         "request_head",
         "tamis:filter/request@0.1.0",
-        "open to every filter",
+        "open to every component",
         "loads     yes",
     ] {
         assert!(out.contains(part), "`{part}` is not in: {out}");
