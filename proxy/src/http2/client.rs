@@ -276,6 +276,12 @@ impl Slot {
         sent.ok()
     }
 
+    /// Whether a stream may carry another protocol (RFC 8441 3).
+    pub fn takes_protocols(&self) -> bool {
+        let sender = self.sender.as_ref();
+        sender.is_some_and(SendRequest::is_extended_connect_protocol_enabled)
+    }
+
     /// Whether the connection has carried a call before.
     pub fn is_reused(&self) -> bool {
         self.is_reused
