@@ -41,7 +41,7 @@ use crate::passage::{Forward, Passage};
 use crate::pool::{self, ClusterPool, EndpointPool, Picked, Turn, Unconnected};
 use crate::reply::{self, Error, Kind};
 use crate::retry::budget::Running;
-use crate::retry::{Cause, RETRIED};
+use crate::retry::{Cause, RETRIED, UNSENT};
 use crate::rewrite::Outgoing;
 use crate::route::Target;
 use crate::snapshot::{Action, Choice, GrpcTimeout, Listener, Redirect, Route};
@@ -636,6 +636,8 @@ impl Exchange {
                 // nothing.
                 Ok(Sent::Nothing) if may_repeat => {
                     repeats += 1;
+                    let worker = &self.connection.worker;
+                    worker.upstream_retry(upstream.endpoint(), UNSENT, RETRIED);
                     *body = call.into_body();
                 }
                 failed => {
@@ -764,14 +766,10 @@ impl Exchange {
             return Ok(ready);
         }
         let local = self.connection.local();
-        let connecting = Box::pin(endpoint.connect(pool, self.client, local));
         let until = patience.map(|patience| Instant::now() + patience);
-        let earliest = self.deadline.into_iter().chain(until).min();
-        let Some(connected) = self.lane.watchdog.watch(earliest, connecting).await else {
-            return Err(match earliest == self.deadline {
-                true => Kind::RouteTimeout.into(),
-                false => self.upstream_failed(upstream, Kind::ConnectTimeout, "no connection within per_try_timeout"),
-            });
+        let connecting = Box::pin(endpoint.connect(pool, self.client, local, until));
+        let Some(connected) = self.lane.watchdog.watch(self.deadline, connecting).await else {
+            return Err(Kind::RouteTimeout.into());
         };
         connected.map_err(|unconnected| {
             let error = match unconnected {

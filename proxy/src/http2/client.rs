@@ -271,7 +271,7 @@ pub struct Slot {
 impl Slot {
     /// Begins a stream with this head; `None` when the connection takes it no more.
     pub fn send(&mut self, request: Request<()>, end: End) -> Option<(ResponseFuture, SendStream<Bytes>)> {
-        self.client.earn_frame(0);
+        self.client.ear.earn_answer();
         let sent = self.sender.take()?.send_request(request, end == End::Here);
         sent.ok()
     }
