@@ -26,7 +26,8 @@
 //!    connection to it, within the cluster's limits; [`upstream`] sends the request and reads the response, both of
 //!    which are bytes in [`h1`], or a stream of [`http2`]; the [`body`] streams through. Small writes to a [`stream`] wait in the [`outbox`] for
 //!    the end of the round.
-//!    A request that asks for another protocol, and is answered with it, makes a [`tunnel`] of both connections.
+//!    A request that asks for another protocol, and is answered with it, makes a [`tunnel`] of both connections, or
+//!    streams of HTTP/2; where one side is one and one the other, [`websocket`] has the keys that only HTTP/1.1 knows.
 //! 9. The response head goes back through the [`passage`] in reverse: only filters whose request half ran, for every
 //!    answer.
 //! 10. Errors, wherever they come from, become an answer in [`reply`], or a status of [`grpc`].
@@ -131,5 +132,6 @@ pub mod upkeep;
 pub mod upstream;
 pub mod wasm;
 pub mod watch;
+pub mod websocket;
 pub mod wire;
 pub mod worker;

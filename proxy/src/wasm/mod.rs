@@ -14,6 +14,7 @@ mod engine;
 mod filter;
 mod host;
 mod instance;
+mod names;
 mod outbound;
 mod pool;
 mod question;
