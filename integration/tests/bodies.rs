@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tamis_integration::http2::Http2;
 use tamis_integration::message::Cause;
 use tamis_integration::upstream::{Refusing, ok};
 use tamis_integration::{Gate, Proxy, Step, Upstream};
@@ -96,6 +97,20 @@ fn odd_chunks_are_refused_or_written_anew() {
             }
         },
     );
+}
+
+/// Fault 81, in responses: to a client of HTTP/2 all trailers go that may, and no others.
+#[test]
+fn trailers_of_a_response_are_held_to_the_same() {
+    let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n5\r\nhello\r\n0\r\n\
+                  x-sum: 1\r\nset-cookie: a=1\r\nconnection: x-sum\r\nte: trailers\r\n\r\n";
+    let upstream = Upstream::repeating(answer);
+    let proxy = Proxy::start(&plain(&upstream));
+    let response = Http2::connect(&proxy.address("web")).get("/");
+    assert_eq!(response.text(), "hello");
+    let trailers = response.trailers.expect("trailers");
+    let names: Vec<_> = trailers.keys().map(|name| name.as_str()).collect();
+    assert_eq!(names, ["x-sum"]);
 }
 
 /// Fault 81: a trailer is never taken for a field of the head, and one that frames or routes is dropped.

@@ -61,7 +61,7 @@ impl Census {
 }
 
 /// Who counts as one: each address of IPv4, each network of IPv6 that is handed out whole.
-fn household(address: IpAddr) -> IpAddr {
+pub fn household(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << (128 - PREFIX))).into(),
         ip => ip,

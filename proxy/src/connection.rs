@@ -207,18 +207,21 @@ impl Connection {
         }
     }
 
+    /// The client, if it is one that has a share of its own: a trusted proxy has many behind it.
+    pub fn household(&self) -> Option<IpAddr> {
+        let (pinned, listener) = self.place();
+        let trusted = &pinned.snapshot.listeners[listener].trusted;
+        let address = self.client()?.ip();
+        (!trusted.have(Some(address))).then_some(address)
+    }
+
     /// Takes its place among the connections of its address; whether there is one.
     pub fn has_its_share(&self) -> bool {
         let (pinned, listener) = self.place();
         let settings = &pinned.snapshot.listeners[listener];
-        let (Some(most), Some(client)) = (settings.limits.connections_per_address, self.client()) else {
+        let (Some(most), Some(address)) = (settings.limits.connections_per_address, self.household()) else {
             return true;
         };
-        let address = client.ip();
-        if settings.trusted.have(Some(address)) {
-            // Its clients are many.
-            return true;
-        }
         if !settings.sockets.census.enter(address, most) {
             let mut tally = self.worker.tally.borrow_mut();
             tally.connection_refused(self.series, "max_connections_per_address");

@@ -30,7 +30,7 @@ use crate::grpc;
 use crate::guard::{self, Admitted};
 use crate::h1::{self, RequestLines};
 use crate::head::{Clusters, Facts, Message, RequestHead, ResponseHead, Stage};
-use crate::hop::{self, Upgrade};
+use crate::hop;
 use crate::identity::{self, Claim};
 use crate::lane::Lane;
 use crate::mirror::{self, Mirror, Shadow};
@@ -56,6 +56,9 @@ use crate::worker::{Pinned, Scene, Worker};
 /// A request's body of at most so many bytes is read to its end after an early answer, so that the connection can be
 /// kept; the connection of a larger one is closed.
 const MAX_DISCARD: u64 = 64 << 10;
+/// How long a client may go on speaking through a tunnel whose upstream has closed it: closed at once, the connection
+/// would be reset, and the upstream's last words be lost with that (RFC 9112 9.6).
+const FAREWELL: Duration = Duration::from_secs(2);
 /// A status of our own for the log: the client left before there was one (nginx's convention).
 const CLIENT_CLOSED: u16 = 499;
 
@@ -412,15 +415,20 @@ impl Exchange {
         let route = self.route.map(|route| &self.pinned.snapshot.routes[route]);
         self.offer = match (route, &self.connects) {
             (Some(route), Some(asked)) => {
-                let listed = Upgrade::to(asked).first_of(&route.upgrades);
-                Some(listed.ok_or(Kind::UpgradeNotListed)?)
+                let listed = Some(&**asked).filter(|asked| hop::lists_protocol(&route.upgrades, asked.as_bytes()));
+                Some(listed.ok_or(Kind::UpgradeNotListed)?.clone())
             }
             // RFC 9110 7.8: one in HTTP/1.0 is ignored.
             (Some(route), None) if message.request.version == Version::HTTP_11 => upgrade.first_of(&route.upgrades),
             _ => None,
         };
+        // A WebSocket begins with a GET (RFC 6455 4.1); what a server makes of another request is its own affair.
+        let is_get = message.request.method == Method::GET;
+        self.offer.take_if(|protocol| !is_get && websocket::is_it(protocol));
         if let Some(protocol) = &self.offer {
-            if !upload.is_empty() {
+            // On a stream the length of nothing holds the other protocol to it.
+            let has_length = self.connects.is_some() && headers.contains_key(header::CONTENT_LENGTH);
+            if has_length || !upload.is_empty() {
                 return Err(Kind::UpgradeWithBody.into());
             }
             hop::switch(headers, protocol.clone());
@@ -1060,6 +1068,7 @@ impl Exchange {
             .as_ref()
             .map_or(Version::HTTP_11, |upstream| upstream.version.get());
         self.connection.worker.via.append(headers, received);
+        let has_switched = self.switched.is_some();
         if let Some(upstream) = self.switched.take()
             && response.status() == StatusCode::SWITCHING_PROTOCOLS
         {
@@ -1068,6 +1077,11 @@ impl Exchange {
             return response.map(|()| ResponseBody::empty());
         }
         let headers = response.headers_mut();
+        if has_switched {
+            // A filter has made another answer of it.
+            hop::stay(headers);
+            headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+        }
         if is_last {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -1280,7 +1294,7 @@ impl Exchange {
         // A stream of HTTP/2 has not the connection to itself.
         let has_stream = self.is_http2();
         // The wire has counted these.
-        let (mut before, mut since) = (relay.progress(), Instant::now());
+        let (mut before, mut since, mut said) = (relay.progress(), Instant::now(), None);
         upload.bytes.set(before.received);
         std::future::poll_fn(|context| {
             let is_outlived = match has_stream {
@@ -1312,6 +1326,13 @@ impl Exchange {
                 Poll::Ready(Err(broken)) => return Poll::Ready(TunnelEnd::Broken(broken)),
                 Poll::Pending => {}
             }
+            if relay.is_said() {
+                let said = *said.get_or_insert_with(Instant::now);
+                return match self.lane.watchdog.expired(context, said + FAREWELL) {
+                    true => Poll::Ready(TunnelEnd::Closed),
+                    false => Poll::Pending,
+                };
+            }
             let (wait, end) = match relay.waits_for_client() && limits.write_timeout < limits.tunnel_idle_timeout {
                 true => (limits.write_timeout, TunnelEnd::Stalled),
                 false => (limits.tunnel_idle_timeout, TunnelEnd::Idle),
@@ -1327,8 +1348,9 @@ impl Exchange {
     fn end_tunnel(&mut self, end: &TunnelEnd) {
         self.reason = end.reason();
         self.complete = self.reason.is_empty();
-        if let (TunnelEnd::Broken(TunnelBroken::Upstream(error)), Some(upstream)) = (end, &self.upstream) {
-            self.upstream_failed(upstream, Kind::Reset, error);
+        if let (TunnelEnd::Broken(TunnelBroken::Upstream(_)), Some(upstream)) = (end, &self.upstream) {
+            let worker = &self.connection.worker;
+            worker.tunnel_broke(upstream.endpoint(), Kind::Reset.reason());
         }
     }
 }
@@ -1544,6 +1566,9 @@ impl HttpBody for ResponseBody {
         panics::point("body");
         match ready!(polled) {
             Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    hop::strip_trailers(trailers);
+                }
                 if let Some(late) = self.overtime() {
                     return Poll::Ready(Some(self.broken(late, &Abandoned::Left)));
                 }

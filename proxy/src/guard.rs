@@ -332,7 +332,7 @@ impl<'a> Fields<'a> {
             6 if name == "expect" => check_expectation(value),
             14 if name == "content-length" => self.read_length(value),
             17 if name == "transfer-encoding" => self.read_coding(value),
-            10 | 14..=19 | 25 if is_twin(name) => Err(Refusal::UnderscoreTwin),
+            10 | 14..=19 | 23 | 25 if is_twin(name) => Err(Refusal::UnderscoreTwin),
             _ => Ok(()),
         }
     }
@@ -378,7 +378,7 @@ fn check_expectation(value: &HeaderValue) -> Result<(), Refusal> {
 /// The fields with a `-` that only a proxy may state: framing, hop-by-hop, X-Forwarded. Names in a `HeaderMap` are
 /// lower case.
 pub fn is_twin(name: &str) -> bool {
-    const DASHED: [&[u8]; 11] = [
+    const DASHED: [&[u8]; 12] = [
         b"keep-alive",
         b"http2-settings",
         b"content-length",
@@ -390,6 +390,7 @@ pub fn is_twin(name: &str) -> bool {
         b"x-forwarded-for",
         b"x-forwarded-host",
         b"x-forwarded-proto",
+        b"x-forwarded-client-cert",
     ];
     let name = name.as_bytes();
     let matches = |known: &&[u8]| {

@@ -11,6 +11,8 @@
 use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use crate::guard;
+
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -63,6 +65,27 @@ const NOT_NOMINABLE: [&str; 20] = [
     "x-request-id",
 ];
 
+/// Fields of a head that a recipient might take from a trailer section (RFC 9110 6.5.1), beside those of a connection and
+/// those that are [of the message or say who asks](NOT_NOMINABLE).
+const NOT_A_TRAILER: [&str; 2] = ["content-range", "max-forwards"];
+
+/// Whether a field may be passed on in a trailer section.
+fn may_trail(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    let is_known = [&HOP_BY_HOP[..], &NOT_NOMINABLE, &NOT_A_TRAILER]
+        .iter()
+        .any(|names| names.contains(&name));
+    !is_known && !guard::is_twin(name)
+}
+
+/// Removes what may not be passed on in a trailer section.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    let wrong: Vec<_> = trailers.keys().filter(|name| !may_trail(name)).cloned().collect();
+    for name in wrong {
+        trailers.remove(name);
+    }
+}
+
 /// Removes what the client told this hop alone. `TE: trailers` is said anew to the upstream, with the nomination that
 /// it needs (RFC 9110 10.1.4). Of two framing fields the coding stays (RFC 9112 6.3). Returns the protocols that the
 /// client would change to, which only Connection makes a request for it (RFC 9110 7.8).
@@ -95,23 +118,23 @@ pub fn strip_request(headers: &mut HeaderMap) -> Upgrade {
 pub struct Upgrade(Vec<HeaderValue>);
 
 impl Upgrade {
-    pub fn to(protocol: &HeaderValue) -> Self {
-        Self(vec![protocol.clone()])
-    }
-
-    /// The first that is among `allowed`, as the client wrote it; names of protocols have no case.
+    /// The first that is among `allowed`, as the client wrote it.
     pub fn first_of(&self, allowed: &[Box<str>]) -> Option<HeaderValue> {
         let protocols = self
             .0
             .iter()
             .flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-        let is_allowed = |protocol: &&[u8]| {
-            let mut names = allowed.iter().map(|name| name.as_bytes());
-            names.any(|name| name.eq_ignore_ascii_case(protocol))
-        };
-        let first = protocols.map(<[u8]>::trim_ascii).find(is_allowed)?;
+        let first = protocols
+            .map(<[u8]>::trim_ascii)
+            .find(|protocol| lists_protocol(allowed, protocol))?;
         HeaderValue::from_bytes(first).ok()
     }
+}
+
+/// Whether this one is among `allowed`; names of protocols have no case.
+pub fn lists_protocol(allowed: &[Box<str>], protocol: &[u8]) -> bool {
+    let mut names = allowed.iter().map(|name| name.as_bytes());
+    names.any(|name| name.eq_ignore_ascii_case(protocol))
 }
 
 /// Says to the next hop that the connection is to change, or has changed, to this protocol. Nothing else is said to it:
@@ -445,6 +468,23 @@ mod tests {
             strip_request(&mut headers);
             assert_eq!(headers, map(after), "again: {before:?}");
         }
+    }
+
+    #[test]
+    fn trailers() {
+        let mut trailers = map(&[
+            ("x-sum", "1"),
+            ("grpc-status", "0"),
+            ("content-length", "3"),
+            ("connection", "x-sum"),
+            ("set-cookie", "a=1"),
+            ("proxy-authorization", "a"),
+            ("x-forwarded-client-cert", "me"),
+            ("x_forwarded_for", "me"),
+            ("max-forwards", "1"),
+        ]);
+        strip_trailers(&mut trailers);
+        assert_eq!(trailers, map(&[("x-sum", "1"), ("grpc-status", "0")]));
     }
 
     #[test]

@@ -62,6 +62,8 @@ enum Course {
     /// No more will come, which the other side is to be told.
     Ending,
     Ended,
+    /// The other side takes no more: what comes is read, so that this side can hear what it is told, and dropped.
+    Unheard,
 }
 
 /// What broke one direction.
@@ -85,12 +87,19 @@ where
         }
     }
 
-    /// Moves what can be moved. Ready when both sides have ended and know it of each other.
+    /// Moves what can be moved. Ready when both sides have ended and know it of each other. An upstream that takes no more
+    /// may still have said something: the client gets that, and what it sends meanwhile is dropped.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        let up = self.up.poll(&mut self.client, &mut self.upstream, context);
+        let up = match self.up.poll(&mut self.client, &mut self.upstream, context) {
+            Poll::Ready(Err(Fault::Reading(error))) => return Poll::Ready(Err(Broken::Client(error))),
+            Poll::Ready(Err(Fault::Writing(_))) => {
+                self.up.drop_the_rest();
+                self.up.poll(&mut self.client, &mut self.upstream, context)
+            }
+            up => up,
+        };
         let up = up.map_err(|fault| match fault {
-            Fault::Reading(error) => Broken::Client(error),
-            Fault::Writing(error) => Broken::Upstream(error),
+            Fault::Reading(error) | Fault::Writing(error) => Broken::Client(error),
         })?;
         let down = self.down.poll(&mut self.upstream, &mut self.client, context);
         let down = down.map_err(|fault| match fault {
@@ -109,6 +118,11 @@ where
             sent: self.down.written,
             upstream: self.up.written + self.down.read,
         }
+    }
+
+    /// Whether all was said to a client that goes on speaking to nobody.
+    pub fn is_said(&self) -> bool {
+        matches!((&self.up.course, &self.down.course), (Course::Unheard, Course::Ended))
     }
 
     /// Whether something waits for the client to take it.
@@ -153,10 +167,28 @@ impl Flow {
                     self.course = Course::Ended;
                 }
                 Course::Ended => return Poll::Ready(Ok(())),
+                Course::Unheard => ready!(self.poll_drop(from, context))?,
             }
         }
         context.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    fn drop_the_rest(&mut self) {
+        self.left = Bytes::new();
+        self.course = Course::Unheard;
+    }
+
+    fn poll_drop(&mut self, from: &mut (impl AsyncRead + Unpin), context: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            ready!(Pin::new(from).poll_read(context, &mut buffer)).map_err(Fault::Reading)?;
+            self.read += buffer.filled().len() as u64;
+            if buffer.filled().is_empty() {
+                self.course = Course::Ended;
+            }
+            Poll::Ready(Ok(()))
+        })
     }
 
     /// One read, and as much of it written as the other side takes now.
@@ -284,6 +316,31 @@ mod tests {
         let (driven, ()) = tokio::join!(drive(&mut relay), read);
         driven.expect("both have ended");
         assert_eq!(text.len(), fed);
+    }
+
+    /// A server that closes while the client still speaks: its last words arrive.
+    #[tokio::test]
+    async fn last_words_are_heard() {
+        let (mut client, mut upstream, mut relay) = relay("", "");
+        upstream.write_all(b"last words").await.expect("there is room");
+        drop(upstream);
+        client.write_all(b"to nobody").await.expect("there is room");
+        let ending = async {
+            assert_eq!(read_all(&mut client).await, "last words");
+            client.write_all(b"still to nobody").await.expect("there is room");
+            client.shutdown().await.expect("shut down");
+        };
+        let said = async {
+            poll_fn(|context| match relay.poll(context) {
+                Poll::Pending if relay.is_said() => Poll::Ready(Ok(())),
+                polled => polled,
+            })
+            .await
+            .expect("nothing broke");
+            drive(&mut relay).await.expect("nothing broke");
+        };
+        tokio::join!(ending, said);
+        assert_eq!(relay.progress().received, 24);
     }
 
     #[tokio::test]

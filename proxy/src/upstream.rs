@@ -284,9 +284,9 @@ impl Http1Call {
     /// Bytes of the new protocol that came before the whole request was sent would be for another one.
     fn is_asked_for(&self, switching: &Head) -> bool {
         let Some(offer) = &self.offer else { return false };
-        let said = switching.headers.get(header::SEC_WEBSOCKET_ACCEPT);
+        let said = switching.headers.get_all(header::SEC_WEBSOCKET_ACCEPT);
         hop::switches_to(&switching.headers, &offer.protocol)
-            && offer.accept.as_ref().is_none_or(|accept| said == Some(accept))
+            && offer.accept.as_ref().is_none_or(|accept| said.iter().eq([accept]))
             && self.sending.is_complete(&self.connection.stream)
     }
 
@@ -576,7 +576,10 @@ impl Sending {
                 }
             }
             Err(frame) => {
-                let trailers: Option<HeaderMap> = frame.into_trailers().ok();
+                let mut trailers: Option<HeaderMap> = frame.into_trailers().ok();
+                if let Some(trailers) = &mut trailers {
+                    hop::strip_trailers(trailers);
+                }
                 self.encoder.end(trailers.as_ref(), &mut self.buffer)?;
             }
         }

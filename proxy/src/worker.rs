@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
+use crate::census::household;
 use crate::chain::{Chain, Floor, Step};
 use crate::cluster::Cluster;
 use crate::exchange::Remains;
@@ -386,13 +387,13 @@ impl Worker {
 
     /// How many streams of HTTP/2 this address has here; for whoever has some.
     pub fn streams_of(&self, address: IpAddr) -> Rc<Cell<usize>> {
-        Rc::clone(self.streams.borrow_mut().entry(address.to_canonical()).or_default())
+        Rc::clone(self.streams.borrow_mut().entry(household(address)).or_default())
     }
 
     /// Nobody else may have to do with the address.
     pub fn forget_streams_of(&self, address: IpAddr) {
         let mut streams = self.streams.borrow_mut();
-        let address = address.to_canonical();
+        let address = household(address);
         if streams.get(&address).is_some_and(|count| Rc::strong_count(count) == 1) {
             streams.remove(&address);
         }
@@ -573,6 +574,13 @@ impl Worker {
             let in_a_row = endpoint.endpoint.failed(self.index);
             rules.ring(in_a_row, &endpoint.terms.standing);
         }
+    }
+
+    /// A tunnel to the endpoint broke, which what passed through it may have made it do: it is counted, and speaks against
+    /// nobody.
+    pub fn tunnel_broke(&self, endpoint: &EndpointPool, kind: &'static str) {
+        let series = self.endpoint(endpoint);
+        self.tally.borrow_mut().upstream_failure(series, kind);
     }
 
     /// A try at the endpoint failed for this reason, and this came of it.

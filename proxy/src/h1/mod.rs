@@ -11,7 +11,7 @@ mod response;
 use std::fmt;
 
 pub use body::{Decoder, Piece};
-pub use request::{Encoder, RequestLines, may_trail};
+pub use request::{Encoder, RequestLines};
 pub use response::{Framing, Head, MAX_HEAD, Parsed, ends_a_head, parse};
 
 /// Fields of one head or trailer section; hyper's bound for clients' too.

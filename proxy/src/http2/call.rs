@@ -21,6 +21,7 @@ use super::client::{End, Slot};
 use super::duplex::{Duplex, Owner};
 use crate::body::RequestBody;
 use crate::h1::{self, Framing, Head, RequestLines};
+use crate::hop;
 use crate::upstream::{Failure, MAX_INTERIMS};
 use crate::websocket;
 
@@ -98,7 +99,9 @@ impl Call {
 
     /// Asks for another protocol on the stream, or sends the request as one like others where the server has none.
     pub fn switching(mut slot: Slot, lines: &RequestLines<'_>, protocol: &HeaderValue) -> Self {
-        let name = protocol.to_str().ok().filter(|_| slot.takes_protocols());
+        // The method is lost on the way.
+        let is_possible = slot.takes_protocols() && *lines.method == Method::GET;
+        let name = protocol.to_str().ok().filter(|_| is_possible);
         let Some(name) = name.map(str::to_owned) else {
             return Self::new(slot, lines, RequestBody::Empty);
         };
@@ -369,7 +372,9 @@ impl Upload {
                 }
                 Err(frame) => {
                     self.taken = Taken::More;
-                    stream.send_trailers(frame.into_trailers().map(trailing).unwrap_or_default())
+                    let mut trailers = frame.into_trailers().unwrap_or_default();
+                    hop::strip_trailers(&mut trailers);
+                    stream.send_trailers(trailers)
                 }
             },
             None => stream.send_data(Bytes::new(), true),
@@ -424,16 +429,6 @@ impl Upload {
             self.body = RequestBody::Empty;
         }
     }
-}
-
-/// Trailers as they may be sent (RFC 9110 6.5.1, RFC 9113 8.2.2).
-fn trailing(mut trailers: HeaderMap) -> HeaderMap {
-    let is_wrong = |name: &&http::HeaderName| !h1::may_trail(name) || crate::hop::is_host_owned(name);
-    let wrong: Vec<_> = trailers.keys().filter(is_wrong).cloned().collect();
-    for name in wrong {
-        trailers.remove(name);
-    }
-    trailers
 }
 
 /// A response's body on its way, and the rest of its request.
@@ -512,7 +507,7 @@ impl Receiving {
         let trailers = match ready!(open.stream.poll_trailers(context)) {
             Ok(Some(trailers)) if trailers.len() > h1::MAX_FIELDS => Some(Err(Fault::Fields.into())),
             Ok(Some(trailers)) if trailers.values().any(has_blanks) => Some(Err(Fault::Value.into())),
-            Ok(Some(trailers)) => Some(Ok(Frame::trailers(trailing(trailers)))),
+            Ok(Some(trailers)) => Some(Ok(Frame::trailers(trailers))),
             Ok(None) => None,
             Err(error) => Some(Err(failure(error, &open.slot))),
         };

@@ -61,6 +61,10 @@ impl AsyncRead for Duplex {
         while this.unread.is_empty() {
             match ready!(this.source.poll_data(context)) {
                 Some(Ok(bytes)) => this.unread = bytes,
+                // A server that wants to hear no more says so behind its last words (RFC 9113 8.1).
+                Some(Err(error)) if error.is_reset() && error.reason() == Some(Reason::NO_ERROR) => {
+                    return Poll::Ready(Ok(()));
+                }
                 Some(Err(error)) => return Poll::Ready(Err(broken(error))),
                 None => return Poll::Ready(Ok(())),
             }

@@ -52,7 +52,7 @@ pub struct Session {
     cut: Cell<Option<Cut>>,
     lanes: RefCell<Slab<Rc<Lane>>>,
     spare: RefCell<Vec<Rc<Lane>>>,
-    /// Streams of the client's address; `None` on a Unix socket.
+    /// Streams of the client's address; `None` on a Unix socket, and for a proxy that has many clients.
     of_address: Option<Rc<Cell<usize>>>,
     outlived: Cell<u64>,
     task: RefCell<Option<Waker>>,
@@ -172,7 +172,7 @@ impl Session {
             cut: Cell::new(None),
             lanes: RefCell::default(),
             spare: RefCell::default(),
-            of_address: connection.client().map(|client| worker.streams_of(client.ip())),
+            of_address: connection.household().map(|client| worker.streams_of(client)),
             outlived: Cell::new(worker.outlived()),
             task: RefCell::default(),
             watchdog: Watchdog::default(),

@@ -87,7 +87,6 @@ pub async fn serve(seat: Seat, request: Request<RecvStream>, mut respond: SendRe
 /// Makes of a request for another protocol what it is in HTTP/1.1 (RFC 8441 5).
 fn ask_for(protocol: &Protocol, parts: &mut http::request::Parts) {
     parts.method = Method::GET;
-    parts.headers.remove(header::CONTENT_LENGTH);
     // What cannot be a name is none that a route lists.
     let name = HeaderValue::from_str(protocol.as_str()).unwrap_or_else(|_| HeaderValue::from_static(""));
     parts.extensions.insert(Connects(name));
