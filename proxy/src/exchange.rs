@@ -856,6 +856,7 @@ impl Exchange {
         let kind = match failure {
             Failure::Unsent | Failure::Broken(_) => Kind::Reset,
             Failure::Reset(code) => Kind::ResetBy(*code),
+            Failure::Worn => return Error::new(Kind::Worn, format!("{}: {failure}", upstream.label())),
             Failure::Malformed(_) | Failure::MalformedHttp2(_) | Failure::Upload => Kind::Protocol,
         };
         self.upstream_failed(upstream, kind, failure)
@@ -1587,6 +1588,7 @@ impl HttpBody for ResponseBody {
                 let kind = match &fault {
                     BodyFault::Upstream(Failure::Upload) => self.upload_fault(),
                     BodyFault::Upstream(Failure::Reset(code)) => Kind::ResetBy(*code),
+                    BodyFault::Upstream(Failure::Worn) => Kind::Worn,
                     BodyFault::Upstream(_) => Kind::Reset,
                     BodyFault::Filter(broken) => Kind::Filter(broken.failure),
                     BodyFault::Replied => Kind::Cut,

@@ -154,6 +154,7 @@ async fn exchange(worker: &Worker, pool: &ClusterPool, shadow: Shadow) -> Outcom
                 body = call.into_body();
             }
             Err(Failure::Upload) => return Outcome::Cut,
+            Err(Failure::Worn) => return Outcome::Reset,
             Err(_) => {
                 worker.upstream_failed(endpoint, "upstream_reset");
                 return Outcome::Reset;

@@ -232,7 +232,9 @@ async fn send(worker: &Worker, order: &Order, body: Bytes) -> Result<(Head, Answ
                 body = call.into_body();
             }
             Err(failure) => {
-                worker.upstream_failed(endpoint, "upstream_reset");
+                if !matches!(failure, Failure::Worn) {
+                    worker.upstream_failed(endpoint, "upstream_reset");
+                }
                 tracing::debug!(cluster = pool.cluster.name(), %failure, "an outbound call broke off");
                 return Err(Failed::Broken);
             }

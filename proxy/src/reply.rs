@@ -67,6 +67,8 @@ pub enum Kind {
     UpstreamTls,
     /// The connection broke before there was a response.
     Reset,
+    /// The same, for what all exchanges on it did together: it does not speak against the endpoint.
+    Worn,
     /// The upstream has reset the stream, for the reason with this code (RFC 9113 7).
     ResetBy(u32),
     /// What came back is not a response (RFC 9112), or not one to this request.
@@ -134,6 +136,7 @@ impl Kind {
             Kind::ConnectFailed
             | Kind::UpstreamTls
             | Kind::Reset
+            | Kind::Worn
             | Kind::ResetBy(_)
             | Kind::Protocol
             | Kind::NoStatus
@@ -165,7 +168,7 @@ impl Kind {
             Kind::ConnectFailed => "connect_failed",
             Kind::ConnectTimeout => "connect_timeout",
             Kind::UpstreamTls => "upstream_tls",
-            Kind::Reset | Kind::ResetBy(_) => "upstream_reset",
+            Kind::Reset | Kind::Worn | Kind::ResetBy(_) => "upstream_reset",
             Kind::Protocol => "upstream_protocol",
             Kind::NoStatus => "grpc_no_status",
             Kind::NotSwitched => "not_switched",
@@ -201,7 +204,7 @@ impl Kind {
 
     /// Whether it counts against the endpoint.
     pub fn is_upstreams(self) -> bool {
-        !matches!(self, Kind::Filter(_) | Kind::Cut | Kind::Upload(_))
+        !matches!(self, Kind::Filter(_) | Kind::Cut | Kind::Upload(_) | Kind::Worn)
     }
 }
 

@@ -126,7 +126,7 @@ impl Cause {
     pub fn of(kind: Kind) -> Option<Self> {
         match kind {
             Kind::ConnectFailed | Kind::ConnectTimeout | Kind::UpstreamTls => Some(Self::ConnectFailure),
-            Kind::Reset | Kind::ResetBy(_) | Kind::Protocol => Some(Self::Reset),
+            Kind::Reset | Kind::Worn | Kind::ResetBy(_) | Kind::Protocol => Some(Self::Reset),
             Kind::UpstreamTimeout => Some(Self::Timeout),
             _ => None,
         }

@@ -57,6 +57,8 @@ pub enum Failure {
     MalformedHttp2(http2::Fault),
     /// The server has reset the stream, for the reason with this code (RFC 9113 7).
     Reset(u32),
+    /// The connection was ended for what was too much on it altogether, of many exchanges: nobody's fault that is known.
+    Worn,
     /// The request's own body broke off, or was not as long as its head said.
     Upload,
 }
@@ -69,6 +71,7 @@ impl std::fmt::Display for Failure {
             Failure::Malformed(fault) => write!(formatter, "not a response: {fault}"),
             Failure::MalformedHttp2(fault) => write!(formatter, "not a response: {fault}"),
             Failure::Reset(code) => write!(formatter, "the server has reset the stream: code {code}"),
+            Failure::Worn => formatter.write_str("the connection was ended for what its streams did together"),
             Failure::Upload => formatter.write_str("the request's body broke off"),
         }
     }

@@ -19,6 +19,7 @@ use http_body::{Body as _, Frame};
 
 use super::client::{End, Slot};
 use super::duplex::{Duplex, Owner};
+use super::intake::Intake;
 use crate::body::RequestBody;
 use crate::h1::{self, Framing, Head, RequestLines};
 use crate::hop;
@@ -59,7 +60,7 @@ pub struct Call {
     /// `None` when the connection took none of it.
     response: Option<ResponseFuture>,
     /// Of the response, once its head is there.
-    stream: Option<RecvStream>,
+    stream: Option<Intake>,
     upload: Upload,
     method: Method,
     interims: u8,
@@ -143,7 +144,10 @@ impl Call {
         }
         let response = match ready!(Pin::new(response).poll(context)) {
             Ok(response) => response,
-            Err(error) if is_unprocessed(&error) => return Poll::Ready(Err(self.unprocessed())),
+            Err(error) if is_unprocessed(&error) => {
+                self.slot.settle();
+                return Poll::Ready(Err(self.unprocessed()));
+            }
             Err(error) => return Poll::Ready(Err(failure(error, &self.slot))),
         };
         Poll::Ready(self.take(response))
@@ -186,7 +190,10 @@ impl Call {
             Some(length) => Framing::Sized(length),
             None => Framing::UntilClose,
         };
-        self.stream = Some(stream);
+        if stream.is_end_stream() && self.upload.stream.is_none() {
+            self.slot.settle();
+        }
+        self.stream = Some(Intake::new(stream, self.slot.client().inbox()));
         Ok(Head {
             status,
             headers,
@@ -292,8 +299,14 @@ fn is_unprocessed(error: &h2::Error) -> bool {
 }
 
 fn failure(error: h2::Error, slot: &Slot) -> Failure {
+    slot.settle();
     if let Some(cut) = slot.client().cut() {
         return Failure::Broken(std::io::Error::other(cut.as_str()));
+    }
+    // Ended for what was too much on it altogether, which is nothing that the server can be blamed for.
+    let is_calmed = error.reason() == Some(Reason::ENHANCE_YOUR_CALM);
+    if !error.is_reset() && (is_calmed || slot.client().is_worn()) {
+        return Failure::Worn;
     }
     match error.reason() {
         Some(reason) if error.is_library() => {
@@ -443,9 +456,18 @@ pub struct Receiving {
 }
 
 struct Open {
-    stream: RecvStream,
+    stream: Intake,
     upload: Upload,
     slot: Slot,
+}
+
+impl Open {
+    /// The response is there to its end.
+    fn settle(&self) {
+        if self.upload.stream.is_none() {
+            self.slot.settle();
+        }
+    }
 }
 
 impl fmt::Debug for Receiving {
@@ -492,10 +514,10 @@ impl Receiving {
             match ready!(open.stream.poll_data(context)) {
                 Some(Ok(bytes)) if bytes.is_empty() => {}
                 Some(Ok(bytes)) => {
-                    // It fails only for more than there is.
-                    let _ = open.stream.flow_control().release_capacity(bytes.len());
+                    open.stream.release(bytes.len());
                     self.left = self.left.map(|left| left.saturating_sub(bytes.len() as u64));
                     if open.stream.is_end_stream() {
+                        open.settle();
                         self.open = None;
                     }
                     return Poll::Ready(Some(Ok(Frame::data(bytes))));
@@ -511,6 +533,7 @@ impl Receiving {
             Ok(None) => None,
             Err(error) => Some(Err(failure(error, &open.slot))),
         };
+        open.settle();
         self.open = None;
         Poll::Ready(trailers)
     }

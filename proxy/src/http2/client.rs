@@ -10,7 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,8 +22,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::budget::Budget;
 use super::ear::Ear;
 use super::frames::FrameScanner;
+use super::intake::{self, Inbox};
 use crate::stream::Stream;
 use crate::timer::Watchdog;
 
@@ -38,6 +40,10 @@ const IN_FLIGHT: Duration = Duration::from_secs(30);
 const FORGOTTEN: usize = 100;
 /// Frames that come later than that, over a connection's life.
 const MAX_LATE_FRAMES: usize = 64 << 10;
+/// Streams of ours that we may break off, and what time forgives of them in a second: servers guard themselves against
+/// clients that do only that, most of them with about twice as much, and cut the connection then.
+const MAX_BREAKS: u32 = 50;
+const BREAKS_PER_SECOND: u32 = 1;
 /// The largest window (RFC 9113 6.9.1).
 const MAX_WINDOW: u64 = (1 << 31) - 1;
 
@@ -70,6 +76,10 @@ pub struct Client {
     streams: Cell<usize>,
     /// Streams that faults of the server have ended.
     faults: Cell<usize>,
+    /// Streams that we break off; those that go to their end earn it.
+    breaks: RefCell<Budget>,
+    /// Whether it takes no more calls for what came of those before.
+    is_worn: Cell<bool>,
     /// Whether there was a call before.
     used: Cell<bool>,
     /// When it became busy, or idle.
@@ -155,6 +165,7 @@ fn builder(terms: &Terms) -> Builder {
         // holds against the server what comes on them then: the faults that count are counted here.
         .max_concurrent_reset_streams(terms.max_streams.saturating_mul(FORGOTTEN))
         .reset_stream_duration(IN_FLIGHT)
+        .data_frame_budget(intake::BUDGET)
         .max_local_error_reset_streams(Some(terms.max_resets + terms.max_streams + MAX_LATE_FRAMES));
     builder
 }
@@ -173,6 +184,8 @@ impl Client {
             sender: RefCell::default(),
             streams: Cell::new(0),
             faults: Cell::new(0),
+            breaks: RefCell::new(Budget::new(MAX_BREAKS, MAX_BREAKS, BREAKS_PER_SECOND, now)),
+            is_worn: Cell::new(false),
             used: Cell::new(false),
             turned: Cell::new(now),
             ear: Ear::new(FrameScanner::of_server(), terms.max_control_frames, now),
@@ -207,6 +220,7 @@ impl Client {
             sender: Some(ready.clone()),
             client: Rc::clone(self),
             is_reused: self.used.replace(true),
+            is_settled: Cell::new(false),
         })
     }
 
@@ -243,10 +257,38 @@ impl Client {
         self.ear.earn_frame(bytes);
     }
 
+    pub fn inbox(&self) -> &Rc<Inbox> {
+        self.ear.inbox()
+    }
+
+    /// Whether it takes no more calls because one side or the other would end it, with all that is on it, before long.
+    pub fn is_worn(&self) -> bool {
+        self.is_worn.get()
+    }
+
+    /// Others find another connection.
+    fn wear_out(&self) {
+        if !self.is_worn.replace(true) {
+            self.part();
+        }
+    }
+
     /// Bytes on their way to the engine.
     fn look_at(&self, bytes: &[u8]) {
         if !self.ear.hear(bytes) {
             self.cut.set(Some(Cut::ControlFrames));
+        }
+        if self.inbox().is_worn() {
+            self.wear_out();
+        }
+    }
+
+    /// A stream has come to its end, or was broken off by us.
+    fn conclude(&self, is_settled: bool) {
+        if is_settled {
+            self.breaks.borrow_mut().earn(1);
+        } else if !self.breaks.borrow_mut().spend(1, Instant::now) {
+            self.wear_out();
         }
     }
 
@@ -266,6 +308,8 @@ pub struct Slot {
     sender: Option<SendRequest<Bytes>>,
     client: Rc<Client>,
     is_reused: bool,
+    /// Whether its stream has ended by itself.
+    is_settled: Cell<bool>,
 }
 
 impl Slot {
@@ -287,6 +331,11 @@ impl Slot {
         self.is_reused
     }
 
+    /// The stream has ended, or the server has ended it.
+    pub fn settle(&self) {
+        self.is_settled.set(true);
+    }
+
     pub fn client(&self) -> &Rc<Client> {
         &self.client
     }
@@ -294,6 +343,9 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        if self.sender.is_none() {
+            self.client.conclude(self.is_settled.get());
+        }
         self.client.release();
     }
 }
@@ -425,6 +477,7 @@ impl AsyncRead for Wire {
         if self.client.cut.get().is_some() {
             return Poll::Pending;
         }
+        ready!(self.client.inbox().poll_room(context));
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
         self.client.look_at(&buffer.filled()[before..]);

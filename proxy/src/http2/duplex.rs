@@ -9,14 +9,15 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use h2::{Reason, RecvStream, SendStream};
+use h2::{Reason, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::client::{Slot, broken};
+use super::intake::Intake;
 use super::session::Session;
 
 pub struct Duplex {
-    source: RecvStream,
+    source: Intake,
     /// Taken from it, and not read yet.
     unread: Bytes,
     sink: SendStream<Bytes>,
@@ -36,10 +37,17 @@ impl Owner {
             Self::Upstream(slot) => slot.client().earn_frame(bytes),
         }
     }
+
+    /// The peer has ended the stream.
+    fn settle(&self) {
+        if let Self::Upstream(slot) = self {
+            slot.settle();
+        }
+    }
 }
 
 impl Duplex {
-    pub(super) fn new(source: RecvStream, sink: SendStream<Bytes>, owner: Owner) -> Self {
+    pub(super) fn new(source: Intake, sink: SendStream<Bytes>, owner: Owner) -> Self {
         Self {
             source,
             unread: Bytes::new(),
@@ -62,18 +70,20 @@ impl AsyncRead for Duplex {
             match ready!(this.source.poll_data(context)) {
                 Some(Ok(bytes)) => this.unread = bytes,
                 // A server that wants to hear no more says so behind its last words (RFC 9113 8.1).
-                Some(Err(error)) if error.is_reset() && error.reason() == Some(Reason::NO_ERROR) => {
+                Some(Err(error)) if !(error.is_reset() && error.reason() == Some(Reason::NO_ERROR)) => {
+                    this.owner.settle();
+                    return Poll::Ready(Err(broken(error)));
+                }
+                Some(Err(_)) | None => {
+                    this.owner.settle();
                     return Poll::Ready(Ok(()));
                 }
-                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
-                None => return Poll::Ready(Ok(())),
             }
         }
         let count = this.unread.len().min(buffer.remaining());
         buffer.put_slice(&this.unread[..count]);
         this.unread.advance(count);
-        // It fails only for more than there is.
-        let _ = this.source.flow_control().release_capacity(count);
+        this.source.release(count);
         Poll::Ready(Ok(()))
     }
 }

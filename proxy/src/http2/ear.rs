@@ -2,11 +2,13 @@
 //! Data plane; one for each connection, of clients and of servers alike.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 use tokio::time::Instant;
 
 use super::budget::Budget;
 use super::frames::{FrameScanner, Position};
+use super::intake::Inbox;
 
 /// Frames that carry nothing, forgiven in a second: keep-alive pings.
 const CONTROL_FRAMES_PER_SECOND: u32 = 10;
@@ -20,6 +22,7 @@ const SAVED_CONTROL_FRAMES: u32 = 64 << 10;
 pub struct Ear {
     frames: RefCell<FrameScanner>,
     control_frames: RefCell<Budget>,
+    inbox: Rc<Inbox>,
     heard: Cell<Instant>,
     unfinished: Cell<Option<(u64, Instant)>>,
 }
@@ -35,6 +38,7 @@ impl Ear {
                 CONTROL_FRAMES_PER_SECOND,
                 now,
             )),
+            inbox: Rc::default(),
             heard: Cell::new(now),
             unfinished: Cell::new(None),
         }
@@ -49,6 +53,7 @@ impl Ear {
         self.heard.set(now);
         let mut frames = self.frames.borrow_mut();
         let empty = frames.feed(bytes);
+        self.inbox.charge(frames.take_charge());
         let unfinished = match frames.position() {
             Position::Unfinished(number) => Some(number),
             Position::Opening | Position::Steady => None,
@@ -59,6 +64,11 @@ impl Ear {
                 _ => (number, now),
             }));
         empty == 0 || self.control_frames.borrow_mut().spend(empty, || now)
+    }
+
+    /// Where content waits that has come.
+    pub fn inbox(&self) -> &Rc<Inbox> {
+        &self.inbox
     }
 
     /// When the peer was heard last.

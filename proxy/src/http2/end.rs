@@ -5,7 +5,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -19,6 +19,7 @@ impl AsyncRead for End {
         if session.is_cut() {
             return Poll::Pending;
         }
+        ready!(session.poll_room(context));
         let before = buffer.filled().len();
         let polled = session.connection.wire.poll_receive(context, buffer);
         session.look_at(&buffer.filled()[before..]);

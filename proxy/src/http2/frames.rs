@@ -3,6 +3,8 @@
 //! It is fed every chunk on its way to `h2` and reads the heads of frames (RFC 9113 4.1), no payload. Invariant: `h2`
 //! alone frames. What the scanner says can end a connection, and never changes what `h2` makes of it.
 
+use super::intake::Charge;
+
 /// The preface, before the first frame (RFC 9113 3.4).
 const PREFACE_BYTES: usize = 24;
 const HEAD_BYTES: usize = 9;
@@ -14,6 +16,7 @@ const CONTINUATION: u8 = 9;
 
 const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
+const PADDED: u8 = 0x8;
 
 /// Follows one connection's bytes. Lifetime: the connection.
 #[derive(Debug, Default)]
@@ -32,6 +35,8 @@ pub struct FrameScanner {
     counts_heads: bool,
     /// Frames, or blocks of them, that have come whole.
     whole: u64,
+    /// Of frames that have begun since it was asked for.
+    charge: Charge,
 }
 
 /// What the present frame belongs to.
@@ -94,6 +99,11 @@ impl FrameScanner {
         empty
     }
 
+    /// What the content that has begun since the last time is charged with.
+    pub fn take_charge(&mut self) -> Charge {
+        std::mem::take(&mut self.charge)
+    }
+
     pub fn position(&self) -> Position {
         match self.state {
             _ if !self.has_settings => Position::Opening,
@@ -122,6 +132,9 @@ impl FrameScanner {
             HEADERS | CONTINUATION => State::Block,
             _ => State::Control,
         };
+        if kind == DATA && flags & END_STREAM == 0 {
+            self.charge += Charge::of(self.payload, flags & PADDED != 0);
+        }
         match kind {
             DATA => self.payload == 0 && flags & END_STREAM == 0,
             HEADERS => self.counts_heads && flags & END_STREAM == 0,
@@ -181,6 +194,28 @@ mod tests {
         }
         let all: Vec<u8> = cases.iter().flat_map(|(bytes, _)| bytes.clone()).collect();
         assert_eq!(opened().feed(&all), 5);
+    }
+
+    #[test]
+    fn small_frames_are_charged() {
+        let cases = [
+            (frame(DATA, 0, 0), (0, 1)),
+            (frame(DATA, END_STREAM, 0), (0, 0)),
+            (frame(DATA, 0, 1), (255, 0)),
+            (frame(DATA, END_STREAM, 1), (0, 0)),
+            (frame(DATA, PADDED, 200), (255, 0)),
+            (frame(DATA, 0, 255), (1, 0)),
+            (frame(DATA, 0, 256), (0, 0)),
+            (frame(HEADERS, END_HEADERS, 3), (0, 0)),
+            (frame(PING, 0, 8), (0, 0)),
+        ];
+        let mut scanner = opened();
+        for (bytes, (small, empty)) in cases {
+            scanner.feed(&bytes);
+            assert_eq!(scanner.take_charge(), Charge { small, empty }, "{bytes:?}");
+        }
+        scanner.feed(&[frame(DATA, 0, 56), frame(DATA, 0, 0), frame(DATA, 0, 156)].concat());
+        assert_eq!(scanner.take_charge(), Charge { small: 300, empty: 1 });
     }
 
     #[test]

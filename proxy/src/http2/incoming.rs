@@ -3,20 +3,19 @@
 //! Data plane. The client may send as much more as is taken here: what an upstream does not read closes the window.
 
 use std::fmt;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::RecvStream;
 use http::{HeaderMap, header};
 use http_body::{Frame, SizeHint};
 
+use super::intake::Intake;
 use crate::body::UploadFault;
 use crate::lane::Lane;
 
 pub struct Incoming {
-    stream: RecvStream,
+    stream: Intake,
     /// What is still to come, if the head said how much it is. `h2` holds the client to it (RFC 9113 8.1.1).
     left: Option<u64>,
     stage: Stage,
@@ -32,7 +31,7 @@ enum Stage {
 }
 
 impl Incoming {
-    pub fn new(stream: RecvStream, headers: &HeaderMap, lane: &Rc<Lane>) -> Self {
+    pub fn new(stream: Intake, headers: &HeaderMap, lane: &Rc<Lane>) -> Self {
         let length = headers
             .get(header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok());
@@ -66,7 +65,7 @@ impl Incoming {
         if self.stage == Stage::Over {
             return Poll::Ready(None);
         }
-        let trailers = ready!(Pin::new(&mut self.stream).poll_trailers(context));
+        let trailers = ready!(self.stream.poll_trailers(context));
         self.stage = Stage::Over;
         Poll::Ready(match trailers {
             Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
@@ -75,8 +74,7 @@ impl Incoming {
     }
 
     fn take(&mut self, bytes: Bytes) -> Frame<Bytes> {
-        // It fails only for more than there is.
-        let _ = self.stream.flow_control().release_capacity(bytes.len());
+        self.stream.release(bytes.len());
         self.left = self.left.map(|left| left.saturating_sub(bytes.len() as u64));
         Frame::data(bytes)
     }

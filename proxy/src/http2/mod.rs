@@ -5,8 +5,9 @@
 //! ends the connection at a drain, at a deadline, or when a client asks for more than it gives. Towards upstreams a
 //! [`client`] is one connection, moved by a task of its own, and a [`call`] is one request over it, which moves only while
 //! its exchange polls it. What `h2` does not bound is bounded here, on the way through the [`end`] of the wire: [`frames`]
-//! sees the heads of frames, [`budget`] keeps account. A stream that carries another protocol is a [`duplex`]. Invariant: a stream that has ended, however it ended, has no
-//! exchange any more; an exchange that has ended has no stream.
+//! sees the heads of frames, [`budget`] keeps account, and what nobody takes waits in its [`intake`]. A stream that carries
+//! another protocol is a [`duplex`]. Invariant: a stream that has ended, however it ended, has no exchange any more; an
+//! exchange that has ended has no stream.
 
 mod budget;
 mod call;
@@ -16,6 +17,7 @@ mod ear;
 mod end;
 mod frames;
 mod incoming;
+mod intake;
 mod probe;
 mod session;
 mod stream;

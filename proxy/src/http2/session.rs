@@ -18,6 +18,7 @@ use super::budget::Budget;
 use super::ear::Ear;
 use super::end::End;
 use super::frames::{FrameScanner, Position};
+use super::intake::{self, Intake};
 use super::stream;
 use crate::connection::Connection;
 use crate::lane::Lane;
@@ -147,6 +148,7 @@ fn builder(limits: &Http2Limits) -> Builder {
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         // What is on its way on a stream that has had its answer is no fault, however many have.
         .max_concurrent_reset_streams(limits.max_streams as usize)
+        .data_frame_budget(intake::BUDGET)
         // Which protocols may be asked for is the route's to say.
         .enable_connect_protocol();
     builder
@@ -231,7 +233,7 @@ impl Session {
             engine.abrupt_shutdown(cut.reason());
             return true;
         }
-        let is_spent = self.begun.get() >= self.max_requests;
+        let is_spent = self.begun.get() >= self.max_requests || self.ear.inbox().is_worn();
         if farewell.told.is_none() && (is_spent || self.connection.is_closing()) {
             farewell.told = Some(Instant::now());
             engine.graceful_shutdown();
@@ -300,6 +302,7 @@ impl Session {
         }
         self.begun.set(self.begun.get() + 1);
         let seat = Seat::take(self);
+        let request = request.map(|stream| Intake::new(stream, self.ear.inbox()));
         tokio::task::spawn_local(stream::serve(seat, request, respond));
     }
 
@@ -326,6 +329,11 @@ impl Session {
         if !self.ear.hear(bytes) {
             self.cut.set(Some(Cut::ControlFrames));
         }
+    }
+
+    /// To be asked before more is read.
+    pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.ear.inbox().poll_room(context)
     }
 
     pub fn is_cut(&self) -> bool {

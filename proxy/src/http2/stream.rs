@@ -12,13 +12,14 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use h2::ext::Protocol;
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream, SendStream};
+use h2::{Reason, SendStream};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use tokio::time::Instant;
 
 use super::duplex::{Duplex, Owner};
 use super::incoming::Incoming;
+use super::intake::Intake;
 use super::session::Seat;
 use crate::body::Source;
 use crate::exchange::{self, Abandoned, Connects, ResponseBody, Tunnel, TunnelEnd, TunnelSlot};
@@ -41,7 +42,7 @@ enum Answer {
     Outlived,
 }
 
-pub async fn serve(seat: Seat, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+pub async fn serve(seat: Seat, request: Request<Intake>, mut respond: SendResponse<Bytes>) {
     let (mut parts, stream) = request.into_parts();
     let is_head = parts.method == Method::HEAD;
     let (incoming, other) = match parts.extensions.remove::<Protocol>() {
@@ -97,7 +98,7 @@ async fn switch(
     seat: &Seat,
     response: Response<ResponseBody>,
     mut respond: SendResponse<Bytes>,
-    stream: RecvStream,
+    stream: Intake,
     tunnel: Tunnel,
 ) {
     let (mut head, _) = response.into_parts();
