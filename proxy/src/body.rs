@@ -79,8 +79,10 @@ impl Body {
     /// Has the rest of the request go on while the client takes nothing of the response; as far as an upstream's connection
     /// can, and no filter is in between.
     pub fn poll_upload(&mut self, context: &mut Context<'_>) {
-        if let Self::Download(Download::Http2(receiving)) = self {
-            receiving.poll_upload(context);
+        match self {
+            Self::Download(Download::Http2(receiving)) => receiving.poll_upload(context),
+            Self::Download(Download::Service(receiving)) => receiving.poll_upload(context),
+            _ => {}
         }
     }
 

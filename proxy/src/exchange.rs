@@ -819,6 +819,7 @@ impl Exchange {
         let kind = match failure {
             Failure::Unsent | Failure::Broken(_) => Kind::Reset,
             Failure::Reset(code) => Kind::ResetBy(*code),
+            Failure::Service(fault) => Kind::Service(*fault),
             Failure::Malformed(_) | Failure::MalformedHttp2(_) | Failure::Upload => Kind::Protocol,
         };
         self.upstream_failed(upstream, kind, failure)
@@ -1485,6 +1486,7 @@ impl HttpBody for ResponseBody {
                 let kind = match &fault {
                     BodyFault::Upstream(Failure::Upload) => self.upload_fault(),
                     BodyFault::Upstream(Failure::Reset(code)) => Kind::ResetBy(*code),
+                    BodyFault::Upstream(Failure::Service(fault)) => Kind::Service(*fault),
                     BodyFault::Upstream(_) => Kind::Reset,
                     BodyFault::Filter(broken) => Kind::Filter(broken.failure),
                     BodyFault::Replied => Kind::Cut,

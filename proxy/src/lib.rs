@@ -112,6 +112,7 @@ pub mod rewrite;
 pub mod route;
 pub mod scan;
 pub mod server;
+pub mod service;
 pub mod snapshot;
 pub mod stage;
 pub mod state;

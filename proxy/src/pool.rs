@@ -28,6 +28,8 @@ use crate::retry::budget::Account;
 use crate::stream::Stream;
 use crate::telemetry::metrics::EndpointSeries;
 use crate::tls;
+use crate::wasm;
+use crate::wasm::http::Unplaced;
 
 /// Between two words on handshakes that fail, for one endpoint and worker.
 const COMPLAINT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -122,6 +124,8 @@ pub struct EndpointUsage {
     pub in_flight: u32,
     /// Connections, idle ones and others.
     pub open: usize,
+    /// Of a component.
+    pub instances: Option<wasm::http::Usage>,
 }
 
 /// What clusters of the same terms have in common in one worker.
@@ -169,6 +173,11 @@ impl Share {
                 opened: Notify::new(),
                 vacancy: Rc::default(),
                 speaks_http1: Cell::new(false),
+                instances: self
+                    .terms
+                    .service
+                    .as_ref()
+                    .map(|service| Rc::new(wasm::http::Pool::new(service))),
                 open: Rc::default(),
                 in_flight: Cell::new(0),
                 series: OnceCell::new(),
@@ -203,6 +212,7 @@ impl Share {
             idle: pool.idle.borrow().len() + pool.idle_shared(),
             in_flight: pool.in_flight.get(),
             open: pool.open.get(),
+            instances: pool.instances.as_ref().map(|instances| instances.usage()),
         };
         endpoints.values().map(usage).collect()
     }
@@ -354,6 +364,8 @@ pub struct EndpointPool {
     vacancy: Rc<Notify>,
     /// What was agreed on last, where that is open.
     speaks_http1: Cell<bool>,
+    /// Of a component that serves.
+    instances: Option<Rc<wasm::http::Pool>>,
     open: Rc<Cell<usize>>,
     /// Requests that this worker has under way.
     in_flight: Cell<u32>,
@@ -425,6 +437,8 @@ impl Drop for Counted<'_> {
 pub enum Channel {
     Http1(Connection),
     Http2(http2::Slot),
+    /// A place in an instance of a component.
+    Service(wasm::http::Place),
 }
 
 impl Channel {
@@ -433,13 +447,14 @@ impl Channel {
         match self {
             Self::Http1(connection) => connection.reused,
             Self::Http2(slot) => slot.is_reused(),
+            Self::Service(place) => place.is_reused(),
         }
     }
 
     /// What is spoken over it.
     pub fn version(&self) -> Version {
         match self {
-            Self::Http1(_) => Version::HTTP_11,
+            Self::Http1(_) | Self::Service(_) => Version::HTTP_11,
             Self::Http2(_) => Version::HTTP_2,
         }
     }
@@ -451,6 +466,7 @@ impl Channel {
         match self {
             Self::Http1(connection) => connection.reused,
             Self::Http2(_) => repeats < MAX_REPEATS,
+            Self::Service(_) => false,
         }
     }
 }
@@ -575,6 +591,7 @@ impl EndpointPool {
         match self.terms.protocol {
             Protocol::Http1 => self.idle().map(Channel::Http1),
             Protocol::Http2 | Protocol::Agreed => self.ready_shared(),
+            Protocol::Component => self.instances.as_ref()?.ready().map(Channel::Service),
         }
     }
 
@@ -598,7 +615,7 @@ impl EndpointPool {
     /// Whether requests wait for a connection that another one opens, because it may be for all of them.
     fn shares(&self) -> bool {
         match self.terms.protocol {
-            Protocol::Http1 => false,
+            Protocol::Http1 | Protocol::Component => false,
             Protocol::Http2 => true,
             Protocol::Agreed => !self.speaks_http1.get(),
         }
@@ -615,6 +632,9 @@ impl EndpointPool {
     }
 
     fn sweep_shared(&self, now: Instant) {
+        if let Some(instances) = &self.instances {
+            instances.sweep(now);
+        }
         let keep = |client: &Rc<http2::Client>| {
             let keep = client
                 .idle_since()
@@ -657,6 +677,9 @@ impl EndpointPool {
             return Err(self.overload(Limit::Pending));
         }
         let _pending = Counted::among(&self.counts.pending);
+        if let Some(instances) = &self.instances {
+            return self.place(instances).await;
+        }
         let deadline = Instant::now() + self.terms.connect_timeout;
         while let Some(obstacle) = self.obstacle(pool) {
             let _waiting = Counted::among(&self.counts.waiting);
@@ -695,6 +718,15 @@ impl EndpointPool {
             open,
             home: Rc::clone(self),
         }))
+    }
+
+    /// A place in an instance of the component.
+    async fn place(&self, instances: &Rc<wasm::http::Pool>) -> Result<Channel, Unconnected> {
+        let placed = instances.place(self.terms.connect_timeout).await;
+        placed.map(Channel::Service).map_err(|unplaced| match unplaced {
+            Unplaced::Busy(_) | Unplaced::NoRoom => self.overload(Limit::Connections),
+            Unplaced::Failed(why) => Unconnected::Failed(io::Error::other(why)),
+        })
     }
 
     /// Why no connection may be opened now.
@@ -766,6 +798,9 @@ impl EndpointPool {
     /// Closes what is idle, and keeps nothing that is given back.
     fn retire(&self) {
         self.is_retired.set(true);
+        if let Some(instances) = &self.instances {
+            instances.retire();
+        }
         self.idle.borrow_mut().clear();
         self.shared.borrow_mut().drain(..).for_each(|client| client.part());
     }
@@ -788,7 +823,7 @@ impl EndpointPool {
 pub fn speaks_http2(terms: &Terms, stream: &Stream) -> io::Result<bool> {
     let is_agreed = || stream.alpn().is_some_and(|protocol| protocol == b"h2");
     match terms.protocol {
-        Protocol::Http1 => Ok(false),
+        Protocol::Http1 | Protocol::Component => Ok(false),
         Protocol::Agreed => Ok(is_agreed()),
         Protocol::Http2 if terms.tls.is_none() || is_agreed() => Ok(true),
         Protocol::Http2 => Err(io::Error::other(

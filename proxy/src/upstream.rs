@@ -1,7 +1,7 @@
 //! One request over an upstream connection, from its first byte to the last of its response.
 //!
-//! Data plane. A [`Call`] over HTTP/2 is a stream that [`http2`] knows all about; the rest of this file is HTTP/1.1, which
-//! has a connection to itself. No task and no channel: a connection moves only while its exchange polls it. The request goes on being
+//! Data plane. A [`Call`] over HTTP/2 is a stream that [`http2`] knows all about, one to a component that serves is
+//! [`wasm::http`](crate::wasm::http)'s; the rest of this file is HTTP/1.1, which has a connection to itself. No task and no channel: a connection moves only while its exchange polls it. The request goes on being
 //! sent while the response comes (RFC 9112 9.3 and 9.5 allow a response at any time), with back-pressure both ways: the
 //! request's body is asked for more only when what it gave before is written. Invariant: a connection goes back to its
 //! pool after a response that ended where its framing says and a request that was sent whole, and is cut in every
@@ -23,7 +23,9 @@ use crate::h1::{self, Decoder, Encoder, Fault, Framing, Head, Parsed, Piece, Req
 use crate::hop;
 use crate::http2;
 use crate::pool::{Channel, Connection};
+use crate::service;
 use crate::stream::Stream;
+use crate::wasm;
 
 /// What one read takes while a head is waited for. Most responses come whole in it, and what came is copied out of it
 /// once; shared by all connections of a worker, so that one that waits holds no buffer.
@@ -59,6 +61,8 @@ pub enum Failure {
     Reset(u32),
     /// The request's own body broke off, or was not as long as its head said.
     Upload,
+    /// A component gave no answer, or not all of one.
+    Service(service::Fault),
 }
 
 impl std::fmt::Display for Failure {
@@ -70,6 +74,7 @@ impl std::fmt::Display for Failure {
             Failure::MalformedHttp2(fault) => write!(formatter, "not a response: {fault}"),
             Failure::Reset(code) => write!(formatter, "the server has reset the stream: code {code}"),
             Failure::Upload => formatter.write_str("the request's body broke off"),
+            Failure::Service(fault) => fault.fmt(formatter),
         }
     }
 }
@@ -96,6 +101,7 @@ impl From<http2::Fault> for Failure {
 pub enum Call {
     Http1(Http1Call),
     Http2(Box<http2::Call>),
+    Service(Box<wasm::http::Call>),
 }
 
 impl Call {
@@ -103,10 +109,11 @@ impl Call {
         match channel {
             Channel::Http1(connection) => Self::Http1(Http1Call::new(connection, lines, body)),
             Channel::Http2(slot) => Self::Http2(Box::new(http2::Call::new(slot, lines, body))),
+            Channel::Service(place) => Self::Service(Box::new(wasm::http::Call::new(place, lines, body))),
         }
     }
 
-    /// Takes a 101 that changes to this protocol, which the request's head asks for. HTTP/2 has none.
+    /// Takes a 101 that changes to this protocol, which the request's head asks for. HTTP/2 has none, nor has a component.
     pub fn offer(&mut self, protocol: HeaderValue) {
         if let Self::Http1(call) = self {
             call.offer = Some(protocol);
@@ -119,6 +126,7 @@ impl Call {
         match self {
             Self::Http1(call) => call.poll_head(context),
             Self::Http2(call) => call.poll_head(context),
+            Self::Service(call) => call.poll_head(context),
         }
     }
 
@@ -131,6 +139,10 @@ impl Call {
                 Some(receiving) => Download::Http2(receiving),
                 None => Download::Whole(Bytes::new()),
             },
+            Self::Service(call) => match call.into_receiving(head) {
+                Some(receiving) => Download::Service(receiving),
+                None => Download::Whole(Bytes::new()),
+            },
         }
     }
 
@@ -141,7 +153,7 @@ impl Call {
                 connection: call.connection,
                 input: call.input,
             }),
-            Self::Http2(_) => None,
+            Self::Http2(_) | Self::Service(_) => None,
         }
     }
 
@@ -158,6 +170,8 @@ impl Call {
         match self {
             Self::Http1(call) => call.sending.body,
             Self::Http2(call) => call.into_body(),
+            // The guest has it, and never gives it back.
+            Self::Service(_) => RequestBody::Empty,
         }
     }
 }
@@ -297,6 +311,7 @@ pub enum Download {
     Whole(Bytes),
     Streamed(Box<Receiving>),
     Http2(Box<http2::Receiving>),
+    Service(Box<wasm::http::Receiving>),
 }
 
 impl HttpBody for Download {
@@ -309,6 +324,7 @@ impl HttpBody for Download {
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Streamed(receiving) => receiving.poll_frame(context),
             Self::Http2(receiving) => receiving.poll_frame(context),
+            Self::Service(receiving) => receiving.poll_frame(context),
         }
     }
 
@@ -317,6 +333,7 @@ impl HttpBody for Download {
             Self::Whole(bytes) => bytes.is_empty(),
             Self::Streamed(receiving) => receiving.is_ended(),
             Self::Http2(receiving) => receiving.is_ended(),
+            Self::Service(receiving) => receiving.is_ended(),
         }
     }
 
@@ -325,6 +342,7 @@ impl HttpBody for Download {
             Self::Whole(bytes) => Some(bytes.len() as u64),
             Self::Streamed(receiving) => receiving.decoder.left().filter(|_| receiving.ahead.is_none()),
             Self::Http2(receiving) => receiving.left(),
+            Self::Service(receiving) => receiving.left(),
         };
         left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
