@@ -66,7 +66,7 @@ clean: ## remove everything that was built
 GUESTS := $(patsubst filters/%/Cargo.toml,%,$(wildcard filters/*/Cargo.toml))
 COMPONENTS := $(GUESTS:%=filters/target/components/%.wasm)
 GUEST_SOURCES := .ci/guests filters/Cargo.lock $(shell find filters filter-abi \
-	\( -name target -o -path filters/battery \) -prune -o \( -name '*.rs' -o -name '*.toml' -o -name '*.wit' \) -print)
+	\( -name target -o -path filters/battery -o -path filters/wasi \) -prune -o \( -name '*.rs' -o -name '*.toml' -o -name '*.wit' \) -print)
 
 filters: $(COMPONENTS) ## the bundled filters, as components: filters/target/components/*.wasm
 	@:
@@ -84,7 +84,7 @@ BATTERY_HELPER := filters/target/host/debug/battery-build
 
 guests-all: ## all filters, after installing what the battery's languages need
 	@.ci/setup battery
-	@$(MAKE) filters battery
+	@$(MAKE) filters battery wasi
 
 battery: $(BATTERY_RUST) $(BATTERY) ## the battery, in the languages whose tools are there
 	@:
@@ -106,4 +106,16 @@ $(BATTERY_HELPER): $(shell find filters/battery/build -type f)
 	@cargo build --quiet --locked --manifest-path filters/battery/build/Cargo.toml --target-dir filters/target/host
 	@touch $@
 
-.PHONY: help demo build test soak lint fuzz bench compare clean filters guests-all battery
+# Components for WASI, which know nothing of Tamis: what the tests of standard components run.
+WASI_RUST := $(patsubst filters/wasi/%/Cargo.toml,wasi-%,$(wildcard filters/wasi/*/Cargo.toml))
+WASI_RUST_COMPONENTS := $(WASI_RUST:%=filters/target/components/%.wasm)
+
+wasi: $(WASI_RUST_COMPONENTS) ## components for WASI, in the languages whose tools are there
+	@:
+
+$(WASI_RUST_COMPONENTS) &: .ci/guests filters/Cargo.lock $(shell find filters/wasi -type f)
+	@.ci/setup build
+	@.ci/setup guest
+	@.ci/guests $(WASI_RUST)
+
+.PHONY: help demo build test soak lint fuzz bench compare clean filters guests-all battery wasi

@@ -22,6 +22,7 @@ pub mod proxy;
 pub mod socket;
 pub mod upstream;
 pub mod wait;
+pub mod wasmtime;
 pub mod wat;
 
 pub use client::Client;

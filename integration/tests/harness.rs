@@ -7,7 +7,10 @@ use tamis_integration::message::Cause;
 use tamis_integration::nginx::Nginx;
 use tamis_integration::socket::Found;
 use tamis_integration::upstream::{BlackHole, Refusing, Script, ok};
+use tamis_integration::wasmtime::Wasmtime;
 use tamis_integration::{Client, Folder, Gate, Step, Upstream};
+
+use crate::support::wasi_component;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
 
@@ -136,4 +139,27 @@ fn nginx_serves_and_stores() {
     assert_eq!(nginx.folder().read("www/upload/a"), "hello");
     drop(nginx);
     assert_ne!(client.ending().how, Found::Nothing);
+}
+
+/// What the other tests compare Tamis to.
+#[test]
+fn wasmtime_serves_components() {
+    for name in ["rust-service-02", "rust-service-03"] {
+        let Some(component) = wasi_component(name) else {
+            continue;
+        };
+        let Some(wasmtime) = Wasmtime::serve(&component) else {
+            return;
+        };
+        let mut client = Client::connect(wasmtime.address());
+        assert_eq!(client.get("/hello").text(), "hello\n", "{name}");
+        let post = "POST /echo HTTP/1.1\r\nHost: a.example\r\nTrailer: x\r\nTE: trailers\r\n\
+                    Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\nx: y\r\n\r\n";
+        let echo = client.exchange(post);
+        assert_eq!(
+            (echo.text().as_str(), echo.trailers[0].value.as_str()),
+            ("ab", "y"),
+            "{name}"
+        );
+    }
 }

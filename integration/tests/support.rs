@@ -1,5 +1,6 @@
 //! What the subjects share: a configuration with one cluster, tables of cases, a bystander.
 
+use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -99,6 +100,19 @@ pub fn component(name: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// A component for WASI, of `filters/wasi`, where there is one: not every machine has the tools of every language, but
+/// the one that decides has.
+pub fn wasi_component(name: &str) -> Option<PathBuf> {
+    let file = format!("wasi-{name}.wasm");
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../filters/target/components/{file}"));
+    if path.exists() {
+        return Some(path);
+    }
+    assert_ne!(env::var("CI").as_deref(), Ok("true"), "{file}: run `make guests-all`");
+    println!("skipped, because there is no {file}: run `make guests-all`");
+    None
 }
 
 pub fn folder_with(components: &[&str]) -> Folder {
