@@ -20,7 +20,7 @@ fn configuration(name: &str, cluster: &str, clusters: &str, routes: &str) -> Str
         "\
 workers: 1
 admin: {{ address: 127.0.0.1:0 }}
-access_log: {{ target: access.log, format: json }}
+access_log: {{ file: access.log }}
 listeners:
   web: {{ address: 127.0.0.1:0 }}
 clusters:
