@@ -376,6 +376,8 @@ fn service(service: &Service, described: &mut Json) {
     described["limits"]["instances"] = json!(limits.instances);
     described["limits"]["header_bytes"] = json!(show_size(limits.header_bytes as u64));
     described["limits"]["handles"] = json!(limits.handles);
+    described["limits"]["calls"] = json!(limits.calls);
+    described["limits"]["call_timeout"] = json!(show_duration(limits.call_timeout));
     described["limits"]["log_lines"] = json!(limits.log_lines);
 }
 
@@ -386,6 +388,7 @@ fn service_grant(grant: &ServiceGrant) -> Json {
             let redacted = variables.iter().map(|(name, _)| (name.clone(), json!(REDACTED)));
             json!({ "env": Json::Object(redacted.collect()) })
         }
+        ServiceGrant::Http(clusters) => json!({ "http": clusters }),
         _ => json!(grant.word()),
     }
 }

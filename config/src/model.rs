@@ -640,6 +640,8 @@ pub enum ServiceGrant {
     Stdio,
     /// Names and values.
     Env(Vec<(String, String)>),
+    /// Names of clusters, each once; empty for a component that imports the calls and makes none.
+    Http(Vec<String>),
 }
 
 /// How exchanges share a component's instances.
@@ -668,6 +670,10 @@ pub struct ServiceLimits {
     pub header_bytes: usize,
     /// Resources of one exchange. Default 256.
     pub handles: usize,
+    /// Of its own, at once for one exchange. Default 16.
+    pub calls: usize,
+    /// Default 30 s.
+    pub call_timeout: Duration,
     /// Log lines a second. Default 100.
     pub log_lines: u32,
 }

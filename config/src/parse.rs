@@ -66,7 +66,7 @@ fn config(document: Document, reader: &mut Reader) -> Option<Config> {
     let overload = overload::overload(document.overload, reader);
     let filters = filter::filters(document.filters, &names, &wasm, reader);
     let clusters: Option<Vec<Cluster>> = all(document.clusters, |name, value| {
-        cluster::cluster(name, value, &wasm, reader)
+        cluster::cluster(name, value, &names, &wasm, reader)
     });
     let listeners = listeners(document.listeners.0, &names, reader);
     let routes = route::routes(document.routes.0, &names, reader);

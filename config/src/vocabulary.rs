@@ -81,8 +81,7 @@ vocabulary! {
         /// What becomes of exchanges whose generation was replaced while they went on.
         reload: Option<Reload>,
         /// Bounds of the WebAssembly engines, shared by all components. A change of `max_instances`, `max_memory`,
-        /// `max_table_elements` or `max_stack` needs a restart; one of `max_service_instances` or `max_service_memory` too,
-        /// once there was a component that serves.
+        /// `max_table_elements`, `max_stack`, `max_service_instances` or `max_service_memory` needs a restart.
         wasm: Option<Wasm>,
         /// The endpoint for operators, or `off`. Default `{ address: 127.0.0.1:9901 }`.
         admin: Option<OffOr<Admin>>,
@@ -673,14 +672,21 @@ vocabulary! {
         header_bytes: Option<At<Size<{ 1 << 10 }, { 1 << 20 }>>>,
         /// Resources that the component holds for one exchange: requests, responses, bodies, streams. Default 256.
         handles: Option<At<Count<16, 100_000>>>,
+        /// Requests of its own that the component has under way at once for one exchange. Default 16.
+        calls: Option<At<Count<1, 10_000>>>,
+        /// How long the component waits for the head of an answer to one of them, and for each piece of its body.
+        /// Default `30s`.
+        call_timeout: Option<At<Period>>,
         /// Lines a second that the component writes to the log; more are dropped. Default 100.
         log_lines: Option<At<Count<0, 100_000>>>,
     }
 
     /// A capability of a component that serves, with its object.
-    struct ServiceGrantBlock ExactlyOneOf(env) {
+    struct ServiceGrantBlock ExactlyOneOf(env, http) {
         /// Environment variables by name.
         env: Option<Pairs<At<String>>>,
+        /// The clusters to which the component may send requests; each is the host of its URLs.
+        http: Option<At<Vec<At<String>>>>,
     }
 
     /// A way to share instances, with its number.

@@ -228,6 +228,7 @@ impl Word for ServiceGrantWord {
 
     fn parse(text: &str) -> Result<Self, String> {
         match text {
+            "http" => Err("`http` needs to know where to; write `http: [CLUSTER]`".to_owned()),
             "env" => Err("`env` needs the variables; write `env: { NAME: value }`".to_owned()),
             _ => find(text),
         }

@@ -238,6 +238,8 @@ impl Assembler {
         for (table, bounds) in assembled.parts.tables.values() {
             table.resize(*bounds, now);
         }
+        let services = assembled.parts.services.values();
+        services.for_each(|service| service.meet(&assembled.snapshot.clusters));
         candidates::announce(&self.parts.trials, &assembled.snapshot.trials);
         self.alarm.notify_one();
         self.compiler = assembled.compiler;

@@ -24,6 +24,7 @@ use crate::balance::Lineup;
 use crate::cluster::{Asker, Cluster, Limit, Protocol, Roll, Terms};
 use crate::endpoint::Endpoint;
 use crate::http2::{self, Offer, Told};
+use crate::outbound::Desk;
 use crate::retry::budget::Account;
 use crate::stream::Stream;
 use crate::telemetry::metrics::EndpointSeries;
@@ -38,14 +39,23 @@ const COMPLAINT: std::time::Duration = std::time::Duration::from_secs(10);
 const MAX_REPEATS: u32 = 1;
 
 /// Everything that one worker keeps for upstreams.
-#[derive(Default)]
 pub struct Pools {
+    /// Where components that serve leave their own calls.
+    desk: Desk,
     clusters: RefCell<HashMap<u64, Rc<ClusterPool>>>,
     /// By the id of their terms.
     shares: RefCell<HashMap<u64, Rc<Share>>>,
 }
 
 impl Pools {
+    pub fn new(desk: Desk) -> Self {
+        Self {
+            desk,
+            clusters: RefCell::default(),
+            shares: RefCell::default(),
+        }
+    }
+
     /// The cluster's pool, made at its first use.
     pub fn of(&self, cluster: &Arc<Cluster>) -> Rc<ClusterPool> {
         let mut clusters = self.clusters.borrow_mut();
@@ -53,7 +63,7 @@ impl Pools {
             let mut shares = self.shares.borrow_mut();
             let share = shares
                 .entry(cluster.terms.id())
-                .or_insert_with(|| Rc::new(Share::new(Arc::clone(&cluster.terms))));
+                .or_insert_with(|| Rc::new(Share::new(Arc::clone(&cluster.terms), self.desk.clone())));
             Rc::new(ClusterPool::new(Arc::clone(cluster), Rc::clone(share)))
         });
         Rc::clone(pool)
@@ -131,6 +141,7 @@ pub struct EndpointUsage {
 /// What clusters of the same terms have in common in one worker.
 struct Share {
     terms: Arc<Terms>,
+    desk: Desk,
     /// By the endpoint's id.
     endpoints: RefCell<HashMap<u64, Rc<EndpointPool>>>,
     counts: Rc<Counts>,
@@ -151,8 +162,9 @@ struct Counts {
 }
 
 impl Share {
-    fn new(terms: Arc<Terms>) -> Self {
+    fn new(terms: Arc<Terms>, desk: Desk) -> Self {
         Self {
+            desk,
             retries: Rc::new(Account::new(terms.limits.retries, Instant::now())),
             terms,
             endpoints: RefCell::default(),
@@ -177,7 +189,7 @@ impl Share {
                     .terms
                     .service
                     .as_ref()
-                    .map(|service| Rc::new(wasm::http::Pool::new(service))),
+                    .map(|service| Rc::new(wasm::http::Pool::new(service, &self.desk))),
                 open: Rc::default(),
                 in_flight: Cell::new(0),
                 series: OnceCell::new(),

@@ -10,7 +10,7 @@ mod sticky;
 
 use std::time::Duration;
 
-use super::{or_default, pattern, tls};
+use super::{Names, or_default, pattern, tls};
 use crate::model::{
     Address, Cluster, ClusterLimits, Endpoint, Endpoints, HashKey, LoadBalancing, ProxyVersion, RetryBudget, Target,
     UpstreamProtocol, Wasm,
@@ -50,6 +50,7 @@ const MIN_RETRIES_PER_SECOND: u32 = 3;
 pub(super) fn cluster(
     name: &str,
     cluster: At<vocabulary::Cluster>,
+    names: &Names,
     wasm: &Wasm,
     reader: &mut Reader,
 ) -> Option<Cluster> {
@@ -64,7 +65,7 @@ pub(super) fn cluster(
         }
         let endpoints = match (cluster.endpoints.take(), cluster.endpoints_file.take()) {
             (None, None) if let Some(component) = component => {
-                let service = service::service(component, &mut cluster, &place, wasm, reader);
+                let service = service::service(component, &mut cluster, &place, (names, wasm), reader);
                 service.map(|service| Endpoints::Component(Box::new(service)))
             }
             (Some(listed), _) => {

@@ -113,6 +113,7 @@ fn grant(grant: &config::ServiceGrant) -> Grant {
         config::ServiceGrant::Random => Grant::Random,
         config::ServiceGrant::Stdio => Grant::Stdio,
         config::ServiceGrant::Env(variables) => Grant::Env(variables.clone()),
+        config::ServiceGrant::Http(clusters) => Grant::Http(clusters.clone()),
     }
 }
 
@@ -138,6 +139,8 @@ fn limits(service: &config::Service, workers: usize) -> Limits {
         instances_per_worker: share,
         header_bytes: limits.header_bytes,
         handles: limits.handles,
+        calls: limits.calls,
+        call_timeout: limits.call_timeout,
         lifted_bytes: LIFTED_BYTES,
         log_lines: limits.log_lines,
     }

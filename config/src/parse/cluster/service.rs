@@ -6,12 +6,13 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::model::{Instances, Service, ServiceGrant, ServiceLimits, Wasm};
+use crate::parse::Names;
 use crate::parse::ceiling::Ceiling;
 use crate::place::Place;
 use crate::reader::Reader;
 use crate::shape::{At, ShortOr};
 use crate::units::show_size;
-use crate::vocabulary::{self, InstancesBlock};
+use crate::vocabulary::{self, InstancesBlock, ServiceGrantBlock};
 use crate::word::{InstancesWord, ServiceGrantWord};
 
 /// Instantiation is spread over so many exchanges that it no longer shows.
@@ -28,6 +29,10 @@ const INSTANCES: u32 = 256;
 const HEADER_BYTES: usize = 128 << 10;
 /// A dozen for an exchange, and as many for each of some ten calls of its own.
 const HANDLES: usize = 256;
+/// A page that is put together of several others.
+const CALLS: usize = 16;
+/// Half of what the proxy itself gives a server.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Enough to follow what happens, not enough to fill a disk.
 const LOG_LINES: u32 = 100;
 
@@ -35,7 +40,7 @@ pub(super) fn service(
     component: At<String>,
     cluster: &mut vocabulary::Cluster,
     place: &Place,
-    wasm: &Wasm,
+    (names, wasm): (&Names, &Wasm),
     reader: &mut Reader,
 ) -> Option<Service> {
     refuse_of_servers(cluster, place, reader);
@@ -51,7 +56,7 @@ pub(super) fn service(
             Some(path)
         }
     };
-    let grants = reader.within("grants", |reader| grants(cluster.grants.take(), reader));
+    let grants = reader.within("grants", |reader| grants(cluster.grants.take(), names, reader));
     let instances = instances(cluster.instances.take());
     let reuse = instance_reuse(cluster.instance_reuse.take(), instances, reader);
     let limits = reader.within("limits", |reader| limits(cluster.limits.as_mut(), wasm, reader));
@@ -82,6 +87,8 @@ pub(super) fn refuse_without_component(cluster: &vocabulary::Cluster, reader: &m
             ("limits.instances", place(&limits.instances)),
             ("limits.header_bytes", place(&limits.header_bytes)),
             ("limits.handles", place(&limits.handles)),
+            ("limits.calls", place(&limits.calls)),
+            ("limits.call_timeout", place(&limits.call_timeout)),
             ("limits.log_lines", place(&limits.log_lines)),
         ]);
     }
@@ -121,17 +128,22 @@ fn refuse_of_servers(cluster: &vocabulary::Cluster, place: &Place, reader: &mut 
     }
 }
 
-fn grants(grants: Option<At<Vec<vocabulary::ServiceGrant>>>, reader: &mut Reader) -> Option<Vec<ServiceGrant>> {
+fn grants(
+    grants: Option<At<Vec<vocabulary::ServiceGrant>>>,
+    names: &Names,
+    reader: &mut Reader,
+) -> Option<Vec<ServiceGrant>> {
     let mut seen = HashSet::new();
     let mut convert = |At { place, value }: vocabulary::ServiceGrant| {
         let grant = match value {
             ShortOr::Short(ServiceGrantWord::Clocks) => ServiceGrant::Clocks,
             ShortOr::Short(ServiceGrantWord::Random) => ServiceGrant::Random,
             ShortOr::Short(ServiceGrantWord::Stdio) => ServiceGrant::Stdio,
-            ShortOr::Block(block) => {
-                let variables = block.env?.0.into_iter();
+            ShortOr::Block(ServiceGrantBlock { env: Some(env), .. }) => {
+                let variables = env.0.into_iter();
                 ServiceGrant::Env(variables.map(|(name, value)| (name.value, value.value)).collect())
             }
+            ShortOr::Block(block) => reader.within("http", |reader| http(block.http?, names, reader))?,
         };
         if seen.insert(grant.word()) {
             return Some(grant);
@@ -144,6 +156,20 @@ fn grants(grants: Option<At<Vec<vocabulary::ServiceGrant>>>, reader: &mut Reader
     converted.into_iter().collect()
 }
 
+fn http(clusters: At<Vec<At<String>>>, names: &Names, reader: &mut Reader) -> Option<ServiceGrant> {
+    let mut seen = HashSet::new();
+    let mut find = |name: At<String>| {
+        names.cluster(&name, reader)?;
+        if seen.insert(name.value.clone()) {
+            return Some(name.value);
+        }
+        reader.error(&name.place, format!("`{}` stands here twice; remove one", name.value));
+        None
+    };
+    let found: Vec<_> = clusters.value.into_iter().map(&mut find).collect();
+    found.into_iter().collect::<Option<_>>().map(ServiceGrant::Http)
+}
+
 impl ServiceGrant {
     /// The capability's name in YAML, without its object.
     pub fn word(&self) -> &'static str {
@@ -152,6 +178,7 @@ impl ServiceGrant {
             Self::Random => "random",
             Self::Stdio => "stdio",
             Self::Env(_) => "env",
+            Self::Http(_) => "http",
         }
     }
 }
@@ -212,6 +239,8 @@ fn limits(limits: Option<&mut vocabulary::ClusterLimits>, wasm: &Wasm, reader: &
             .as_ref()
             .map_or(HEADER_BYTES, |size| size.value.as_usize()),
         handles: limits.handles.as_ref().map_or(HANDLES, |count| count.value.as_usize()),
+        calls: limits.calls.as_ref().map_or(CALLS, |count| count.value.as_usize()),
+        call_timeout: period(&limits.call_timeout, CALL_TIMEOUT),
         log_lines: limits
             .log_lines
             .as_ref()

@@ -74,6 +74,11 @@ impl Call {
         }
         let answered = ready!(Pin::new(&mut self.answer).poll(context));
         let answered = answered.unwrap_or_else(|_| Err(self.place.failure().unwrap_or(Fault::Ended)));
+        // A guest that has failed by now is told of like one that failed before: nothing of its answer was sent.
+        let answered = match self.place.failure() {
+            Some(fault) => Err(fault),
+            None => answered,
+        };
         Poll::Ready(match answered {
             Ok(response) => self.take(response).map_err(Failure::Service),
             Err(fault) => {

@@ -15,6 +15,8 @@ pub enum Grant {
     Stdio,
     /// Environment variables.
     Env(Vec<(String, String)>),
+    /// `wasi:http/outgoing-handler` and `wasi:http/client`, to these clusters.
+    Http(Vec<String>),
 }
 
 /// What a component is, by what it exports.
@@ -104,9 +106,17 @@ fn refusal(import: &str, grants: &[Grant]) -> Option<String> {
     if import.starts_with("wasi:random/") && !grants.contains(&Grant::Random) {
         return needs("random");
     }
+    if is_call(import) {
+        let is_granted = grants.iter().any(|grant| matches!(grant, Grant::Http(_)));
+        return if is_granted { None } else { needs("http: [CLUSTER]") };
+    }
     let is_offered = OFFERED.iter().any(|package| import.starts_with(package));
     // A resource's types, or functions that no package has.
     (!is_offered).then(|| format!("imports `{import}`, which Tamis does not offer to services"))
+}
+
+fn is_call(import: &str) -> bool {
+    import.starts_with("wasi:http/outgoing-handler@") || import.starts_with("wasi:http/client@")
 }
 
 /// Types alone.

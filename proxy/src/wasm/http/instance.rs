@@ -13,8 +13,8 @@ use std::{fmt, future};
 use futures_util::stream::{FuturesUnordered, Stream};
 use http::HeaderValue;
 use tokio::sync::oneshot;
-use wasmtime::component::Accessor;
-use wasmtime::{AsContextMut as _, Store};
+use wasmtime::component::{Accessor, GuestTaskId};
+use wasmtime::{AsContextMut as _, Store, StoreContextMut};
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView as _, p2, p3};
 
@@ -22,6 +22,7 @@ use super::codes;
 use super::pool::{Handle, Turn};
 use super::service::{Pre, Service};
 use super::state::{self, Hooks, State};
+use crate::outbound::Desk;
 use crate::service::Fault;
 use crate::wasm::engine::Seat;
 
@@ -70,8 +71,8 @@ impl fmt::Display for StartError {
     }
 }
 
-pub(super) async fn start(service: &Service, seat: Option<Seat>) -> Result<Started, StartError> {
-    let mut store = state::store(service);
+pub(super) async fn start(service: &Service, seat: Option<Seat>, desk: Option<&Desk>) -> Result<Started, StartError> {
+    let mut store = state::store(service, desk);
     store.data().starts();
     let starting = async {
         Ok(match &service.pre {
@@ -184,12 +185,12 @@ async fn exchange_p3(
         ..
     } = job;
     let handle = service.wasi_http_handler().func_handle();
-    let mut hooks = Hooks;
+    let mut hooks = Hooks::default();
     let (request, request_sent) = p3::Request::from_http(&mut hooks, request);
     let call = accessor.with(|mut store| {
         let request = store.data_mut().http().table.push(request)?;
         let call = handle.start_call_concurrent(store.as_context_mut(), (request,))?;
-        store.data_mut().begin(call.task(), cpu_ticks, request_id);
+        begin(&mut store.as_context_mut(), call.task(), cpu_ticks, request_id);
         wasmtime::error::Ok(call)
     })?;
     let (answered,) = handle.finish_call_concurrent(accessor, call).await?;
@@ -237,7 +238,7 @@ async fn exchange_p2(
             say(&guests, answered.map_err(|code| refusal(code.into())));
         })?;
         let call = handle.start_call_concurrent(store.as_context_mut(), (request, out))?;
-        store.data_mut().begin(call.task(), cpu_ticks, request_id);
+        begin(&mut store.as_context_mut(), call.task(), cpu_ticks, request_id);
         wasmtime::error::Ok(call)
     })?;
     let returned = handle.finish_call_concurrent(accessor, call).await;
@@ -247,6 +248,12 @@ async fn exchange_p2(
         turn.fall_silent();
     }
     returned
+}
+
+fn begin(store: &mut StoreContextMut<'_, State>, task: GuestTaskId, cpu_ticks: u32, request_id: Option<HeaderValue>) {
+    // The last deadline is long past; it would cost a tick at once.
+    store.set_epoch_deadline(1);
+    store.data_mut().begin(task, cpu_ticks, request_id);
 }
 
 fn say(answer: &Mutex<Option<oneshot::Sender<Answer>>>, answered: Answer) {

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::instance::{self, Job, StartError};
 use super::service::Service;
+use crate::outbound::Desk;
 use crate::service::Fault;
 
 /// An instance at rest for so long is dropped, so that a burst's memory is given back.
@@ -25,6 +26,7 @@ const IDLE: Duration = Duration::from_secs(60);
 
 pub struct Pool {
     service: Arc<Service>,
+    desk: Desk,
     /// Instances with room for an exchange.
     open: RefCell<Vec<Rc<Handle>>>,
     /// All of them, those without room too.
@@ -64,9 +66,11 @@ pub enum Unplaced {
 }
 
 impl Pool {
-    pub fn new(service: &Arc<Service>) -> Self {
+    /// `desk` takes what the guests call.
+    pub fn new(service: &Arc<Service>, desk: &Desk) -> Self {
         Self {
             service: Arc::clone(service),
+            desk: desk.clone(),
             open: RefCell::default(),
             all: RefCell::default(),
             waiting: Cell::new(0),
@@ -111,7 +115,7 @@ impl Pool {
         self.all.borrow_mut().push(Rc::clone(&handle));
         // Until it runs, this future is what keeps it among the living.
         let unstarted = Unstarted(Some(&handle));
-        let started = instance::start(&self.service, Some(seat)).await;
+        let started = instance::start(&self.service, Some(seat), Some(&self.desk)).await;
         let started = started.map_err(|error| match error {
             StartError::NoRoom => Unplaced::NoRoom,
             StartError::Failed(_) => Unplaced::Failed(format!("{}: {error}", self.service.name())),

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use wasmtime::component::{InstancePre, Linker};
 use wasmtime_wasi_http::{p2, p3};
 
 use super::grants::{Grant, Kind, ungranted};
 use super::instance;
 use super::state::{self, State};
+use crate::cluster::Cluster;
 use crate::wasm::artifact::Artifact;
 use crate::wasm::engine::Engine;
 use crate::wasm::filter::LogBudget;
@@ -71,6 +73,10 @@ pub struct Limits {
     pub header_bytes: usize,
     /// Resources of one exchange: requests, responses, bodies, streams.
     pub handles: usize,
+    /// Calls of its own at once, for one exchange.
+    pub calls: usize,
+    /// For the head of an answer to one of them, and for each piece of its body.
+    pub call_timeout: Duration,
     /// What one call across the border may copy out of the guest.
     pub lifted_bytes: usize,
     /// Log lines a second.
@@ -88,7 +94,12 @@ pub struct Service {
     pub(super) limits: Limits,
     pub(super) instances: Instances,
     pub(super) log: Arc<LogBudget>,
+    /// The clusters that it may call; those of the generation in use.
+    pub(super) callees: Arc<Callees>,
 }
+
+/// Clusters that a service may call, by their names.
+pub(super) type Callees = ArcSwap<Vec<Arc<Cluster>>>;
 
 /// A linked component of either kind.
 pub(super) enum Pre {
@@ -100,7 +111,7 @@ impl Service {
     /// Links and type-checks the component, and starts one instance.
     pub async fn load(engine: &Engine, artifact: Arc<Artifact>, settings: Settings) -> Result<Self, String> {
         let service = Self::link(engine, artifact, settings)?;
-        instance::start(&service, None)
+        instance::start(&service, None, None)
             .await
             .map_err(|error| error.to_string())?;
         Ok(service)
@@ -118,8 +129,8 @@ impl Service {
                         use `instances: exclusive`, or build it for 0.3"
                 .to_owned());
         }
-        let pre =
-            link(engine, &artifact, kind).map_err(|error| format!("does not fit {}: {error:#}", kind.as_str()))?;
+        let pre = link(engine, &artifact, kind, settings.instances)
+            .map_err(|error| format!("does not fit {}: {error:#}", kind.as_str()))?;
         Ok(Self {
             id: next_id(),
             name: settings.name.into(),
@@ -128,9 +139,23 @@ impl Service {
             pre,
             grants: settings.grants,
             log: Arc::new(LogBudget::new(settings.limits.log_lines)),
+            callees: Arc::default(),
             limits: settings.limits,
             instances: settings.instances,
         })
+    }
+
+    /// From now on these are the clusters; it calls those that it is granted.
+    pub fn meet(&self, clusters: &[Arc<Cluster>]) {
+        let granted = self.grants.iter().find_map(|grant| match grant {
+            Grant::Http(names) => Some(names),
+            _ => None,
+        });
+        let Some(granted) = granted else { return };
+        let callees = clusters
+            .iter()
+            .filter(|cluster| granted.iter().any(|name| name == cluster.name()));
+        self.callees.store(Arc::new(callees.cloned().collect()));
     }
 
     /// Unique in the process.
@@ -176,9 +201,9 @@ impl PartialEq for Service {
     }
 }
 
-fn link(engine: &Engine, artifact: &Artifact, kind: Kind) -> wasmtime::Result<Pre> {
+fn link(engine: &Engine, artifact: &Artifact, kind: Kind, instances: Instances) -> wasmtime::Result<Pre> {
     let mut linker = Linker::new(engine.inner());
-    state::link(&mut linker)?;
+    state::link(&mut linker, instances)?;
     let pre: InstancePre<State> = linker.instantiate_pre(artifact.component())?;
     Ok(match kind {
         Kind::P2 => Pre::P2(p2::bindings::ProxyPre::new(pre)?),

@@ -19,8 +19,11 @@ use wasmtime_wasi_http::{
     WasiHttpView,
 };
 
+use super::attribution;
+use super::calls::{self, Calls};
 use super::grants::Grant;
-use super::service::Service;
+use super::service::{Instances, Service};
+use crate::outbound::Desk;
 use crate::outbox;
 use crate::service::Fault;
 use crate::wasm::engine::Engine;
@@ -54,33 +57,42 @@ pub(super) struct State {
 
 struct Account {
     ticks_left: u32,
+    request_id: Option<HeaderValue>,
 }
 
 /// For whom the guest speaks: the request id of its exchange.
 #[derive(Default)]
-struct Speaker(Mutex<Option<HeaderValue>>);
+pub(super) struct Speaker(Mutex<Option<HeaderValue>>);
 
 impl Speaker {
     fn set(&self, request_id: Option<HeaderValue>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = request_id;
     }
 
+    pub fn field(&self) -> Option<HeaderValue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn request_id(&self) -> String {
-        let id = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        id.as_ref()
+        self.field()
             .map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned())
             .unwrap_or_default()
     }
 }
 
-pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+pub(super) fn link(linker: &mut Linker<State>, instances: Instances) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
     wasmtime_wasi::p3::add_to_linker(linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
-    wasmtime_wasi_http::p3::add_to_linker(linker)
+    wasmtime_wasi_http::p3::add_to_linker(linker)?;
+    match instances {
+        Instances::Concurrent { .. } => attribution::link(linker),
+        Instances::Fresh | Instances::Exclusive { .. } => Ok(()),
+    }
 }
 
-pub(super) fn store(service: &Service) -> Store<State> {
+/// `desk` takes the guest's own calls; without one they fail.
+pub(super) fn store(service: &Service, desk: Option<&Desk>) -> Store<State> {
     let limits = &service.limits;
     let speaker = Arc::<Speaker>::default();
     let at_once = usize::try_from(service.instances.at_once()).unwrap_or(1);
@@ -93,7 +105,9 @@ pub(super) fn store(service: &Service) -> Store<State> {
         wasi: world(service, &speaker),
         http,
         table,
-        hooks: Hooks,
+        hooks: Hooks {
+            calls: desk.map(|desk| Calls::new(service, desk, &speaker)),
+        },
         memory: MemoryLimit::new(limits.memory, limits.table_elements),
         engine: service.engine.clone(),
         exchanges: HashMap::new(),
@@ -115,7 +129,7 @@ fn world(service: &Service, speaker: &Arc<Speaker>) -> WasiCtx {
     builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
     for grant in &service.grants {
         match grant {
-            Grant::Clocks | Grant::Random => {}
+            Grant::Clocks | Grant::Random | Grant::Http(_) => {}
             Grant::Stdio => {
                 let output = Output {
                     component: Arc::clone(service.name()),
@@ -136,8 +150,18 @@ impl State {
     /// An exchange begins, as this task.
     pub fn begin(&mut self, task: GuestTaskId, cpu_ticks: u32, request_id: Option<HeaderValue>) {
         self.engine.guest_runs();
-        self.speaker.set(request_id);
-        self.exchanges.insert(task, Account { ticks_left: cpu_ticks });
+        self.speaker.set(request_id.clone());
+        let account = Account {
+            ticks_left: cpu_ticks,
+            request_id,
+        };
+        self.exchanges.insert(task, account);
+    }
+
+    /// What it says next it says for this exchange.
+    pub fn speak_for(&self, task: Option<GuestTaskId>) {
+        let account = task.and_then(|task| self.exchanges.get(&task));
+        self.speaker.set(account.and_then(|account| account.request_id.clone()));
     }
 
     /// None is under way.
@@ -203,7 +227,11 @@ impl WasiHttpView for State {
 }
 
 /// What the host says to `wasi:http`.
-pub(super) struct Hooks;
+#[derive(Default)]
+pub(super) struct Hooks {
+    /// `None` for a guest that may make none, or is only tried.
+    calls: Option<Calls>,
+}
 
 impl WasiHttpHooks for Hooks {
     /// Framing and hop-by-hop fields are the host's, but for the length, which it checks.
@@ -221,11 +249,18 @@ impl WasiHttpHooks for Hooks {
 
     fn send_request(
         &mut self,
-        _request: http::Request<WasiBody>,
-        _options: Option<RequestOptions>,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
         _response: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
-        Box::new(std::future::ready(Err(Error::HttpRequestDenied)))
+        let calls = self.calls.as_ref().ok_or(Error::HttpRequestDenied);
+        let placed = calls.and_then(|calls| calls.place(request, options));
+        Box::new(async move {
+            let answer = calls::answer(placed?).await?;
+            // The answer is moved by the worker, and says by itself how it ended.
+            let moved: Box<dyn Future<Output = Result<(), Error>> + Send> = Box::new(std::future::ready(Ok(())));
+            Ok((answer, moved))
+        })
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
@@ -261,8 +296,14 @@ impl IsTerminal for Output {
 }
 
 impl StdoutStream for Output {
+    /// Of whoever asks for it, whoever else speaks meanwhile.
     fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
-        Box::new(Lines::new(self))
+        let speaker = Speaker::default();
+        speaker.set(self.speaker.field());
+        Box::new(Lines::new(&Self {
+            speaker: Arc::new(speaker),
+            ..self.clone()
+        }))
     }
 
     fn p2_stream(&self) -> Box<dyn OutputStream> {
