@@ -76,9 +76,9 @@ $(COMPONENTS) &: $(GUEST_SOURCES)
 	@.ci/setup guest
 	@.ci/guests $(GUESTS)
 
-# The battery is one filter in five languages. Rust's tools are there already, the others' are their own.
-BATTERY := $(patsubst %,filters/target/components/battery-%.wasm,c go js python)
-BATTERY_RUST := filters/target/components/battery-rust.wasm
+# The battery is one filter in five languages, and in two at once: `two` takes from `words`. Rust's tools are there already, the others' are their own.
+BATTERY := $(patsubst %,filters/target/components/battery-%.wasm,c go js python words)
+BATTERY_RUST := filters/target/components/battery-rust.wasm filters/target/components/battery-two.wasm
 BATTERY_WIT := filter-abi/wit/tamis.wit filters/battery/wit/world.wit
 BATTERY_HELPER := filters/target/host/debug/battery-build
 
@@ -89,10 +89,11 @@ guests-all: ## all filters, after installing what the battery's languages need
 battery: $(BATTERY_RUST) $(BATTERY) ## the battery, in the languages whose tools are there
 	@:
 
-$(BATTERY_RUST): .ci/guests filters/Cargo.lock $(BATTERY_WIT) $(shell find filters/battery/rust -type f)
+$(BATTERY_RUST) &: .ci/guests filters/Cargo.lock $(BATTERY_WIT) \
+		$(shell find filters/battery/rust filters/battery/two filters/battery/words/wit -type f)
 	@.ci/setup build
 	@.ci/setup guest
-	@.ci/guests battery-rust
+	@.ci/guests battery-rust battery-two
 
 # For `$*` among what is depended on.
 .SECONDEXPANSION:
@@ -110,12 +111,20 @@ $(BATTERY_HELPER): $(shell find filters/battery/build -type f)
 WASI_RUST := $(patsubst filters/wasi/%/Cargo.toml,wasi-%,$(wildcard filters/wasi/*/Cargo.toml))
 WASI_RUST_COMPONENTS := $(WASI_RUST:%=filters/target/components/%.wasm)
 
-wasi: $(WASI_RUST_COMPONENTS) ## components for WASI, in the languages whose tools are there
+WASI_OTHER := $(patsubst %,filters/target/components/wasi-%.wasm,\
+	js-fetch-02 js-service-03 python-middleware-03 python-service-02)
+
+wasi: $(WASI_RUST_COMPONENTS) $(WASI_OTHER) ## components for WASI, in the languages whose tools are there
 	@:
 
-$(WASI_RUST_COMPONENTS) &: .ci/guests filters/Cargo.lock $(shell find filters/wasi -type f)
+$(WASI_RUST_COMPONENTS) &: .ci/guests filters/Cargo.lock \
+		$(shell find filters/wasi/wit filters/wasi/rust-* -type f)
 	@.ci/setup build
 	@.ci/setup guest
 	@.ci/guests $(WASI_RUST)
+
+$(WASI_OTHER): filters/target/components/wasi-%.wasm: \
+		.ci/wasi $(shell find filters/wasi/wit -type f) $$(shell find filters/wasi/$$* -type f)
+	@.ci/wasi $*
 
 .PHONY: help demo build test soak lint fuzz bench compare clean filters guests-all battery wasi

@@ -1,12 +1,12 @@
-//! One filter in five languages: the same table of cases against each component, so that the contract means the same in
+//! One filter in five languages, and in two at once: the same table of cases against each component, so that the contract means the same in
 //! every language. What the filter does is in `filters/battery/README.md`.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
-use tamis_integration::proxy::check_within;
+use tamis_integration::proxy::{check_within, run_to_end};
 use tamis_integration::upstream::ok;
 use tamis_integration::{Client, Folder, Message, Proxy, Upstream};
 
@@ -44,6 +44,20 @@ fn battery_in_python() {
     battery("python");
 }
 
+/// Rust takes what it does to bodies from JavaScript: two components made one.
+#[test]
+fn battery_in_two_languages() {
+    let (Some(two), Some(words)) = (component("two"), component("words")) else {
+        return;
+    };
+    let folder = Folder::new();
+    let composed = folder.path("composed.wasm");
+    let paths = [&two, &words, &composed].map(|path| path.to_string_lossy());
+    let output = run_to_end(&folder, &["filter", "compose", &paths[0], &paths[1], "-o", &paths[2]]);
+    assert!(output.status.success(), "{output:?}");
+    passes("two languages", &composed);
+}
+
 /// The component, where there is one: not every machine has the tools of every language, but the one that decides has.
 fn component(language: &str) -> Option<PathBuf> {
     let name = format!("battery-{language}.wasm");
@@ -77,8 +91,12 @@ struct Case {
 
 fn battery(language: &str) {
     let Some(component) = component(language) else { return };
+    passes(language, &component);
+}
+
+fn passes(language: &str, component: &Path) {
     let folder = Folder::new();
-    folder.copy(&component, "battery.wasm");
+    folder.copy(component, "battery.wasm");
     let side = Upstream::saying("hello");
     let upstream = Upstream::answering(answer);
     let yaml = configuration(&upstream, &side);

@@ -10,6 +10,7 @@ mod canary;
 mod certificates;
 mod check;
 mod clients;
+mod connect;
 mod contract;
 mod deadlines;
 mod defects;

@@ -1,10 +1,13 @@
 //! More than the proxy can take on: what is shed, in which order, and that all else goes on.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tamis_integration::http2::{END_STREAM, End, Frames, GOAWAY, Http2};
+use tamis_integration::proxy::CONFIGURATION;
 use tamis_integration::upstream::ok;
-use tamis_integration::{Client, Gate, Proxy, Step, Upstream, wait_until};
+use tamis_integration::{Client, Folder, Gate, Proxy, Step, Upstream, wait_until};
 
 use crate::support::{Configuration, apply, assert_own_reply};
 
@@ -230,6 +233,9 @@ fn what_is_shed_while_memory_is_short() {
     });
 }
 
+/// Room above for what comes between two looks, and below for what the allocator keeps.
+const FLOOD_STEPS: &str = "disable_keep_alive: 55%, stop_accepting_requests: 60%, stop_accepting_connections: 65%";
+
 /// Row 124 by a flood: heads that never end fill the memory that is granted and no more, and when they are gone all is
 /// as before.
 #[test]
@@ -237,15 +243,71 @@ fn a_flood_fills_the_memory_that_is_granted_and_no_more() {
     let upstream = Upstream::saying("ok");
     let proxy = Proxy::start(&unlimited(&upstream));
     let limit = proxy.resident() + (96 << 20);
-    // Room above for what comes between two looks, and below for what the allocator keeps.
-    let steps = "disable_keep_alive: 55%, stop_accepting_requests: 60%, stop_accepting_connections: 65%";
-    let top = format!("overload: {{ memory: {{ limit: {limit}B, {steps} }} }}");
-    let configuration = Configuration {
+    let memory = format!("limit: {limit}B, {FLOOD_STEPS}");
+    apply(&proxy, &flooded(&upstream, &memory));
+    flood(&proxy);
+    assert!(proxy.resident() < limit, "{} of {limit} bytes", proxy.resident());
+    recovers(&proxy);
+}
+
+/// Row 124 where the kernel means it: the process is in a control group that kills what takes more.
+#[test]
+fn a_flood_does_not_get_the_process_killed_in_its_control_group() {
+    let Some(group) = Group::of(160 << 20) else {
+        println!("skipped, because no control group can be made here");
+        return;
+    };
+    let upstream = Upstream::saying("ok");
+    let folder = Folder::new();
+    folder.write(CONFIGURATION, flooded(&upstream, FLOOD_STEPS));
+    let enter = format!("echo $$ > {}/cgroup.procs && exec \"$0\" \"$@\"", group.0.display());
+    let proxy = Proxy::launch_through(&["sh", "-c", &enter], &folder, &[]);
+    flood(&proxy);
+    let shown: serde_json::Value = serde_json::from_slice(&proxy.admin("GET", "/config").body).expect("JSON");
+    assert_eq!(shown["overload"]["memory_limit_bytes"], 160 << 20, "{shown}");
+    recovers(&proxy);
+}
+
+/// A control group for memory of its own, in version 1 or 2 of the interface.
+struct Group(PathBuf);
+
+impl Group {
+    /// `None` where nobody lets us make one that has a limit.
+    fn of(bytes: u64) -> Option<Self> {
+        let name = format!("tamis-test-{}", std::process::id());
+        let versions = [
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            ("/sys/fs/cgroup", "memory.max"),
+        ];
+        versions.into_iter().find_map(|(parent, limit)| {
+            // Only where there is the interface: any folder can be made in a tree that is none.
+            Path::new(parent).join("cgroup.procs").exists().then_some(())?;
+            let group = Self(Path::new(parent).join(&name));
+            fs::create_dir(&group.0).ok()?;
+            fs::write(group.0.join(limit), bytes.to_string()).ok().map(|()| group)
+        })
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Its last process may not be gone in this moment.
+        wait_until("the control group is empty", || fs::remove_dir(&self.0).is_ok());
+    }
+}
+
+fn flooded(upstream: &Upstream, memory: &str) -> String {
+    let top = format!("overload: {{ memory: {{ {memory} }} }}");
+    Configuration {
         top: &top,
         limits: "head_timeout: 60s",
         ..Default::default()
-    };
-    apply(&proxy, &configuration.to(&upstream));
+    }
+    .to(upstream)
+}
+
+/// Clients that send heads without an end, until no more are let in.
+fn flood(proxy: &Proxy) {
     // What the kernel takes also of a connection that is not accepted.
     let fields: String = (0..4).map(|n| format!("X-{n}: {}\r\n", "a".repeat(15_000))).collect();
     let head = format!("GET / HTTP/1.1\r\nHost: a.example\r\n{fields}");
@@ -262,9 +324,10 @@ fn a_flood_fills_the_memory_that_is_granted_and_no_more() {
         client.send(&head);
         flood.push(client);
     }
-    assert!(proxy.resident() < limit, "{} of {limit} bytes", proxy.resident());
-    drop(flood);
-    // Whoever tries again and again is served as before.
+}
+
+/// Whoever tries again and again is served as before.
+fn recovers(proxy: &Proxy) {
     wait_until("nothing is shed any more", || {
         let answer = proxy.get("/");
         answer.status() == 200 && !answer.closes()

@@ -316,6 +316,36 @@ fn a_silent_server_is_given_up_and_the_timeout_of_the_route_spans_all_tries() {
     assert_eq!(attempts(&proxy, 1), [3]);
 }
 
+/// Who waits for a connection within the cluster's own limits has learned nothing about the endpoint.
+#[test]
+fn the_want_of_a_connection_speaks_against_no_endpoint() {
+    let gate = Gate::new();
+    let upstream = Upstream::each([vec![
+        Step::Message,
+        Step::Pass(gate.clone()),
+        Step::send(ok("first")),
+        Step::Hold,
+    ]]);
+    let patient = format!("retry: {{ {} }}", with("per_try_timeout: 200ms"));
+    let configuration = Configuration {
+        top: LOG,
+        cluster: "limits: { max_connections: 1 }",
+        routes: "  - { match: { path: { exact: /first } }, cluster: app }",
+        route: &patient,
+        ..Configuration::default()
+    };
+    let proxy = Proxy::start(&configuration.to(&upstream));
+    let mut first = proxy.client();
+    first.send("GET /first HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    gate.wait_arrived(1);
+    assert_own_reply(&proxy.get("/"), 503, "there is no connection for it");
+    gate.open();
+    assert_eq!(first.response().text(), "first");
+    let metrics = proxy.metrics();
+    assert_eq!(metrics.sum("tamis_upstream_failures_total", &[]), 0.0);
+    assert_eq!(metrics.sum("tamis_upstream_retries_total", &[]), 0.0);
+}
+
 /// The client still sends while the first try is answered already.
 #[test]
 fn a_body_that_is_under_way_goes_on_to_the_next_endpoint() {

@@ -159,10 +159,17 @@ fn fault_124_too_little_address_space_is_said_at_the_start() {
 /// Row 125: what cannot be written is lost and counted, and nobody waits for it; when there is room again, records go
 /// on.
 #[test]
-fn fault_125_a_full_disk_costs_records_alone() {
+fn fault_125_a_disk_that_takes_nothing_costs_records_alone() {
+    // The one has no space left, the other fails in itself (EIO): at its address 0 no process has memory.
+    for disk in ["/dev/full", "/proc/self/mem"] {
+        a_disk_that_takes_nothing(disk);
+    }
+}
+
+fn a_disk_that_takes_nothing(disk: &str) {
     let upstream = Upstream::saying("ok");
     let folder = Folder::new();
-    std::os::unix::fs::symlink("/dev/full", folder.path("access.log")).expect("a link can be made");
+    std::os::unix::fs::symlink(disk, folder.path("access.log")).expect("a link can be made");
     let configuration = Configuration {
         top: "access_log: { file: access.log, format: \"{path}\" }",
         ..Default::default()

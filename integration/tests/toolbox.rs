@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use tamis_integration::Folder;
 use tamis_integration::proxy::{binary, run_to_end};
+use tamis_integration::wasmtime::Wasmtime;
 use tamis_integration::wat::{Act, Guest};
+use tamis_integration::{Client, Folder};
 
-use crate::support::each;
+use crate::support::{each, wasi_component};
 
 fn component(name: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../filters/target/components");
@@ -57,7 +58,7 @@ fn inspect_says_what_a_component_is() {
     for part in [
         "request_head",
         "tamis:filter/request@0.1.0",
-        "open to every filter",
+        "open to every component",
         "loads     yes",
     ] {
         assert!(out.contains(part), "`{part}` is not in: {out}");
@@ -96,6 +97,181 @@ fn inspect_says_why_a_component_does_not_load() {
     let (code, out, err) = filter(&folder, &["inspect", &tenant]);
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("wants a configuration"), "{out}");
+}
+
+#[test]
+fn inspect_tells_services_from_middlewares() {
+    for (name, kind, wasi) in [
+        ("rust-service-02", "service", "0.2.12"),
+        ("rust-service-03", "service", "0.3.0"),
+        ("rust-stamp-03", "middleware", "0.3.0"),
+        ("js-fetch-02", "service", "0.2.10"),
+        ("python-middleware-03", "middleware", "0.3.0"),
+    ] {
+        let Some(component) = wasi_component(name) else {
+            continue;
+        };
+        let component = component.to_string_lossy();
+        let (code, out, err) = filter(&Folder::new(), &["inspect", &component, "--json"]);
+        assert_eq!((code, err.as_str()), (0, ""), "{name}");
+        let report: Value = serde_json::from_str(&out).expect("it is JSON");
+        assert_eq!(
+            (&report["kind"], &report["wasi"]),
+            (&kind.into(), &wasi.into()),
+            "{name}"
+        );
+        assert_eq!(report["parts"], serde_json::json!([]), "{name}");
+        let grants: &[&str] = match name {
+            "js-fetch-02" => &["clocks"],
+            "python-middleware-03" => &["clocks", "random"],
+            _ => &[],
+        };
+        assert_eq!(report["grants"], serde_json::json!(grants), "{name}");
+    }
+    let tenant = component("tenant");
+    let (_, out, _) = filter(&Folder::new(), &["inspect", &tenant]);
+    assert!(out.contains("kind      filter of the contract"), "{out}");
+}
+
+/// What other hosts make of it is what the parts make of each other's messages, one after the other.
+#[test]
+fn composed_components_run_elsewhere() {
+    for (parts, fields) in [
+        (
+            vec!["rust-stamp-03", "rust-guard-03", "rust-service-03"],
+            "x-stamp: rust",
+        ),
+        (
+            vec!["python-middleware-03", "rust-guard-03", "rust-service-03"],
+            "x-python: 3.0",
+        ),
+        (vec!["rust-stamp-03", "rust-guard-03", "js-service-03"], "x-stamp: rust"),
+    ] {
+        let Some(files) = parts
+            .iter()
+            .map(|name| wasi_component(name))
+            .collect::<Option<Vec<_>>>()
+        else {
+            continue;
+        };
+        let files: Vec<_> = files.iter().map(|file| file.to_string_lossy()).collect();
+        let folder = Folder::new();
+        let arguments = ["compose", &files[0], &files[1], &files[2], "-o", "whole.wasm"];
+        let (code, out, err) = filter(&folder, &arguments);
+        assert_eq!((code, err.as_str()), (0, ""));
+        let joints: Vec<&str> = out.lines().skip(1).map(str::trim).collect();
+        let joint = |outer: usize| {
+            let [outer, inner] = [parts[outer], parts[outer + 1]];
+            format!("wasi-{outer}.wasm takes wasi:http/handler@0.3.0 from wasi-{inner}.wasm")
+        };
+        assert_eq!(joints, [joint(0), joint(1)]);
+        shows_its_parts(&folder, &parts);
+
+        let Some(wasmtime) = Wasmtime::serve(&folder.path("whole.wasm")) else {
+            return;
+        };
+        let mut client = Client::connect(wasmtime.address());
+        let hello = client.get("/hello");
+        assert_eq!(
+            hello.canonical(&["date"]),
+            format!("HTTP/1.1 200 OK\ncontent-length: 6\ncontent-type: text/plain\n{fields}\n\nHELLO\n")
+        );
+        let refused = client.get("/private/a");
+        assert_eq!((refused.status(), refused.text().as_str()), (401, "who are you?\n"));
+        let seen = client.get("/headers").text();
+        assert!(seen.contains(&fields.to_uppercase()), "{parts:?}: {seen}");
+        let echo = client.exchange("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nHeLLo");
+        assert_eq!(echo.text(), "HELLO", "{parts:?}");
+    }
+}
+
+fn shows_its_parts(folder: &Folder, parts: &[&str]) {
+    let (code, out, err) = filter(folder, &["inspect", "whole.wasm", "--json"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let report: Value = serde_json::from_str(&out).expect("it is JSON");
+    assert_eq!(report["kind"], "service");
+    // The innermost comes first, because the others need it.
+    let found = report["parts"].as_array().expect("it is a list");
+    let names: Vec<_> = found.iter().rev().filter_map(|part| part["name"].as_str()).collect();
+    let expected: Vec<_> = parts.iter().map(|part| format!("wasi-{part}.wasm")).collect();
+    assert_eq!(names, expected);
+    for (number, part) in found.iter().enumerate().skip(1) {
+        let link = serde_json::json!({ "name": "wasi:http/handler@0.3.0", "from": { "part": number - 1 } });
+        let takes = part["takes"].as_array().expect("it is a list");
+        assert!(takes.contains(&link), "{part}");
+    }
+    let (_, out, _) = filter(folder, &["inspect", "whole.wasm"]);
+    let line = format!("takes wasi:http/handler@0.3.0 from wasi-{}.wasm", parts[1]);
+    assert!(out.contains(&line), "`{line}` is not in: {out}");
+}
+
+#[test]
+fn compose_says_what_does_not_fit() {
+    let paths = ["rust-service-02", "rust-service-03", "rust-stamp-03"].map(wasi_component);
+    let [Some(old), Some(new), Some(stamp)] = paths else {
+        return;
+    };
+    let folder = Folder::new();
+    folder.copy(&stamp, "stamp.wasm");
+    folder.copy(&new, "service.wasm");
+    folder.write("core.wasm", b"\0asm\x01\0\0\0");
+    folder.write("text.wasm", "not wasm");
+    std::fs::hard_link(folder.path("service.wasm"), folder.path("link.wasm")).expect("the folder takes links");
+    let old = old.to_string_lossy();
+    each(
+        [
+            (
+                "a service first",
+                vec!["service.wasm", "stamp.wasm"],
+                "whole.wasm",
+                "Only a middleware",
+            ),
+            (
+                "another WASI",
+                vec!["stamp.wasm", &old],
+                "whole.wasm",
+                "wasi:http/incoming-handler@0.2.12",
+            ),
+            (
+                "an input",
+                vec!["stamp.wasm", "service.wasm"],
+                "stamp.wasm",
+                "which is an input",
+            ),
+            (
+                "an input's link",
+                vec!["stamp.wasm", "service.wasm"],
+                "link.wasm",
+                "which is an input",
+            ),
+            (
+                "a module",
+                vec!["stamp.wasm", "core.wasm"],
+                "whole.wasm",
+                "core.wasm: is a core module",
+            ),
+            (
+                "no wasm",
+                vec!["text.wasm", "stamp.wasm"],
+                "whole.wasm",
+                "text.wasm: is not a WebAssembly component",
+            ),
+            (
+                "no file",
+                vec!["stamp.wasm", "absent.wasm"],
+                "whole.wasm",
+                "absent.wasm",
+            ),
+        ],
+        |case| case.0.to_owned(),
+        |(name, inputs, out, said)| {
+            let before = std::fs::read(folder.path(out)).ok();
+            let (code, printed, err) = filter(&folder, &[&["compose"], &inputs[..], &["-o", out]].concat());
+            assert_eq!((code, printed.as_str()), (1, ""), "{name}: {err}");
+            assert!(err.contains(said), "{name}: `{said}` is not in: {err}");
+            assert_eq!(std::fs::read(folder.path(out)).ok(), before, "{name}");
+        },
+    );
 }
 
 const TENANT: &str = "\

@@ -587,7 +587,7 @@ fn fault_99_ws_echoes_through_tls() {
 }
 
 /// A program with the npm package `ws`.
-struct Peer {
+pub struct Peer {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
@@ -595,7 +595,7 @@ struct Peer {
 
 impl Peer {
     /// `None` where there is no Node or no `ws`: not every machine has them, but the one that decides has.
-    fn start(arguments: &[&str]) -> Option<Self> {
+    pub fn start(arguments: &[&str]) -> Option<Self> {
         Self::start_trusting(arguments, None)
     }
 
@@ -625,18 +625,18 @@ impl Peer {
     }
 
     /// What it says next.
-    fn line(&mut self) -> String {
+    pub fn line(&mut self) -> String {
         let mut line = String::new();
         self.output.read_line(&mut line).expect("it is text");
         line.trim_end().to_owned()
     }
 
-    fn tell(&mut self, line: &str) {
+    pub fn tell(&mut self, line: &str) {
         let input = self.input.as_mut().expect("it was not told the end");
         writeln!(input, "{line}").expect("it listens");
     }
 
-    fn end(&mut self) {
+    pub fn end(&mut self) {
         self.input = None;
     }
 }

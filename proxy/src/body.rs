@@ -249,6 +249,8 @@ pub struct FilteredUpload {
 /// Where a request's body comes from.
 #[derive(Debug)]
 pub enum Source {
+    /// There is none: what follows the head is another protocol's.
+    Nothing,
     Http1(Incoming),
     Http2(http2::Incoming),
 }
@@ -256,6 +258,7 @@ pub enum Source {
 impl Source {
     pub fn is_end_stream(&self) -> bool {
         match self {
+            Self::Nothing => true,
             Self::Http1(incoming) => incoming.is_end_stream(),
             Self::Http2(incoming) => incoming.is_end_stream(),
         }
@@ -263,6 +266,7 @@ impl Source {
 
     fn size_hint(&self) -> SizeHint {
         match self {
+            Self::Nothing => SizeHint::with_exact(0),
             Self::Http1(incoming) => incoming.size_hint(),
             Self::Http2(incoming) => incoming.size_hint(),
         }
@@ -270,6 +274,7 @@ impl Source {
 
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
         match self {
+            Self::Nothing => Poll::Ready(None),
             Self::Http1(incoming) => Pin::new(incoming)
                 .poll_frame(context)
                 .map(|frame| frame.map(|frame| frame.map_err(|error| fault_of(&error)))),

@@ -199,10 +199,14 @@ impl Endpoint {
     fn changed(&self, was_usable: bool, now: Instant) {
         let now = millis(now);
         self.changed_at.store(unix_millis(), Ordering::Relaxed);
-        if self.is_usable() && !was_usable {
+        let is_usable = self.is_usable();
+        if is_usable && !was_usable {
             self.usable_since.store(now, Ordering::Relaxed);
         }
-        self.epoch.advance();
+        // A second reason against it, or one of two that is gone, moves no request.
+        if is_usable != was_usable {
+            self.epoch.advance();
+        }
     }
 
     /// An answer to a request of this worker; how many failures in a row that makes.
@@ -291,19 +295,23 @@ mod tests {
     }
 
     #[test]
-    fn every_change_moves_the_epoch_and_nothing_else_does() {
+    fn the_epoch_moves_when_requests_go_elsewhere() {
         let (endpoint, epoch) = endpoint();
         let now = Instant::now();
         assert!(endpoint.is_usable());
         assert!(endpoint.set_health(Health::Healthy, now));
         assert!(!endpoint.set_health(Health::Healthy, now));
-        assert_eq!(epoch.number(), 1);
+        assert_eq!(epoch.number(), 0, "it was taken for healthy");
         endpoint.set_ejected(true, now);
         endpoint.set_ejected(true, now);
-        assert_eq!((epoch.number(), endpoint.is_usable()), (2, false));
+        assert_eq!((epoch.number(), endpoint.is_usable()), (1, false));
+        endpoint.set_health(Health::Unhealthy, now);
+        endpoint.set_ejected(false, now);
         endpoint.answered(0, StatusCode::OK);
         endpoint.failed(1);
-        assert_eq!(epoch.number(), 2);
+        assert_eq!((epoch.number(), endpoint.is_usable()), (1, false));
+        endpoint.set_health(Health::Healthy, now);
+        assert_eq!((epoch.number(), endpoint.is_usable()), (2, true));
     }
 
     #[test]

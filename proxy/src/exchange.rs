@@ -18,6 +18,7 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Response, StatusCode, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use crate::body::{Body, BodyFault, RequestBody, Source, Upload, UploadCut, UploadFault};
@@ -29,7 +30,7 @@ use crate::grpc;
 use crate::guard::{self, Admitted};
 use crate::h1::{self, RequestLines};
 use crate::head::{Clusters, Facts, Message, RequestHead, ResponseHead, Stage};
-use crate::hop;
+use crate::hop::{self, Upgrade};
 use crate::identity::{self, Claim};
 use crate::lane::Lane;
 use crate::mirror::{self, Mirror, Shadow};
@@ -40,15 +41,15 @@ use crate::passage::{Forward, Passage};
 use crate::pool::{self, ClusterPool, EndpointPool, Picked, Turn, Unconnected};
 use crate::reply::{self, Error, Kind};
 use crate::retry::budget::Running;
-use crate::retry::{Cause, RETRIED};
+use crate::retry::{Cause, RETRIED, UNSENT};
 use crate::rewrite::Outgoing;
 use crate::route::Target;
 use crate::snapshot::{Action, Choice, GrpcTimeout, Listener, Redirect, Route};
-use crate::stream::Stream;
 use crate::telemetry::record::Record;
 use crate::tls;
 use crate::tunnel::{Broken as TunnelBroken, Relay};
-use crate::upstream::{Call, Failure, Switched};
+use crate::upstream::{Call, Failure, Offer, Switched};
+use crate::websocket;
 use crate::wire::Expired;
 use crate::worker::{Pinned, Scene, Worker};
 
@@ -74,6 +75,11 @@ impl std::fmt::Display for Abandoned {
 }
 
 impl std::error::Error for Abandoned {}
+
+/// The protocol that a client of HTTP/2 asks for on its stream (RFC 8441 4); among the extensions of a request that is a GET
+/// otherwise.
+#[derive(Clone)]
+pub struct Connects(pub HeaderValue);
 
 /// Where an exchange that makes a tunnel leaves it, for whoever has the connection when the answer is written.
 pub type TunnelSlot = Cell<Option<Box<Tunnel>>>;
@@ -121,6 +127,9 @@ async fn walk(
     };
     // Response filters in reverse order, for every answer.
     exchange.respond(&mut body).await;
+    if exchange.misleads() {
+        body = exchange.fail(Kind::NotSwitched.into());
+    }
     // An early answer leaves a request unread.
     exchange.discard(upload).await;
     Ok(exchange.finish_head(body, tunnels))
@@ -167,6 +176,8 @@ pub struct Exchange {
     /// What it gets in place of the message's request, if its route rewrites that.
     outgoing: Option<Box<Outgoing>>,
     upstream: Option<Upstream>,
+    /// The protocol that a client of HTTP/2 asks for.
+    connects: Option<Box<HeaderValue>>,
     /// The protocol that the upstream is asked to change to.
     offer: Option<HeaderValue>,
     /// The upstream's connection after it has, until the client is told.
@@ -215,6 +226,10 @@ impl Exchange {
         let (pinned, listener) = connection.begin_exchange();
         let begun = Begun::new(&connection);
         panics::point("head");
+        let connects = match parts.version {
+            Version::HTTP_2 => parts.extensions.remove(),
+            _ => None,
+        };
         lane.pin(pinned.snapshot.generation);
         let head = connection.next_head();
         let snapshot = Rc::clone(&pinned);
@@ -317,6 +332,7 @@ impl Exchange {
             attempts: 0,
             outgoing: None,
             upstream: None,
+            connects: connects.map(|Connects(protocol)| Box::new(protocol)),
             offer: None,
             switched: None,
             call: is_call.then(Box::default),
@@ -393,15 +409,26 @@ impl Exchange {
         let Some(message) = &mut *message else { return Ok(()) };
         let headers = &mut message.request.headers;
         let upgrade = hop::strip_request(headers);
-        // RFC 9110 7.8: one in HTTP/1.0 is ignored.
-        if let (Some(route), Version::HTTP_11) = (self.route, message.request.version)
-            && let Some(protocol) = upgrade.first_of(&self.pinned.snapshot.routes[route].upgrades)
-        {
+        let route = self.route.map(|route| &self.pinned.snapshot.routes[route]);
+        self.offer = match (route, &self.connects) {
+            (Some(route), Some(asked)) => {
+                let listed = Upgrade::to(asked).first_of(&route.upgrades);
+                Some(listed.ok_or(Kind::UpgradeNotListed)?)
+            }
+            // RFC 9110 7.8: one in HTTP/1.0 is ignored.
+            (Some(route), None) if message.request.version == Version::HTTP_11 => upgrade.first_of(&route.upgrades),
+            _ => None,
+        };
+        if let Some(protocol) = &self.offer {
             if !upload.is_empty() {
                 return Err(Kind::UpgradeWithBody.into());
             }
             hop::switch(headers, protocol.clone());
-            self.offer = Some(protocol);
+            if self.connects.is_some() && websocket::is_it(protocol) {
+                let worker = &self.connection.worker;
+                let nonce = u128::from(worker.random()) << 64 | u128::from(worker.random());
+                headers.insert(header::SEC_WEBSOCKET_KEY, websocket::key(nonce.to_be_bytes()));
+            }
         }
         if self.expects_continue {
             headers.remove(header::EXPECT);
@@ -609,6 +636,8 @@ impl Exchange {
                 // nothing.
                 Ok(Sent::Nothing) if may_repeat => {
                     repeats += 1;
+                    let worker = &self.connection.worker;
+                    worker.upstream_retry(upstream.endpoint(), UNSENT, RETRIED);
                     *body = call.into_body();
                 }
                 failed => {
@@ -684,11 +713,15 @@ impl Exchange {
             headers,
             via: self.connection.worker.via.entry(request.version),
         };
-        let mut call = Call::new(channel, &lines, body);
-        if let Some(protocol) = &self.offer {
-            call.offer(protocol.clone());
-        }
-        Ok(call)
+        let Some(protocol) = &self.offer else {
+            return Ok(Call::new(channel, &lines, body));
+        };
+        let accept = self.connects.as_ref().and_then(|_| websocket::accept(lines.headers));
+        let offer = Offer {
+            accept: accept.filter(|_| websocket::is_it(protocol)),
+            protocol: protocol.clone(),
+        };
+        Ok(Call::switching(channel, &lines, offer))
     }
 
     /// An endpoint, none of `tried`.
@@ -733,14 +766,10 @@ impl Exchange {
             return Ok(ready);
         }
         let local = self.connection.local();
-        let connecting = Box::pin(endpoint.connect(pool, self.client, local));
         let until = patience.map(|patience| Instant::now() + patience);
-        let earliest = self.deadline.into_iter().chain(until).min();
-        let Some(connected) = self.lane.watchdog.watch(earliest, connecting).await else {
-            return Err(match earliest == self.deadline {
-                true => Kind::RouteTimeout.into(),
-                false => self.upstream_failed(upstream, Kind::ConnectTimeout, "no connection within per_try_timeout"),
-            });
+        let connecting = Box::pin(endpoint.connect(pool, self.client, local, until));
+        let Some(connected) = self.lane.watchdog.watch(self.deadline, connecting).await else {
+            return Err(Kind::RouteTimeout.into());
         };
         connected.map_err(|unconnected| {
             let error = match unconnected {
@@ -942,6 +971,16 @@ impl Exchange {
             passage.set_stage(Stage::ResponseHead);
         }
         passage.set_stage(Stage::Answered);
+    }
+
+    /// Whether a client that has asked for another protocol would take the answer for that (RFC 8441 5).
+    fn misleads(&self) -> bool {
+        let has_success = || {
+            let message = self.passage.message();
+            let head = message.as_ref().and_then(|message| message.response.as_ref());
+            head.is_some_and(|head| head.status.is_success())
+        };
+        self.connects.is_some() && has_success()
     }
 
     /// Puts the filter's stage in the way of the response's body, if there is one and the filter wants to see it.
@@ -1172,7 +1211,8 @@ pub struct Tunnel {
 }
 
 /// How a tunnel ends.
-enum TunnelEnd {
+#[derive(Debug)]
+pub enum TunnelEnd {
     /// Both sides have ended it.
     Closed,
     Broken(TunnelBroken),
@@ -1182,6 +1222,20 @@ enum TunnelEnd {
     Stalled,
     /// Its generation was replaced too long ago.
     Outlived,
+}
+
+impl TunnelEnd {
+    /// A word for the log; empty when both sides have ended it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Closed => "",
+            Self::Broken(TunnelBroken::Client(_)) => "client_closed",
+            Self::Broken(TunnelBroken::Upstream(_)) => Kind::Reset.reason(),
+            Self::Idle => "tunnel_idle",
+            Self::Stalled => "write_timeout",
+            Self::Outlived => "generation_max_age",
+        }
+    }
 }
 
 impl Tunnel {
@@ -1194,30 +1248,64 @@ impl Tunnel {
     }
 
     /// The client is told, and `ahead` are the bytes that it has sent since it asked.
-    pub async fn run(mut self, client: Stream, ahead: Bytes) {
-        let connection = Rc::clone(&self.exchange.connection);
+    pub async fn run(self, client: impl AsyncRead + AsyncWrite + Unpin, ahead: Bytes) -> TunnelEnd {
+        let Self {
+            mut exchange,
+            upload,
+            upstream,
+        } = self;
+        let end = match upstream {
+            Switched::Http1 { mut connection, input } => {
+                let relay = Relay::new(client, &mut connection.stream, ahead, input);
+                exchange.relay(relay, &upload).await
+            }
+            Switched::Http2(stream) => {
+                exchange
+                    .relay(Relay::new(client, stream, ahead, Bytes::new()), &upload)
+                    .await
+            }
+        };
+        exchange.end_tunnel(&end);
+        end
+    }
+}
+
+impl Exchange {
+    async fn relay<C, U>(&mut self, mut relay: Relay<C, U>, upload: &Upload) -> TunnelEnd
+    where
+        C: AsyncRead + AsyncWrite + Unpin,
+        U: AsyncRead + AsyncWrite + Unpin,
+    {
+        let connection = Rc::clone(&self.connection);
         let limits = connection.limits();
-        let (stream, input) = (
-            &mut self.upstream.connection.stream,
-            std::mem::take(&mut self.upstream.input),
-        );
-        let mut relay = Relay::new(client, stream, ahead, input);
+        // A stream of HTTP/2 has not the connection to itself.
+        let has_stream = self.is_http2();
         // The wire has counted these.
         let (mut before, mut since) = (relay.progress(), Instant::now());
-        self.upload.bytes.set(before.received);
-        let (exchange, upload) = (&mut self.exchange, &self.upload);
-        let end = std::future::poll_fn(|context| {
-            connection.watch_worker(context.waker());
-            if connection.is_outlived() {
+        upload.bytes.set(before.received);
+        std::future::poll_fn(|context| {
+            let is_outlived = match has_stream {
+                true => {
+                    self.lane.carry(context.waker());
+                    self.lane.broken().is_some()
+                }
+                false => {
+                    connection.watch_worker(context.waker());
+                    connection.is_outlived()
+                }
+            };
+            if is_outlived {
                 return Poll::Ready(TunnelEnd::Outlived);
             }
             let polled = relay.poll(context);
             let progress = relay.progress();
             if progress != before {
-                let (received, sent) = (progress.received - before.received, progress.sent - before.sent);
-                connection.wire.count(received, sent);
+                if !has_stream {
+                    let (received, sent) = (progress.received - before.received, progress.sent - before.sent);
+                    connection.wire.count(received, sent);
+                }
                 upload.bytes.set(progress.received);
-                exchange.response_bytes = progress.sent;
+                self.response_bytes = progress.sent;
                 (before, since) = (progress, Instant::now());
             }
             match polled {
@@ -1229,27 +1317,16 @@ impl Tunnel {
                 true => (limits.write_timeout, TunnelEnd::Stalled),
                 false => (limits.tunnel_idle_timeout, TunnelEnd::Idle),
             };
-            match exchange.lane.watchdog.expired(context, since + wait) {
+            match self.lane.watchdog.expired(context, since + wait) {
                 true => Poll::Ready(end),
                 false => Poll::Pending,
             }
         })
-        .await;
-        drop(relay);
-        self.exchange.end_tunnel(end);
+        .await
     }
-}
 
-impl Exchange {
-    fn end_tunnel(&mut self, end: TunnelEnd) {
-        self.reason = match end {
-            TunnelEnd::Closed => "",
-            TunnelEnd::Broken(TunnelBroken::Client(_)) => "client_closed",
-            TunnelEnd::Broken(TunnelBroken::Upstream(_)) => Kind::Reset.reason(),
-            TunnelEnd::Idle => "tunnel_idle",
-            TunnelEnd::Stalled => "write_timeout",
-            TunnelEnd::Outlived => "generation_max_age",
-        };
+    fn end_tunnel(&mut self, end: &TunnelEnd) {
+        self.reason = end.reason();
         self.complete = self.reason.is_empty();
         if let (TunnelEnd::Broken(TunnelBroken::Upstream(error)), Some(upstream)) = (end, &self.upstream) {
             self.upstream_failed(upstream, Kind::Reset, error);

@@ -119,7 +119,8 @@ async fn serve_http1(connection: &Rc<Connection>) {
         && let Some((client, ahead)) = connection.wire.become_tunnel()
     {
         // Boxed like all that seldom happens.
-        return Box::pin(tunnel.run(client, [&**unread, &ahead].concat().into())).await;
+        Box::pin(tunnel.run(client, [&**unread, &ahead].concat().into())).await;
+        return;
     }
     let farewell = match (connection.wire.expired(), &served) {
         (Some(Expired::Head), _) => {

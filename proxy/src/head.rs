@@ -255,9 +255,11 @@ pub fn append(headers: &mut HeaderMap, (name, value): Field) -> Result<(), EditE
 /// A field that a filter may write (RFC 9110 5.1 and 5.5), or why not. Blanks around a value are not part of it: the next
 /// filter sees what every recipient reads.
 pub fn writable(name: &[u8], value: &[u8]) -> Result<Field, EditError> {
-    let name = writable_name(name)?;
-    let value = HeaderValue::from_bytes(without_blanks(value)).map_err(|_| EditError::Invalid)?;
-    Ok((name, value))
+    Ok((writable_name(name)?, writable_value(value)?))
+}
+
+pub fn writable_value(value: &[u8]) -> Result<HeaderValue, EditError> {
+    HeaderValue::from_bytes(without_blanks(value)).map_err(|_| EditError::Invalid)
 }
 
 fn without_blanks(mut value: &[u8]) -> &[u8] {

@@ -95,6 +95,10 @@ pub fn strip_request(headers: &mut HeaderMap) -> Upgrade {
 pub struct Upgrade(Vec<HeaderValue>);
 
 impl Upgrade {
+    pub fn to(protocol: &HeaderValue) -> Self {
+        Self(vec![protocol.clone()])
+    }
+
     /// The first that is among `allowed`, as the client wrote it; names of protocols have no case.
     pub fn first_of(&self, allowed: &[Box<str>]) -> Option<HeaderValue> {
         let protocols = self

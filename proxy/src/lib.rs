@@ -28,7 +28,8 @@
 //!    the end of the round.
 //!    Where a component stands in the place of servers ([`wasm::http`]), a place in an instance is what a connection is
 //!    elsewhere, and a [`service`] fault what a reset is.
-//!    A request that asks for another protocol, and is answered with it, makes a [`tunnel`] of both connections.
+//!    A request that asks for another protocol, and is answered with it, makes a [`tunnel`] of both connections, or
+//!    streams of HTTP/2; where one side is one and one the other, [`websocket`] has the keys that only HTTP/1.1 knows.
 //! 9. The response head goes back through the [`passage`] in reverse: only filters whose request half ran, for every
 //!    answer.
 //! 10. Errors, wherever they come from, become an answer in [`reply`], or a status of [`grpc`].
@@ -134,5 +135,6 @@ pub mod upkeep;
 pub mod upstream;
 pub mod wasm;
 pub mod watch;
+pub mod websocket;
 pub mod wire;
 pub mod worker;

@@ -122,7 +122,7 @@ async fn exchange(worker: &Worker, pool: &ClusterPool, shadow: Shadow) -> Outcom
     loop {
         let connected = match endpoint.ready() {
             Some(ready) => Ok(ready),
-            None => endpoint.connect(pool, shadow.client, shadow.local).await,
+            None => endpoint.connect(pool, shadow.client, shadow.local, None).await,
         };
         let channel = match connected {
             Ok(channel) => channel,

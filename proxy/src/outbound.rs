@@ -249,7 +249,7 @@ async fn send(worker: &Worker, order: &Order, mut body: RequestBody) -> Result<(
         let connected = match endpoint.ready() {
             Some(ready) => Ok(ready),
             // No client asks, but the guest.
-            None => endpoint.connect(&pool, None, None).await,
+            None => endpoint.connect(&pool, None, None, None).await,
         };
         let channel = match connected {
             Ok(channel) => channel,

@@ -96,7 +96,9 @@ impl Drop for Loan<'_> {
     fn drop(&mut self) {
         *self.passage.message.borrow_mut() = self.message.take();
         let mut waiting = self.passage.waiting.borrow_mut();
-        waiting.drain(..).for_each(Waker::wake);
+        if !waiting.is_empty() {
+            waiting.drain(..).for_each(Waker::wake);
+        }
     }
 }
 
@@ -150,8 +152,7 @@ impl Passage {
 
     /// The request half of one filter.
     pub async fn forward(&self, (chain, step): (usize, usize), clock: &mut Instant) -> Result<Forward, Broken> {
-        let at = self.draw(chain, step);
-        let step = self.at(at);
+        let (at, step) = self.draw(chain, step);
         match &step.kind {
             StepKind::Native(native) => {
                 let mut loan = self.borrow().await;
@@ -172,7 +173,7 @@ impl Passage {
                 let hooks = filter.hooks();
                 let turn = self.add(Turn::new(at, hooks.among(&LATER)));
                 let asked = match hooks.has(Hook::RequestHead) {
-                    true => self.ask(turn, wasm::OnRequestHead, clock).await,
+                    true => self.ask(turn, step, wasm::OnRequestHead, clock).await,
                     false => Ok(Some(RequestVerdict::Proceed)),
                 };
                 self.after_request_head(turn, asked)
@@ -215,7 +216,8 @@ impl Passage {
         complete: bool,
         clock: &mut Instant,
     ) -> Result<HeldVerdict, Broken> {
-        let verdict = self.ask(turn, wasm::OnHeldBody { body, complete }, clock).await?;
+        let question = wasm::OnHeldBody { body, complete };
+        let verdict = self.ask(turn, self.step(turn), question, clock).await?;
         let verdict = verdict.unwrap_or(HeldVerdict::Proceed);
         if let HeldVerdict::Reply(reply) = &verdict {
             self.scene.replied(self.step(turn), reply.status);
@@ -273,7 +275,7 @@ impl Passage {
             }
             StepKind::Wasm(filter, _) if filter.hooks().has(Hook::ResponseHead) => {
                 let clock = clock.get_or_insert_with(Instant::now);
-                let verdict = self.ask(turn, wasm::OnResponseHead, clock).await?;
+                let verdict = self.ask(turn, step, wasm::OnResponseHead, clock).await?;
                 Ok(verdict.unwrap_or(Verdict::Proceed))
             }
             StepKind::Wasm(..) => Ok(Verdict::Proceed),
@@ -281,23 +283,23 @@ impl Passage {
     }
 
     pub async fn body(&self, turn: usize, side: Side, piece: &[u8]) -> Result<BodyVerdict, Broken> {
-        let mut clock = Instant::now();
+        let (step, mut clock) = (self.step(turn), Instant::now());
         let verdict = match side {
-            Side::Request => self.ask(turn, wasm::OnRequestBody(piece), &mut clock).await?,
-            Side::Response => self.ask(turn, wasm::OnResponseBody(piece), &mut clock).await?,
+            Side::Request => self.ask(turn, step, wasm::OnRequestBody(piece), &mut clock).await?,
+            Side::Response => self.ask(turn, step, wasm::OnResponseBody(piece), &mut clock).await?,
         };
         Ok(verdict.unwrap_or(BodyVerdict::Keep))
     }
 
     pub async fn end(&self, turn: usize, side: Side, trailers: Option<&HeaderMap>) -> Result<EndVerdict, Broken> {
-        let mut clock = Instant::now();
+        let (step, mut clock) = (self.step(turn), Instant::now());
         let (verdict, hook) = match side {
             Side::Request => (
-                self.ask(turn, wasm::OnRequestEnd(trailers), &mut clock).await?,
+                self.ask(turn, step, wasm::OnRequestEnd(trailers), &mut clock).await?,
                 Hook::RequestBody,
             ),
             Side::Response => (
-                self.ask(turn, wasm::OnResponseEnd(trailers), &mut clock).await?,
+                self.ask(turn, step, wasm::OnResponseEnd(trailers), &mut clock).await?,
                 Hook::ResponseBody,
             ),
         };
@@ -316,8 +318,9 @@ impl Passage {
         for turn in (0..turns).rev() {
             if self.turns.borrow()[turn].ahead.has(Hook::Completion) {
                 let mut clock = Instant::now();
+                let question = wasm::OnCompletion(outcome.clone());
                 // Counted and logged where it was found.
-                let _ = self.ask(turn, wasm::OnCompletion(outcome.clone()), &mut clock).await;
+                let _ = self.ask(turn, self.step(turn), question, &mut clock).await;
             }
         }
     }
@@ -343,10 +346,10 @@ impl Passage {
     async fn ask<Q: Question>(
         &self,
         turn: usize,
+        step: &Step,
         question: Q,
         clock: &mut Instant,
     ) -> Result<Option<Q::Verdict>, Broken> {
-        let step = self.step(turn);
         let StepKind::Wasm(filter, slot) = &step.kind else {
             return Ok(None);
         };
@@ -505,12 +508,13 @@ impl Passage {
     }
 
     /// Which version of the filter the exchange meets there.
-    fn draw(&self, chain: usize, step: usize) -> Position {
-        let version = match &self.scene.chains()[chain].steps[step] {
-            Step { part: Some(part), .. } => self.draw_version(&part.trial),
-            _ => Version::Stable,
+    fn draw(&self, chain: usize, step: usize) -> (Position, &Step) {
+        let met = &self.scene.chains()[chain].steps[step];
+        let version = match &met.part {
+            Some(part) => self.draw_version(&part.trial),
+            None => Version::Stable,
         };
-        Position { chain, step, version }
+        (Position { chain, step, version }, met.version(version))
     }
 
     /// A filter that stands in both chains is of one version in an exchange.
@@ -599,12 +603,12 @@ pub async fn admit(scene: Scene, message: Box<Message>) -> Option<Attributes> {
         if !passage.scene.chains()[chain].steps[step].asks_about_connections() {
             continue;
         }
-        let at = passage.draw(chain, step);
-        if !passage.at(at).has(Hook::Connection) {
+        let (at, step) = passage.draw(chain, step);
+        if !step.has(Hook::Connection) {
             continue;
         }
         let turn = passage.add(Turn::new(at, Hooks::default()));
-        match passage.ask(turn, wasm::OnConnection, &mut clock).await {
+        match passage.ask(turn, step, wasm::OnConnection, &mut clock).await {
             Ok(Some(filter::Admission::Accept) | None) => {}
             Ok(Some(filter::Admission::Refuse)) | Err(_) => return None,
         }

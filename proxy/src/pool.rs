@@ -677,13 +677,14 @@ impl EndpointPool {
     }
 
     /// A connection within the cluster's limits: a new one, or one that was given back meanwhile. Waits for either when
-    /// there are as many as there may be. It is for this client, who connected to this address; both are only for those
-    /// clusters that want to know.
+    /// there are as many as there may be. `until` bounds both beside the cluster's own time for connecting. It is for this
+    /// client, who connected to this address; both are only for those clusters that want to know.
     pub async fn connect(
         self: &Rc<Self>,
         pool: &ClusterPool,
         client: Option<SocketAddr>,
         local: Option<SocketAddr>,
+        until: Option<Instant>,
     ) -> Result<Channel, Unconnected> {
         if self.counts.pending.get() >= self.terms.limits.pending {
             return Err(self.overload(Limit::Pending));
@@ -693,6 +694,7 @@ impl EndpointPool {
             return self.place(instances).await;
         }
         let deadline = Instant::now() + self.terms.connect_timeout;
+        let deadline = until.map_or(deadline, |until| until.min(deadline));
         while let Some(obstacle) = self.obstacle(pool) {
             let _waiting = Counted::among(&self.counts.waiting);
             if tokio::time::timeout_at(deadline, self.way_free(obstacle))

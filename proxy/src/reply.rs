@@ -42,6 +42,8 @@ pub enum Kind {
     Upload(UploadFault),
     /// A request to change the protocol has a body: no telling where that ends and the other protocol begins.
     UpgradeWithBody,
+    /// The protocol that a client of HTTP/2 asks for is not among the route's `upgrades` (RFC 9220 3 has the status).
+    UpgradeNotListed,
     /// A filter wants to see the whole body, and it is longer than that filter allows.
     BodyTooLarge,
     /// What the route's `rewrite` makes of the path is none.
@@ -72,6 +74,8 @@ pub enum Kind {
     Protocol,
     /// The response to a call of gRPC ended without a status.
     NoStatus,
+    /// A client of HTTP/2 has asked for another protocol, and the answer would tell it that it has that.
+    NotSwitched,
     /// No byte of the response for `read_timeout`.
     UpstreamTimeout,
     /// The route's `timeout` is over.
@@ -119,6 +123,7 @@ impl Kind {
             Kind::Upload(UploadFault::Malformed | UploadFault::Disconnected) => StatusCode::BAD_REQUEST,
             Kind::Upload(UploadFault::TimedOut) => StatusCode::REQUEST_TIMEOUT,
             Kind::UpgradeWithBody | Kind::Rewrite(_) => StatusCode::BAD_REQUEST,
+            Kind::UpgradeNotListed => StatusCode::NOT_IMPLEMENTED,
             Kind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Kind::Loop => StatusCode::LOOP_DETECTED,
             Kind::Misdirected => StatusCode::MISDIRECTED_REQUEST,
@@ -134,7 +139,8 @@ impl Kind {
             | Kind::Reset
             | Kind::ResetBy(_)
             | Kind::Protocol
-            | Kind::NoStatus => StatusCode::BAD_GATEWAY,
+            | Kind::NoStatus
+            | Kind::NotSwitched => StatusCode::BAD_GATEWAY,
             Kind::ConnectTimeout | Kind::UpstreamTimeout | Kind::RouteTimeout => StatusCode::GATEWAY_TIMEOUT,
             Kind::Service(fault) => fault.status(),
         }
@@ -150,6 +156,7 @@ impl Kind {
             Kind::Upload(UploadFault::Disconnected) => "client_closed",
             Kind::Upload(UploadFault::Filter) | Kind::Cut => "filter_cut",
             Kind::UpgradeWithBody => "upgrade_with_body",
+            Kind::UpgradeNotListed => "upgrade_not_listed",
             Kind::BodyTooLarge => "body_too_large",
             Kind::Rewrite(_) => "rewrite",
             Kind::Loop => "loop",
@@ -165,6 +172,7 @@ impl Kind {
             Kind::Reset | Kind::ResetBy(_) => "upstream_reset",
             Kind::Protocol => "upstream_protocol",
             Kind::NoStatus => "grpc_no_status",
+            Kind::NotSwitched => "not_switched",
             Kind::UpstreamTimeout => "upstream_timeout",
             Kind::RouteTimeout => "route_timeout",
             Kind::Service(fault) => fault.as_str(),
@@ -187,6 +195,7 @@ impl Kind {
                 | Kind::Ambiguous(_)
                 | Kind::Misdirected
                 | Kind::UpgradeWithBody
+                | Kind::UpgradeNotListed
                 | Kind::Upload(_)
                 | Kind::BodyTooLarge
                 | Kind::Rewrite(_)

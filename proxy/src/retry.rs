@@ -17,6 +17,9 @@ use crate::reply::Kind;
 /// What a retry that was made counts as, beside the words of [`Refusal`].
 pub const RETRIED: &str = "retried";
 
+/// The cause of one more try that needs no policy: the server took nothing of the request.
+pub const UNSENT: &str = "unsent";
+
 /// A route's settings; defaults and reasons are the configuration's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {

@@ -4,21 +4,25 @@
 //! worker runs, so that what passes here passes there; what the proxy itself does around a filter (routing, fields of
 //! its own, upstreams) is not here.
 //!
-//! `project` writes a new one, `build` runs its build, `component` makes a component of a core module; `stand` holds a
-//! loaded filter, and `inspect`, `trial` and `bench` look at it; `cases` is a file of test cases, `walk` an exchange
+//! `project` writes a new one, `build` runs its build, `component` makes a component of a core module, `compose` one of
+//! several; `stand` holds a loaded filter, and `inspect`, `trial` and `bench` look at it; `world` is what a component is
+//! for, `graph` what it is made of; `cases` is a file of test cases, `walk` an exchange
 //! through one filter, `difference` what it came to beside what was expected, `log` what it wrote meanwhile.
 
 mod bench;
 mod build;
 mod cases;
 mod component;
+mod compose;
 mod difference;
+mod graph;
 mod inspect;
 mod log;
 mod project;
 mod stand;
 mod trial;
 mod walk;
+mod world;
 
 use std::path::PathBuf;
 
@@ -48,8 +52,9 @@ pub enum Command {
         #[arg(default_value = ".")]
         dir: PathBuf,
     },
-    /// Say what a component is: hooks, imports and the grants that open them, size, whether it loads
+    /// Say what a component is: its kind, hooks, imports and the grants that open them, size, parts, whether it loads
     ///
+    /// A filter of the contract is compiled and started; a service or a middleware of wasi:http is judged by its names.
     /// Exit status 1, with the reason, when Tamis would not load it. A filter that refuses to start without its
     /// configuration loads; with `--config`, a refusal is a failure.
     Inspect {
@@ -100,6 +105,19 @@ pub enum Command {
         #[arg(short, value_name = "FILE")]
         out: PathBuf,
     },
+    /// Make one component of several, each taking what it imports from the next
+    ///
+    /// Prints what was joined. Fails where a component takes nothing from the next one, or what it imports has other
+    /// types there.
+    #[command(after_long_help = compose::HELP)]
+    Compose {
+        /// The components, the outermost first
+        #[arg(required = true, num_args = 2..)]
+        files: Vec<PathBuf>,
+        /// The component that they become; what is there is replaced, but no input
+        #[arg(short, value_name = "FILE")]
+        out: PathBuf,
+    },
 }
 
 /// The error is for the operator. Results go to standard output.
@@ -123,5 +141,6 @@ pub fn run(command: Command) -> Result<(), String> {
             rounds,
         } => bench::run(&file, config.as_deref(), cases.as_deref(), rounds),
         Command::Component { core, out } => component::make(&core, &out),
+        Command::Compose { files, out } => compose::run(&files, &out),
     }
 }

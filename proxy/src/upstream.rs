@@ -13,7 +13,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
@@ -113,10 +113,16 @@ impl Call {
         }
     }
 
-    /// Takes a 101 that changes to this protocol, which the request's head asks for. HTTP/2 has none, nor has a component.
-    pub fn offer(&mut self, protocol: HeaderValue) {
-        if let Self::Http1(call) = self {
-            call.offer = Some(protocol);
+    /// One whose head asks to change the protocol, and which may be answered so.
+    pub fn switching(channel: Channel, lines: &RequestLines<'_>, offer: Offer) -> Self {
+        match channel {
+            Channel::Http1(connection) => {
+                let mut call = Http1Call::new(connection, lines, RequestBody::Empty);
+                call.offer = Some(Box::new(offer));
+                Self::Http1(call)
+            }
+            Channel::Http2(slot) => Self::Http2(Box::new(http2::Call::switching(slot, lines, &offer.protocol))),
+            Channel::Service(place) => Self::Service(Box::new(wasm::http::Call::new(place, lines, RequestBody::Empty))),
         }
     }
 
@@ -149,11 +155,12 @@ impl Call {
     /// After a 101: the connection, which is nobody else's any more.
     pub fn into_switched(self) -> Option<Switched> {
         match self {
-            Self::Http1(call) => Some(Switched {
+            Self::Http1(call) => Some(Switched::Http1 {
                 connection: call.connection,
                 input: call.input,
             }),
-            Self::Http2(_) | Self::Service(_) => None,
+            Self::Http2(call) => call.into_duplex().map(Switched::Http2),
+            Self::Service(_) => None,
         }
     }
 
@@ -181,17 +188,28 @@ pub struct Http1Call {
     connection: Connection,
     sending: Sending,
     method: Method,
-    /// The protocol that the request offers to change to.
-    offer: Option<HeaderValue>,
+    /// What the request offers to change to.
+    offer: Option<Box<Offer>>,
     /// What came of the response and is not taken yet.
     input: Bytes,
     interims: u8,
 }
 
-/// A connection that has changed its protocol, and what has come on it since.
-pub struct Switched {
-    pub connection: Connection,
-    pub input: Bytes,
+/// The protocol that a request asks to change to.
+pub struct Offer {
+    pub protocol: HeaderValue,
+    /// What the server has to say as `Sec-WebSocket-Accept`, when the client is not the one who will look at it.
+    pub accept: Option<HeaderValue>,
+}
+
+/// What has changed its protocol.
+pub enum Switched {
+    /// A connection, and what has come on it since.
+    Http1 {
+        connection: Connection,
+        input: Bytes,
+    },
+    Http2(http2::Duplex),
 }
 
 impl Http1Call {
@@ -281,8 +299,10 @@ impl Http1Call {
 
     /// Bytes of the new protocol that came before the whole request was sent would be for another one.
     fn is_asked_for(&self, switching: &Head) -> bool {
-        let offer = self.offer.as_ref();
-        offer.is_some_and(|protocol| hop::switches_to(&switching.headers, protocol))
+        let Some(offer) = &self.offer else { return false };
+        let said = switching.headers.get(header::SEC_WEBSOCKET_ACCEPT);
+        hop::switches_to(&switching.headers, &offer.protocol)
+            && offer.accept.as_ref().is_none_or(|accept| said == Some(accept))
             && self.sending.is_complete(&self.connection.stream)
     }
 

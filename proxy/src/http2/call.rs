@@ -11,15 +11,18 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
+use h2::ext::Protocol;
 use h2::{Reason, RecvStream, SendStream};
 use http::uri::{Authority, Parts};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::{Body as _, Frame};
 
 use super::client::{End, Slot};
+use super::duplex::{Duplex, Owner};
 use crate::body::RequestBody;
 use crate::h1::{self, Framing, Head, RequestLines};
 use crate::upstream::{Failure, MAX_INTERIMS};
+use crate::websocket;
 
 /// Why what came is not a response that may be relayed; the upstream's doing in each case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +62,15 @@ pub struct Call {
     upload: Upload,
     method: Method,
     interims: u8,
+    switch: Option<Switch>,
     slot: Slot,
+}
+
+/// Of a request for another protocol.
+struct Switch {
+    sink: SendStream<Bytes>,
+    /// What the client of HTTP/1.1 has to hear.
+    accept: Option<HeaderValue>,
 }
 
 impl Call {
@@ -80,6 +91,30 @@ impl Call {
             },
             method: lines.method.clone(),
             interims: 0,
+            switch: None,
+            slot,
+        }
+    }
+
+    /// Asks for another protocol on the stream, or sends the request as one like others where the server has none.
+    pub fn switching(mut slot: Slot, lines: &RequestLines<'_>, protocol: &HeaderValue) -> Self {
+        let name = protocol.to_str().ok().filter(|_| slot.takes_protocols());
+        let Some(name) = name.map(str::to_owned) else {
+            return Self::new(slot, lines, RequestBody::Empty);
+        };
+        let mut request = request(lines, None, slot.client().scheme());
+        *request.method_mut() = Method::CONNECT;
+        request.headers_mut().remove(header::SEC_WEBSOCKET_KEY);
+        request.extensions_mut().insert(Protocol::from(name.as_str()));
+        let (response, sink) = slot.send(request, End::Later).unzip();
+        let accept = websocket::accept(lines.headers).filter(|_| websocket::is_it(protocol));
+        Self {
+            response,
+            stream: None,
+            upload: Upload::default(),
+            method: Method::CONNECT,
+            interims: 0,
+            switch: sink.map(|sink| Switch { sink, accept }),
             slot,
         }
     }
@@ -126,14 +161,31 @@ impl Call {
         {
             headers.insert(header::CONTENT_LENGTH, length);
         }
+        let mut status = head.status;
+        match &mut self.switch {
+            Some(switch) if status.is_success() => {
+                status = StatusCode::SWITCHING_PROTOCOLS;
+                // It has no content, whatever it says (RFC 9110 9.3.6).
+                headers.remove(header::CONTENT_LENGTH);
+                if let Some(accept) = switch.accept.take() {
+                    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+                }
+            }
+            Some(switch) => {
+                // It fails where the server has closed it already.
+                let _ = switch.sink.send_data(Bytes::new(), true);
+                self.switch = None;
+            }
+            None => {}
+        }
         let framing = match length(&headers) {
-            _ if self.is_bare(head.status) || stream.is_end_stream() => Framing::Sized(0),
+            _ if self.switch.is_some() || self.is_bare(status) || stream.is_end_stream() => Framing::Sized(0),
             Some(length) => Framing::Sized(length),
             None => Framing::UntilClose,
         };
         self.stream = Some(stream);
         Ok(Head {
-            status: head.status,
+            status,
             headers,
             framing,
             persistent: true,
@@ -157,6 +209,12 @@ impl Call {
             is_in_trailers: false,
             broken: None,
         }))
+    }
+
+    /// The stream, when it carries another protocol now.
+    pub fn into_duplex(self) -> Option<Duplex> {
+        let (source, switch) = self.stream.zip(self.switch)?;
+        Some(Duplex::new(source, switch.sink, Owner::Upstream(self.slot)))
     }
 
     /// RFC 9110 6.4.1: some responses end with their head.
@@ -257,6 +315,19 @@ struct Upload {
     /// Nothing follows it.
     is_last: bool,
     taken: Taken,
+}
+
+impl Default for Upload {
+    /// Of a request without a body.
+    fn default() -> Self {
+        Self {
+            stream: None,
+            body: RequestBody::Empty,
+            piece: Bytes::new(),
+            is_last: false,
+            taken: Taken::Nothing,
+        }
+    }
 }
 
 /// What was taken from a body; the first piece is kept until there is an answer, so that it can go back.

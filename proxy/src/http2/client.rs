@@ -271,9 +271,15 @@ pub struct Slot {
 impl Slot {
     /// Begins a stream with this head; `None` when the connection takes it no more.
     pub fn send(&mut self, request: Request<()>, end: End) -> Option<(ResponseFuture, SendStream<Bytes>)> {
-        self.client.earn_frame(0);
+        self.client.ear.earn_answer();
         let sent = self.sender.take()?.send_request(request, end == End::Here);
         sent.ok()
+    }
+
+    /// Whether a stream may carry another protocol (RFC 8441 3).
+    pub fn takes_protocols(&self) -> bool {
+        let sender = self.sender.as_ref();
+        sender.is_some_and(SendRequest::is_extended_connect_protocol_enabled)
     }
 
     /// Whether the connection has carried a call before.

@@ -75,6 +75,11 @@ impl Ear {
         self.unfinished.get().map(|(_, since)| since)
     }
 
+    /// A request goes to the peer, which will have a head for it.
+    pub fn earn_answer(&self) {
+        self.control_frames.borrow_mut().earn(EARNED_BY_FRAME + 1);
+    }
+
     /// So many bytes of content go to the peer in a frame, or more of them.
     pub fn earn_frame(&self, bytes: usize) {
         // A piece is no larger than a window, which is less than 2^31.

@@ -27,6 +27,9 @@ pub struct FrameScanner {
     payload: usize,
     state: State,
     has_settings: bool,
+    /// A server's head that ends no stream may be the last of an answer, or one of any number before that (1xx), which
+    /// `h2` keeps until they are asked for.
+    counts_heads: bool,
     /// Frames, or blocks of them, that have come whole.
     whole: u64,
 }
@@ -59,11 +62,13 @@ impl FrameScanner {
     pub fn of_server() -> Self {
         Self {
             preface: PREFACE_BYTES,
+            counts_heads: true,
             ..Self::default()
         }
     }
 
-    /// Takes the next bytes of the connection; how many frames among those that begin in them carry nothing.
+    /// Takes the next bytes of the connection; how many frames among those that begin in them carry nothing, or are counted
+    /// like those.
     pub fn feed(&mut self, mut bytes: &[u8]) -> u32 {
         if self.preface < PREFACE_BYTES {
             let taken = bytes.len().min(PREFACE_BYTES - self.preface);
@@ -119,7 +124,7 @@ impl FrameScanner {
         };
         match kind {
             DATA => self.payload == 0 && flags & END_STREAM == 0,
-            HEADERS => false,
+            HEADERS => self.counts_heads && flags & END_STREAM == 0,
             _ => true,
         }
     }
@@ -176,6 +181,13 @@ mod tests {
         }
         let all: Vec<u8> = cases.iter().flat_map(|(bytes, _)| bytes.clone()).collect();
         assert_eq!(opened().feed(&all), 5);
+    }
+
+    #[test]
+    fn heads_of_a_server_that_end_nothing_are_counted() {
+        let mut scanner = FrameScanner::of_server();
+        assert_eq!(scanner.feed(&frame(HEADERS, END_HEADERS, 3)), 1);
+        assert_eq!(scanner.feed(&frame(HEADERS, END_HEADERS | END_STREAM, 3)), 0);
     }
 
     #[test]

@@ -146,7 +146,9 @@ fn builder(limits: &Http2Limits) -> Builder {
         .max_local_error_reset_streams(Some(limits.max_resets as usize))
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         // What is on its way on a stream that has had its answer is no fault, however many have.
-        .max_concurrent_reset_streams(limits.max_streams as usize);
+        .max_concurrent_reset_streams(limits.max_streams as usize)
+        // Which protocols may be asked for is the route's to say.
+        .enable_connect_protocol();
     builder
 }
 

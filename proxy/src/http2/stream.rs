@@ -10,17 +10,20 @@ use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use tokio::time::Instant;
 
+use super::duplex::{Duplex, Owner};
 use super::incoming::Incoming;
 use super::session::Seat;
 use crate::body::Source;
-use crate::exchange::{self, Abandoned, ResponseBody, TunnelSlot};
+use crate::exchange::{self, Abandoned, Connects, ResponseBody, Tunnel, TunnelEnd, TunnelSlot};
 use crate::reply::Kind;
+use crate::tunnel::Broken;
 use crate::wire::Expired;
 
 thread_local! {
@@ -39,13 +42,18 @@ enum Answer {
 }
 
 pub async fn serve(seat: Seat, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
-    let (parts, stream) = request.into_parts();
+    let (mut parts, stream) = request.into_parts();
     let is_head = parts.method == Method::HEAD;
-    let incoming = Source::Http2(Incoming::new(stream, &parts.headers, &seat.lane));
+    let (incoming, other) = match parts.extensions.remove::<Protocol>() {
+        None => (Source::Http2(Incoming::new(stream, &parts.headers, &seat.lane)), None),
+        Some(protocol) => {
+            ask_for(&protocol, &mut parts);
+            (Source::Nothing, Some(stream))
+        }
+    };
+    let tunnels = TunnelSlot::default();
     let answer = {
         let connection = Rc::clone(&seat.session.connection);
-        // Nobody leaves one there: HTTP/2 has no Upgrade (RFC 9113 8.6).
-        let tunnels = TunnelSlot::default();
         let mut exchange = pin!(exchange::run(
             connection,
             Rc::clone(&seat.lane),
@@ -61,7 +69,10 @@ pub async fn serve(seat: Seat, request: Request<RecvStream>, mut respond: SendRe
         .await
     };
     match answer {
-        Answer::Response(response) => send(&seat, response, respond, is_head).await,
+        Answer::Response(response) => match tunnels.take().zip(other) {
+            Some((tunnel, stream)) => Box::pin(switch(&seat, response, respond, stream, *tunnel)).await,
+            None => send(&seat, response, respond, is_head).await,
+        },
         Answer::Reset => seat.session.spend_reset(),
         Answer::Abandoned(Abandoned::Left) => seat.session.spend_reset(),
         Answer::Abandoned(Abandoned::Malformed) => reset(&seat, Reason::PROTOCOL_ERROR, "malformed", |reason| {
@@ -71,6 +82,45 @@ pub async fn serve(seat: Seat, request: Request<RecvStream>, mut respond: SendRe
             respond.send_reset(reason)
         }),
     }
+}
+
+/// Makes of a request for another protocol what it is in HTTP/1.1 (RFC 8441 5).
+fn ask_for(protocol: &Protocol, parts: &mut http::request::Parts) {
+    parts.method = Method::GET;
+    parts.headers.remove(header::CONTENT_LENGTH);
+    // What cannot be a name is none that a route lists.
+    let name = HeaderValue::from_str(protocol.as_str()).unwrap_or_else(|_| HeaderValue::from_static(""));
+    parts.extensions.insert(Connects(name));
+}
+
+/// Tells the client that it has the protocol, and carries that to its end.
+async fn switch(
+    seat: &Seat,
+    response: Response<ResponseBody>,
+    mut respond: SendResponse<Bytes>,
+    stream: RecvStream,
+    tunnel: Tunnel,
+) {
+    let (mut head, _) = response.into_parts();
+    head.status = StatusCode::OK;
+    for name in [header::CONNECTION, header::UPGRADE, header::SEC_WEBSOCKET_ACCEPT] {
+        head.headers.remove(name);
+    }
+    head.headers.entry(header::DATE).or_insert_with(date);
+    let Ok(sink) = respond.send_response(Response::from_parts(head, ()), false) else {
+        return seat.session.spend_reset();
+    };
+    seat.session.earn_frame(0);
+    let mut client = Duplex::new(stream, sink, Owner::Client(Rc::clone(&seat.session)));
+    let end = tunnel.run(&mut client, Bytes::new()).await;
+    let reason = match end {
+        TunnelEnd::Closed => return seat.session.earn_reset(),
+        TunnelEnd::Broken(Broken::Client(_)) => return seat.session.spend_reset(),
+        // RFC 9113 8.5.
+        TunnelEnd::Broken(Broken::Upstream(_)) => Reason::CONNECT_ERROR,
+        TunnelEnd::Idle | TunnelEnd::Stalled | TunnelEnd::Outlived => Reason::CANCEL,
+    };
+    reset(seat, reason, end.reason(), |reason| client.reset(reason));
 }
 
 fn reset(seat: &Seat, reason: Reason, word: &'static str, send: impl FnOnce(Reason)) {

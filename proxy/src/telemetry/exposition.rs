@@ -604,8 +604,8 @@ impl Exposition {
         );
         self.counters(
             "tamis_upstream_retries_total",
-            "Tries that failed in a way that their route tries again for, by reason and by what came of it: `retried`, or \
-             why it was not.",
+            "Tries that failed in a way that their route tries again for, or of which the server took nothing (`unsent`), \
+             by reason and by what came of it: `retried`, or why it was not.",
             clusters.iter().flat_map(|([name], counts)| {
                 counts.retries.iter().map(|(retry, count)| {
                     let labels = [("cluster", &**name), ("reason", retry.reason), ("outcome", retry.outcome)];

@@ -10,8 +10,11 @@ use wit_component::ComponentEncoder;
 pub fn make(core: &Path, out: &Path) -> Result<(), String> {
     let of_file = |error: String| format!("{}: {error}", core.display());
     let module = fs::read(core).map_err(|error| of_file(error.to_string()))?;
-    let component = encode(&module).map_err(of_file)?;
-    // Renamed into place, so that a proxy which watches the file never reads half of it.
+    put(out, &encode(&module).map_err(of_file)?)
+}
+
+/// Renamed into place, so that a proxy which watches the file never reads half of it.
+pub fn put(out: &Path, component: &[u8]) -> Result<(), String> {
     let unfinished = out.with_extension("wasm.new");
     fs::write(&unfinished, component)
         .and_then(|()| fs::rename(&unfinished, out))

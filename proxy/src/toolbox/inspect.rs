@@ -1,7 +1,7 @@
 //! What a component is, as a report: for people, and as JSON.
 //!
 //! Control plane. The report is made first and judged afterwards, so that a component that does not load is described
-//! all the same.
+//! all the same. Filters of the contract are compiled and started; of components for WASI the names are judged.
 
 use std::fmt;
 use std::path::Path;
@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::graph::Graph;
 use super::stand::{self, Room, Stand};
+use super::world::{Needs, PACKAGE, World};
 use crate::filter::Hook;
 use crate::outbound::Desk;
-use crate::wasm::{Access, Digest};
+use crate::wasm::Digest;
 
-/// What the contract's names begin with.
-const PACKAGE: &str = "tamis:filter/";
 /// `limits.memory` of a filter that sets none.
 const DEFAULT_MEMORY_BYTES: usize = 16 << 20;
 
@@ -23,12 +23,14 @@ pub struct Report {
     file: String,
     digest: Digest,
     size_bytes: usize,
-    compiled_bytes: usize,
-    compiled_in: Duration,
+    world: World,
+    /// Bytes of machine code, and how long they took; none where it was not tried.
+    compiled: Option<(usize, Duration)>,
     /// Of the contract; more than one is a mixture, none is no filter.
     versions: Vec<String>,
     hooks: Vec<&'static str>,
-    imports: Vec<(String, Access)>,
+    imports: Vec<(String, Needs)>,
+    graph: Graph,
     start: Start,
 }
 
@@ -40,29 +42,53 @@ enum Start {
     /// It loads, with another configuration.
     Unconfigured(String),
     Refused(String),
+    /// Names alone do not say it.
+    Untried,
 }
 
 /// Fails when the file is no component at all; else the report says whether it loads.
 pub fn inspect(file: &Path, config: Option<&str>) -> Result<Report, String> {
     let config = config.map(stand::json).transpose()?;
-    let stand = Stand::set_up(file, Room::Ample)?;
-    let artifact = &stand.artifact;
-    let imports = artifact.imports();
-    let names = imports.iter().cloned().chain(artifact.exports());
+    // What is no component is refused by the stand, in its words.
+    let bytes = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let graph = Graph::read(&bytes).unwrap_or_default();
+    let world = World::of(&graph.imports, &graph.exports);
+    let (compiled, start) = match &world {
+        World::Filter | World::Other => tried(file, config.as_deref())?,
+        World::Service(_) | World::Middleware(_) => (None, judged(&world, &graph)),
+    };
     Ok(Report {
         file: file.display().to_string(),
-        digest: artifact.digest(),
-        size_bytes: artifact.size(),
-        compiled_bytes: artifact.compiled_size()?,
-        compiled_in: stand.compiled_in,
-        versions: versions(names),
-        hooks: hooks(&artifact.exports()),
-        imports: imports
-            .into_iter()
-            .map(|import| (import.clone(), Access::to(&import)))
+        digest: Digest::of(&bytes),
+        size_bytes: bytes.len(),
+        compiled,
+        versions: versions(graph.imports.iter().chain(&graph.exports)),
+        hooks: hooks(&graph.exports),
+        imports: graph
+            .imports
+            .iter()
+            .map(|import| (import.clone(), world.needs(import)))
             .collect(),
-        start: start(&stand, config.as_deref())?,
+        world,
+        graph,
+        start,
     })
+}
+
+type Compiled = (usize, Duration);
+
+fn tried(file: &Path, config: Option<&str>) -> Result<(Option<Compiled>, Start), String> {
+    let stand = Stand::set_up(file, Room::Ample)?;
+    let compiled = (stand.artifact.compiled_size()?, stand.compiled_in);
+    Ok((Some(compiled), start(&stand, config)?))
+}
+
+fn judged(world: &World, graph: &Graph) -> Start {
+    let not_offered = |import: &&String| world.needs(import) == Needs::NotOffered;
+    match graph.imports.iter().find(not_offered) {
+        Some(import) => Start::Refused(format!("imports `{import}`, which Tamis does not offer")),
+        None => Start::Untried,
+    }
 }
 
 fn start(stand: &Stand, config: Option<&str>) -> Result<Start, String> {
@@ -83,7 +109,7 @@ fn start(stand: &Stand, config: Option<&str>) -> Result<Start, String> {
 }
 
 /// `tamis:filter/clock@0.1.0` gives `0.1.0`.
-fn versions(names: impl Iterator<Item = String>) -> Vec<String> {
+fn versions<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
     let mut versions: Vec<String> = names
         .filter(|name| name.starts_with(PACKAGE))
         .filter_map(|name| name.rsplit_once('@').map(|(_, version)| version.to_owned()))
@@ -109,7 +135,7 @@ impl Report {
     /// The reason why it would not be loaded.
     pub fn verdict(&self) -> Result<(), String> {
         match &self.start {
-            Start::Started { .. } | Start::Unconfigured(_) => Ok(()),
+            Start::Started { .. } | Start::Unconfigured(_) | Start::Untried => Ok(()),
             Start::Refused(reason) => Err(format!("{}: {reason}", self.file)),
         }
     }
@@ -118,31 +144,39 @@ impl Report {
         let imports: Vec<Value> = self
             .imports
             .iter()
-            .map(|(name, access)| match access {
-                Access::Always => json!({ "name": name, "offered": true, "grant": null }),
-                Access::Grant(grant) => json!({ "name": name, "offered": true, "grant": grant }),
-                Access::NotOffered => json!({ "name": name, "offered": false, "grant": null }),
+            .map(|(name, needs)| {
+                let (offered, grant, option) = match needs {
+                    Needs::Nothing | Needs::Chain => (true, None, None),
+                    Needs::Grant(grant) => (true, Some(grant), None),
+                    Needs::Option(option) => (true, None, Some(option)),
+                    Needs::NotOffered => (false, None, None),
+                };
+                json!({ "name": name, "offered": offered, "grant": grant, "option": option })
             })
             .collect();
         let (loads, reason) = match &self.start {
-            Start::Started { .. } => (true, None),
-            Start::Unconfigured(reason) => (true, Some(reason)),
-            Start::Refused(reason) => (false, Some(reason)),
+            Start::Started { .. } => (Some(true), None),
+            Start::Unconfigured(reason) => (Some(true), Some(reason)),
+            Start::Refused(reason) => (Some(false), Some(reason)),
+            Start::Untried => (None, None),
         };
         let (started_us, memory_bytes) = match self.start {
             Start::Started { within, memory_bytes } => (Some(micros(within)), Some(memory_bytes)),
-            Start::Unconfigured(_) | Start::Refused(_) => (None, None),
+            Start::Unconfigured(_) | Start::Refused(_) | Start::Untried => (None, None),
         };
         json!({
             "file": self.file,
             "sha256": self.digest.to_string(),
             "size_bytes": self.size_bytes,
-            "compiled_bytes": self.compiled_bytes,
-            "compiled_us": micros(self.compiled_in),
+            "kind": self.world.as_str(),
+            "wasi": self.world.wasi(),
+            "compiled_bytes": self.compiled.map(|(bytes, _)| bytes),
+            "compiled_us": self.compiled.map(|(_, within)| micros(within)),
             "wit": self.versions,
             "hooks": self.hooks,
             "imports": imports,
             "grants": self.grants(),
+            "parts": self.graph.to_json(),
             "loads": loads,
             "reason": reason,
             "started_us": started_us,
@@ -155,9 +189,9 @@ impl Report {
         let mut grants: Vec<&str> = self
             .imports
             .iter()
-            .filter_map(|(_, access)| match access {
-                Access::Grant(grant) => Some(*grant),
-                Access::Always | Access::NotOffered => None,
+            .filter_map(|(_, needs)| match needs {
+                Needs::Grant(grant) => Some(*grant),
+                Needs::Nothing | Needs::Option(_) | Needs::Chain | Needs::NotOffered => None,
             })
             .collect();
         grants.sort_unstable();
@@ -176,25 +210,33 @@ impl fmt::Display for Report {
         let versions: Vec<&str> = versions.iter().map(String::as_str).collect();
         writeln!(formatter, "{}", self.file)?;
         writeln!(formatter, "  sha256    {}", self.digest)?;
+        let compiled = self
+            .compiled
+            .map(|(size, within)| format!("; {} compiled, in {within:.1?}", bytes(size)));
         writeln!(
             formatter,
-            "  size      {}; {} compiled, in {:.1?}",
+            "  size      {}{}",
             bytes(self.size_bytes),
-            bytes(self.compiled_bytes),
-            self.compiled_in
+            compiled.unwrap_or_default()
         )?;
-        writeln!(formatter, "  contract  {}", list(&versions))?;
-        writeln!(formatter, "  hooks     {}", list(&self.hooks))?;
-        writeln!(formatter, "  grants    [{}]", self.grants().join(", "))?;
-        for (index, (name, access)) in self.imports.iter().enumerate() {
-            let title = if index == 0 { "imports" } else { "" };
-            let access = match access {
-                Access::Always => "open to every filter".to_owned(),
-                Access::Grant(grant) => format!("grant `{grant}`"),
-                Access::NotOffered => "not offered".to_owned(),
-            };
-            writeln!(formatter, "  {title:<9} {name:<34} {access}")?;
+        writeln!(formatter, "  kind      {}", self.world.described())?;
+        if self.world.wasi().is_none() {
+            writeln!(formatter, "  contract  {}", list(&versions))?;
+            writeln!(formatter, "  hooks     {}", list(&self.hooks))?;
         }
+        writeln!(formatter, "  grants    [{}]", self.grants().join(", "))?;
+        for (index, (name, needs)) in self.imports.iter().enumerate() {
+            let title = if index == 0 { "imports" } else { "" };
+            let needs = match needs {
+                Needs::Nothing => "open to every component".to_owned(),
+                Needs::Grant(grant) => format!("grant `{grant}`"),
+                Needs::Option(grant) => format!("empty without the grant `{grant}`"),
+                Needs::Chain => "what stands behind it".to_owned(),
+                Needs::NotOffered => "not offered".to_owned(),
+            };
+            writeln!(formatter, "  {title:<9} {name:<34} {needs}")?;
+        }
+        write!(formatter, "{}", self.graph)?;
         match &self.start {
             Start::Started { within, memory_bytes } => {
                 let memory = bytes(*memory_bytes);
@@ -214,6 +256,10 @@ impl fmt::Display for Report {
                 )
             }
             Start::Refused(_) => writeln!(formatter, "  loads     no"),
+            Start::Untried => writeln!(
+                formatter,
+                "  loads     not tried: `tamis check` of a configuration that names it says so"
+            ),
         }
     }
 }
@@ -245,7 +291,7 @@ mod tests {
         ]
         .map(str::to_owned);
         assert_eq!(hooks(&names), ["request_head", "tick"]);
-        assert_eq!(versions(names.into_iter()), ["0.1.0"]);
+        assert_eq!(versions(names.iter()), ["0.1.0"]);
     }
 
     #[test]

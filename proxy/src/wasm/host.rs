@@ -513,8 +513,15 @@ fn field(guest: &mut Guest, name: &WasmStr, value: &WasmList<u8>) -> Result<Fiel
     let Some(left) = guest.data().header_bytes_left.checked_sub(name.len() + value.len()) else {
         return Ok(Err(head::EditError::TooLarge));
     };
-    let field = head::writable(name.as_bytes(), value);
-    guest.data_mut().header_bytes_left = left;
+    let known = guest.data().names.find(name.as_bytes()).cloned();
+    let is_known = known.is_some();
+    let name = known.map_or_else(|| head::writable_name(name.as_bytes()), Ok);
+    let field = name.and_then(|name| Ok((name, head::writable_value(value)?)));
+    let state = guest.data_mut();
+    state.header_bytes_left = left;
+    if let (Ok((name, _)), false) = (&field, is_known) {
+        state.names.keep(name);
+    }
     Ok(field)
 }
 

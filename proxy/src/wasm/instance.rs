@@ -17,6 +17,7 @@ use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 use super::bindings;
 use super::engine::{Engine, Seat, TICK};
 use super::filter::{Exports, Filter, LogBudget};
+use super::names::Names;
 use super::outbound::Outbound;
 use super::wasi::World;
 use crate::filter::Failure;
@@ -74,6 +75,8 @@ pub struct State {
     pub(super) log: Arc<LogBudget>,
     /// Bytes that the running hook may still write into heads.
     pub(super) header_bytes_left: usize,
+    /// Of fields that it has written.
+    pub(super) names: Names,
     /// What the guest counted in the running hook; taken by the worker afterwards.
     pub(super) metrics: Vec<GuestMetric>,
     pub(super) store: Option<Arc<Table>>,
@@ -249,6 +252,7 @@ fn new_store(filter: &Filter, desk: Option<&Desk>) -> Store<State> {
         engine: filter.engine.clone(),
         log: Arc::clone(&filter.log),
         header_bytes_left: 0,
+        names: Names::default(),
         metrics: Vec::new(),
         store: filter.store.clone(),
         claims: Vec::new(),

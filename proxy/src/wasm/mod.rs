@@ -15,6 +15,7 @@ mod filter;
 mod host;
 pub mod http;
 mod instance;
+mod names;
 mod outbound;
 mod pool;
 mod question;

@@ -1,7 +1,10 @@
 //! What a guest can be asked: its hooks, each with what it is given and what it answers.
 //!
 //! Data plane. Every question is a type, so that an answer cannot be mistaken for another's. What a guest answers is held
-//! to the same rules as what it writes into a head.
+//! to the same rules as what it writes into a head. A run is pinned where it is made: an `await` would move it into its
+//! place first, twice, which took 150 of the 8,400 instructions of a small hook.
+
+use std::pin::pin;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -36,7 +39,7 @@ impl Question for OnConnection {
         let Some(function) = instance.functions.connection else {
             return Ok(Admission::Accept);
         };
-        let (admission,) = instance.run(function, (), loan, filter).await?;
+        let (admission,) = pin!(instance.run(function, (), loan, filter)).await?;
         Ok(match admission {
             bindings::Admission::Accept => Admission::Accept,
             bindings::Admission::Refuse => Admission::Refuse,
@@ -55,7 +58,7 @@ impl Question for OnRequestHead {
         let Some(function) = instance.functions.request_head else {
             return Ok(RequestVerdict::Proceed);
         };
-        let (verdict,) = instance.run(function, (), loan, filter).await?;
+        let (verdict,) = pin!(instance.run(function, (), loan, filter)).await?;
         match verdict {
             bindings::RequestVerdict::Proceed => Ok(RequestVerdict::Proceed),
             bindings::RequestVerdict::Reply(reply) => checked(reply, filter).map(RequestVerdict::Reply),
@@ -90,7 +93,7 @@ impl Question for OnHeldBody<'_> {
             return Ok(HeldVerdict::Proceed);
         };
         let function: HeldFunction = instance.typed(function)?;
-        let (verdict,) = instance.run(function, (self.body, self.complete), loan, filter).await?;
+        let (verdict,) = pin!(instance.run(function, (self.body, self.complete), loan, filter)).await?;
         match verdict {
             bindings::HeldVerdict::Proceed => Ok(HeldVerdict::Proceed),
             bindings::HeldVerdict::Replace(bytes) => Ok(HeldVerdict::Replace(bytes.into())),
@@ -136,7 +139,7 @@ async fn chunk(
         return Ok(BodyVerdict::Keep);
     };
     let function: BodyFunction = instance.typed(function)?;
-    let (verdict,) = instance.run(function, (bytes,), loan, filter).await?;
+    let (verdict,) = pin!(instance.run(function, (bytes,), loan, filter)).await?;
     match verdict {
         bindings::BodyVerdict::Keep => Ok(BodyVerdict::Keep),
         bindings::BodyVerdict::Drop => Ok(BodyVerdict::Drop),
@@ -183,7 +186,7 @@ async fn end(
         return Ok(EndVerdict::Keep);
     };
     let trailers = trailers.map(Header::all_of).unwrap_or_default();
-    let (verdict,) = instance.run(function, (trailers,), loan, filter).await?;
+    let (verdict,) = pin!(instance.run(function, (trailers,), loan, filter)).await?;
     match verdict {
         bindings::EndVerdict::Keep => Ok(EndVerdict::Keep),
         bindings::EndVerdict::Finish(ending) => {
@@ -208,7 +211,7 @@ impl Question for OnResponseHead {
         let Some(function) = instance.functions.response_head else {
             return Ok(Verdict::Proceed);
         };
-        let (verdict,) = instance.run(function, (), loan, filter).await?;
+        let (verdict,) = pin!(instance.run(function, (), loan, filter)).await?;
         match verdict {
             bindings::Verdict::Proceed => Ok(Verdict::Proceed),
             bindings::Verdict::Reply(reply) => checked(reply, filter).map(Verdict::Reply),
@@ -239,7 +242,7 @@ impl Question for OnCompletion {
             cluster: self.0.cluster,
             endpoint: self.0.endpoint,
         };
-        instance.run(function, (outcome,), loan, filter).await
+        pin!(instance.run(function, (outcome,), loan, filter)).await
     }
 }
 
@@ -252,7 +255,7 @@ impl Question for OnTick {
 
     async fn ask(self, instance: &mut Instance, loan: Loan<'_>, filter: &Filter) -> Outcome<()> {
         match instance.functions.tick {
-            Some(function) => instance.run(function, (), loan, filter).await,
+            Some(function) => pin!(instance.run(function, (), loan, filter)).await,
             None => Ok(()),
         }
     }

@@ -5,6 +5,8 @@
 
 use std::cell::RefCell;
 
+#[cfg(feature = "words")]
+use battery::words::transform::{swapped, upper};
 use exports::tamis::filter::completion::Outcome;
 use exports::tamis::filter::{
     completion, configure, held_body, request_body, request_head, response_body, response_head,
@@ -14,9 +16,18 @@ use tamis::filter::types::{
 };
 use tamis::filter::{clock, exchange, key_value, log, metrics, outbound, random, request, response};
 
+#[cfg(not(feature = "words"))]
 wit_bindgen::generate!({
     path: ["../../../filter-abi/wit", "../wit"],
     world: "tamis:battery/battery",
+    generate_all,
+});
+
+// The battery in two languages, `../../two`.
+#[cfg(feature = "words")]
+wit_bindgen::generate!({
+    path: ["../../../filter-abi/wit", "../wit", "../words/wit", "wit"],
+    world: "tamis:battery-two/battery",
     generate_all,
 });
 
@@ -77,7 +88,7 @@ impl request_head::Guest for Battery {
 impl held_body::Guest for Battery {
     fn on_held_body(body: Vec<u8>, complete: bool) -> HeldVerdict {
         set_header("x-held", format!("{}:{complete}", body.len()));
-        HeldVerdict::Replace(body.to_ascii_uppercase())
+        HeldVerdict::Replace(upper(&body))
     }
 }
 
@@ -86,7 +97,7 @@ impl request_body::Guest for Battery {
         STATE.with_borrow_mut(|state| {
             state.request_bytes += chunk.len();
             match state.body_mode.as_deref() {
-                Some(b"swap") => BodyVerdict::Replace(swapped(chunk)),
+                Some(b"swap") => BodyVerdict::Replace(swapped(&chunk)),
                 Some(b"drop") => BodyVerdict::Drop,
                 _ => BodyVerdict::Keep,
             }
@@ -124,7 +135,7 @@ impl response_head::Guest for Battery {
 impl response_body::Guest for Battery {
     fn on_response_body(chunk: Vec<u8>) -> BodyVerdict {
         STATE.with_borrow(|state| match state.response_mode.as_deref() {
-            Some(b"swap") => BodyVerdict::Replace(swapped(chunk)),
+            Some(b"swap") => BodyVerdict::Replace(swapped(&chunk)),
             Some(b"split") => {
                 let (first, rest) = chunk.split_at(chunk.len() / 2);
                 BodyVerdict::Pieces(vec![first.to_vec(), rest.to_vec()])
@@ -237,11 +248,15 @@ fn finish(data: String) -> EndVerdict {
     })
 }
 
-fn swapped(mut chunk: Vec<u8>) -> Vec<u8> {
-    for byte in &mut chunk {
-        if *byte == b'a' {
-            *byte = b'b';
-        }
-    }
+#[cfg(not(feature = "words"))]
+fn swapped(chunk: &[u8]) -> Vec<u8> {
     chunk
+        .iter()
+        .map(|byte| if *byte == b'a' { b'b' } else { *byte })
+        .collect()
+}
+
+#[cfg(not(feature = "words"))]
+fn upper(body: &[u8]) -> Vec<u8> {
+    body.to_ascii_uppercase()
 }
