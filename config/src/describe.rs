@@ -10,10 +10,11 @@ use serde_json::{Map, Value as Json, json};
 use crate::model::{
     AccessLog, Action, Breaker, Candidate, CandidateKey, CertificateFiles, CertificatePattern, Cluster, ClusterLimits,
     ClusterTls, Config, Dns, Endpoint, Endpoints, Filter, FilterKind, FilterLimits, FilterUse, Grant, HashKey,
-    HeaderEdits, HealthCheck, HostPattern, Http2Limits, Listener, ListenerLimits, ListenerTls, LoadBalancing,
-    LogFormat, LogPart, LogTarget, Mirror, OutlierEjection, Overload, PathPart, PathPattern, PathRewrite, Peers, Probe,
-    Redirect, Reload, Respond, Retry, RetryBudget, RetryOn, Rewrite, Route, RouteMatch, Sticky, Target, UpstreamHttp2,
-    UpstreamProtocol, ValuePattern, Verify, Wasm, WeightedCluster,
+    HeaderEdits, HealthCheck, HostPattern, Http2Limits, Instances, Listener, ListenerLimits, ListenerTls,
+    LoadBalancing, LogFormat, LogPart, LogTarget, Mirror, OutlierEjection, Overload, PathPart, PathPattern,
+    PathRewrite, Peers, Probe, Redirect, Reload, Respond, Retry, RetryBudget, RetryOn, Rewrite, Route, RouteMatch,
+    Service, ServiceGrant, Sticky, Target, UpstreamHttp2, UpstreamProtocol, ValuePattern, Verify, Wasm,
+    WeightedCluster,
 };
 use crate::settings::REDACTED;
 use crate::units::{show_duration, show_percent, show_size};
@@ -65,6 +66,8 @@ fn wasm(wasm: &Wasm) -> Json {
         "max_instances": wasm.max_instances,
         "max_memory": show_size(wasm.max_memory),
         "max_table_elements": wasm.max_table_elements,
+        "max_service_instances": wasm.max_service_instances,
+        "max_service_memory": show_size(wasm.max_service_memory),
         "max_stack": show_size(wasm.max_stack as u64),
         "cache": wasm.cache.as_ref().map_or("off".to_owned(), |path| whole(path)),
         "max_component": show_size(wasm.max_component),
@@ -331,6 +334,7 @@ fn cluster(cluster: &Cluster) -> Json {
     match &cluster.endpoints {
         Endpoints::Listed(listed) => described["endpoints"] = listed.iter().map(endpoint).collect(),
         Endpoints::File(path) => described["endpoints_file"] = json!(path.display().to_string()),
+        Endpoints::Component(component) => service(component, &mut described),
     }
     if matches!(cluster.load_balancing, LoadBalancing::RingHash | LoadBalancing::Maglev) {
         described["hash_key"] = hash_key(&cluster.hash_key);
@@ -339,6 +343,54 @@ fn cluster(cluster: &Cluster) -> Json {
         described["tls"] = cluster_tls(tls);
     }
     described
+}
+
+/// What is about servers is left out.
+fn service(service: &Service, described: &mut Json) {
+    if let Some(described) = described.as_object_mut() {
+        let of_servers = [
+            "load_balancing",
+            "slow_start",
+            "panic_threshold",
+            "sticky",
+            "health_check",
+            "idle_timeout",
+            "max_idle",
+            "protocol",
+            "proxy_protocol",
+        ];
+        described.retain(|key, _| !of_servers.contains(&key.as_str()));
+    }
+    let limits = &service.limits;
+    described["component"] = json!(whole(&service.component));
+    described["grants"] = service.grants.iter().map(service_grant).collect();
+    described["instances"] = match service.instances {
+        Instances::Fresh => json!("fresh"),
+        Instances::Exclusive => json!("exclusive"),
+        Instances::Concurrent(count) => json!({ "concurrent": count }),
+    };
+    described["instance_reuse"] = json!(service.instance_reuse);
+    described["limits"]["memory"] = json!(show_size(limits.memory));
+    described["limits"]["cpu"] = json!(show_duration(limits.cpu));
+    described["limits"]["wall"] = json!(show_duration(limits.wall));
+    described["limits"]["instances"] = json!(limits.instances);
+    described["limits"]["header_bytes"] = json!(show_size(limits.header_bytes as u64));
+    described["limits"]["handles"] = json!(limits.handles);
+    described["limits"]["calls"] = json!(limits.calls);
+    described["limits"]["call_timeout"] = json!(show_duration(limits.call_timeout));
+    described["limits"]["log_lines"] = json!(limits.log_lines);
+}
+
+/// Values may be secrets.
+fn service_grant(grant: &ServiceGrant) -> Json {
+    match grant {
+        ServiceGrant::Env(variables) => {
+            let redacted = variables.iter().map(|(name, _)| (name.clone(), json!(REDACTED)));
+            json!({ "env": Json::Object(redacted.collect()) })
+        }
+        ServiceGrant::Http(clusters) => json!({ "http": clusters }),
+        _ => json!(grant.word()),
+    }
 }
 
 fn upstream_http2(limits: &UpstreamHttp2) -> Json {

@@ -93,6 +93,10 @@ pub struct Wasm {
     pub max_memory: u64,
     /// The largest `limits.table_elements` that a filter may ask for; default 32,768.
     pub max_table_elements: usize,
+    /// Instances of components that serve, alive at once in the whole process; default 1,000.
+    pub max_service_instances: u32,
+    /// The largest `limits.memory` that a component that serves may ask for; default 256 MiB.
+    pub max_service_memory: u64,
     /// Bytes of a guest's stack, 64 KiB to 8 MiB; default 512 KiB.
     pub max_stack: usize,
     /// The folder for compiled code, resolved against the folder of the configuration file; `None`, the default, keeps
@@ -604,12 +608,74 @@ pub enum Verify {
 }
 
 /// Where the endpoints of a cluster stand.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Endpoints {
     /// In the configuration. Never empty.
     Listed(Vec<Endpoint>),
     /// In a file of their own, which is read again when it changes; see [`endpoints`](crate::endpoints).
     File(PathBuf),
+    /// None: a component answers, in this process.
+    Component(Box<Service>),
+}
+
+/// A component that serves `wasi:http`. Each default has its reason beside it in `parse`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Resolved against the folder of the configuration file.
+    pub component: PathBuf,
+    /// Each capability at most once.
+    pub grants: Vec<ServiceGrant>,
+    pub instances: Instances,
+    /// Exchanges that one instance serves before it is replaced; 1 with [`Instances::Fresh`]. Default 1,000.
+    pub instance_reuse: u32,
+    pub limits: ServiceLimits,
+}
+
+/// A capability of WASI.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServiceGrant {
+    Clocks,
+    Random,
+    /// Output goes to the log.
+    Stdio,
+    /// Names and values.
+    Env(Vec<(String, String)>),
+    /// Names of clusters, each once; empty for a component that imports the calls and makes none.
+    Http(Vec<String>),
+}
+
+/// How exchanges share a component's instances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instances {
+    /// Each has one of its own.
+    Fresh,
+    /// One at a time. The default.
+    Exclusive,
+    /// Up to so many at once; 2 to 10,000.
+    Concurrent(u32),
+}
+
+/// What a component that serves may take.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceLimits {
+    /// Linear memory of one instance. Default 128 MiB; at most [`Wasm::max_service_memory`].
+    pub memory: u64,
+    /// Processor time of one exchange. Default 1 s.
+    pub cpu: Duration,
+    /// How long it may go on when nobody waits for it any more. Default 10 s.
+    pub wall: Duration,
+    /// Alive at once, over all workers. Default 256; at most [`Wasm::max_service_instances`].
+    pub instances: u32,
+    /// One set of fields. Default 128 KiB.
+    pub header_bytes: usize,
+    /// Resources of one exchange. Default 256.
+    pub handles: usize,
+    /// Of its own, at once for one exchange. Default 16.
+    pub calls: usize,
+    /// Default 30 s.
+    pub call_timeout: Duration,
+    /// Log lines a second. Default 100.
+    pub log_lines: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

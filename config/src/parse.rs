@@ -65,7 +65,9 @@ fn config(document: Document, reader: &mut Reader) -> Option<Config> {
     let dns = dns::dns(document.dns, reader);
     let overload = overload::overload(document.overload, reader);
     let filters = filter::filters(document.filters, &names, &wasm, reader);
-    let clusters: Option<Vec<Cluster>> = all(document.clusters, |name, value| cluster::cluster(name, value, reader));
+    let clusters: Option<Vec<Cluster>> = all(document.clusters, |name, value| {
+        cluster::cluster(name, value, &names, &wasm, reader)
+    });
     let listeners = listeners(document.listeners.0, &names, reader);
     let routes = route::routes(document.routes.0, &names, reader);
     let (listeners, admin) = (listeners?, admin?);

@@ -18,7 +18,7 @@ use crate::reader::{Block, FromNode, Reader, quote};
 use crate::settings::Settings;
 use crate::shape::{At, Field, Named, Noun, OffOr, Pairs, Required, ShortOr, True};
 use crate::units::{Count, Percent, Period, Size};
-use crate::word::{GrantWord, HashWord, HttpsWord, KeyWord, RetryCondition};
+use crate::word::{GrantWord, HashWord, HttpsWord, InstancesWord, KeyWord, RetryCondition, ServiceGrantWord};
 
 /// Declares blocks: for each a struct that is readable from a node and has a schema.
 ///
@@ -80,8 +80,8 @@ vocabulary! {
         drain_delay: Option<OffOr<Period>>,
         /// What becomes of exchanges whose generation was replaced while they went on.
         reload: Option<Reload>,
-        /// Bounds of the WebAssembly engine, shared by all filters. A change of `max_instances`, `max_memory`,
-        /// `max_table_elements` or `max_stack` needs a restart.
+        /// Bounds of the WebAssembly engines, shared by all components. A change of `max_instances`, `max_memory`,
+        /// `max_table_elements`, `max_stack`, `max_service_instances` or `max_service_memory` needs a restart.
         wasm: Option<Wasm>,
         /// The endpoint for operators, or `off`. Default `{ address: 127.0.0.1:9901 }`.
         admin: Option<OffOr<Admin>>,
@@ -119,6 +119,11 @@ vocabulary! {
         max_memory: Option<Size<{ 64 << 10 }, { 4 << 30 }>>,
         /// The most entries that one table of a filter may be given. Default 32768.
         max_table_elements: Option<Count<1, 1_000_000>>,
+        /// Instances of components that serve, alive at once in the whole process. Room is set aside for them only when a
+        /// cluster names such a component. Default 1000.
+        max_service_instances: Option<Count<1, 100_000>>,
+        /// The most memory that a component that serves may be given. Default `256MiB`.
+        max_service_memory: Option<Size<{ 64 << 10 }, { 4 << 30 }>>,
         /// A guest's stack. Default `512KiB`.
         max_stack: Option<Size<{ 64 << 10 }, { 8 << 20 }>>,
         /// A folder for compiled code, which makes the next start faster, or `off`. Default `off`.
@@ -452,11 +457,19 @@ vocabulary! {
     }
 
     /// A group of equal upstream servers.
-    struct Cluster ExactlyOneOf(endpoints, endpoints_file) {
+    struct Cluster ExactlyOneOf(endpoints, endpoints_file, component) {
         /// The servers.
         endpoints: Option<At<Vec<At<Endpoint>>>>,
         /// A file with a list of servers, in the form of `endpoints`; read again when it changes, without a reload.
         endpoints_file: Option<At<String>>,
+        /// Path of a component that serves `wasi:http` 0.2 or 0.3, in place of servers.
+        component: Option<At<String>>,
+        /// Capabilities that the component needs. Default: none.
+        grants: Option<At<Vec<ServiceGrant>>>,
+        /// How exchanges share the component's instances. Default `exclusive`.
+        instances: Option<At<Instances>>,
+        /// Exchanges that one instance serves before it is replaced. Default 1000.
+        instance_reuse: Option<At<Count<1, 1_000_000_000>>>,
         /// Default `round_robin`.
         load_balancing: Option<At<LoadBalancing>>,
         /// With `ring_hash` and `maglev`, requests with the same key go to the same server. Default `client_address`.
@@ -635,7 +648,9 @@ vocabulary! {
         min_endpoints: Option<Count<2, 10_000>>,
     }
 
-    /// What may be under way to a cluster at once, shared by the workers in equal parts.
+    /// What may be under way to a cluster at once, shared by the workers in equal parts; and what a
+    /// component that serves may take.
+    #[derive(Default)]
     struct ClusterLimits {
         /// Connections. Default 10000.
         max_connections: Option<Count<1, 1_000_000>>,
@@ -645,6 +660,39 @@ vocabulary! {
         max_requests: Option<Count<1, 1_000_000>>,
         /// Requests that are sent once more, until they are answered. Default 2000.
         max_retries: Option<Count<1, 1_000_000>>,
+        /// Linear memory of one instance of the component. Default `128MiB`, or `wasm.max_service_memory` if that is less.
+        memory: Option<At<Size<{ 64 << 10 }, { 4 << 30 }>>>,
+        /// Processor time of the component for one exchange. Default `1s`.
+        cpu: Option<At<Period>>,
+        /// How long the component may go on when nobody waits for it any more. Default `10s`.
+        wall: Option<At<Period>>,
+        /// Instances of the component alive at once. Default 256, or `wasm.max_service_instances` if that is less.
+        instances: Option<At<Count<1, 100_000>>>,
+        /// One set of fields that the component builds, with some bytes for each field. Default `128KiB`.
+        header_bytes: Option<At<Size<{ 1 << 10 }, { 1 << 20 }>>>,
+        /// Resources that the component holds for one exchange: requests, responses, bodies, streams. Default 256.
+        handles: Option<At<Count<16, 100_000>>>,
+        /// Requests of its own that the component has under way at once for one exchange. Default 16.
+        calls: Option<At<Count<1, 10_000>>>,
+        /// How long the component waits for the head of an answer to one of them, and for each piece of its body.
+        /// Default `30s`.
+        call_timeout: Option<At<Period>>,
+        /// Lines a second that the component writes to the log; more are dropped. Default 100.
+        log_lines: Option<At<Count<0, 100_000>>>,
+    }
+
+    /// A capability of a component that serves, with its object.
+    struct ServiceGrantBlock ExactlyOneOf(env, http) {
+        /// Environment variables by name.
+        env: Option<Pairs<At<String>>>,
+        /// The clusters to which the component may send requests; each is the host of its URLs.
+        http: Option<At<Vec<At<String>>>>,
+    }
+
+    /// A way to share instances, with its number.
+    struct InstancesBlock ExactlyOneOf(concurrent) {
+        /// Exchanges at once in one instance. WASI 0.3 only.
+        concurrent: Option<Count<2, 10_000>>,
     }
 
     /// How many requests may be sent once more, shared by the workers in equal parts.
@@ -845,6 +893,12 @@ pub(crate) type FilterUse = At<ShortOr<At<String>, FilterUseBlock>>;
 
 /// A capability's name, or a block.
 pub(crate) type Grant = At<ShortOr<GrantWord, GrantBlock>>;
+
+/// A capability's name, or a block.
+pub(crate) type ServiceGrant = At<ShortOr<ServiceGrantWord, ServiceGrantBlock>>;
+
+/// A way that needs no number, or a block.
+pub(crate) type Instances = ShortOr<InstancesWord, InstancesBlock>;
 
 /// What needs no name, or a block.
 pub(crate) type CandidateKey = ShortOr<KeyWord, CandidateKeyBlock>;

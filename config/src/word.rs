@@ -209,6 +209,52 @@ impl Grant {
     }
 }
 
+/// A capability of a component that serves, without an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ServiceGrantWord {
+    Clocks,
+    Random,
+    Stdio,
+}
+
+impl Word for ServiceGrantWord {
+    const NAME: &'static str = "ServiceGrant";
+    const DESCRIPTION: &'static str = "A capability of WASI. `clocks` tells the time and sleeps; `random` gives random numbers; with `stdio` output goes to the log.";
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("clocks", Self::Clocks),
+        ("random", Self::Random),
+        ("stdio", Self::Stdio),
+    ];
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "http" => Err("`http` needs to know where to; write `http: [CLUSTER]`".to_owned()),
+            "env" => Err("`env` needs the variables; write `env: { NAME: value }`".to_owned()),
+            _ => find(text),
+        }
+    }
+}
+
+/// How exchanges share instances, without a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InstancesWord {
+    Fresh,
+    Exclusive,
+}
+
+impl Word for InstancesWord {
+    const NAME: &'static str = "Instances";
+    const DESCRIPTION: &'static str = "`fresh`: each exchange has an instance of its own; `exclusive`: an instance serves one exchange at a time; `concurrent: N`: up to N at once.";
+    const WORDS: &'static [(&'static str, Self)] = &[("fresh", Self::Fresh), ("exclusive", Self::Exclusive)];
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "concurrent" => Err("`concurrent` needs to know how many; write `concurrent: 16`".to_owned()),
+            _ => find(text),
+        }
+    }
+}
+
 /// A condition of retries that is no single status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RetryWord {
@@ -343,6 +389,8 @@ readable!(
     OnFailure,
     ProxyVersion,
     GrantWord,
+    ServiceGrantWord,
+    InstancesWord,
     KeyWord,
     Protocol,
     UpstreamProtocol,

@@ -54,4 +54,5 @@ mod toolbox;
 mod tunnels;
 mod upgrade;
 mod waiting;
+mod wasi_http;
 mod watching;

@@ -1,4 +1,4 @@
-//! Where something listens: an IP address and port, or a Unix socket's path.
+//! Where something listens: an IP address and port, a Unix socket's path, or a component in this process.
 //!
 //! Both planes. It knows nothing of who listens there.
 
@@ -6,11 +6,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     Tcp(SocketAddr),
     Unix(PathBuf),
+    /// By its name; nobody listens there, and no text leads there.
+    Component(Arc<str>),
 }
 
 impl fmt::Display for Address {
@@ -18,7 +21,15 @@ impl fmt::Display for Address {
         match self {
             Address::Tcp(address) => address.fmt(formatter),
             Address::Unix(path) => write!(formatter, "unix:{}", path.display()),
+            Address::Component(name) => write!(formatter, "component:{name}"),
         }
+    }
+}
+
+impl Address {
+    /// What opening a socket at a component comes to.
+    pub fn no_socket(&self) -> std::io::Error {
+        std::io::Error::new(std::io::ErrorKind::Unsupported, format!("{self} has no socket"))
     }
 }
 

@@ -6,6 +6,7 @@
 mod candidates;
 mod clusters;
 mod routes;
+mod services;
 mod tls;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -21,6 +22,7 @@ use tokio::task::JoinSet;
 
 use crate::address::Address;
 use crate::assemble::clusters::Planned;
+use crate::assemble::services::ServiceKey;
 use crate::breaker;
 use crate::canary::Version;
 use crate::chain::{Chain, Step, StepKind};
@@ -41,6 +43,7 @@ use crate::telemetry::record;
 use crate::tls::Server;
 use crate::tls::server::Ticketer;
 use crate::trial::Trial;
+use crate::wasm::http::Service;
 use crate::wasm::{self, Artifact, Compiler, Digest, Engine, Grant};
 
 /// Makes snapshots; keeps the parts of the last one that was accepted.
@@ -61,6 +64,9 @@ pub struct Assembler {
 struct Parts {
     artifacts: HashMap<Digest, Arc<Artifact>>,
     guests: HashMap<GuestKey, Arc<wasm::Filter>>,
+    services: HashMap<ServiceKey, Arc<Service>>,
+    /// Of services: compiled for another engine than filters.
+    service_artifacts: HashMap<Digest, Arc<Artifact>>,
     /// With the digest of the files of their TLS.
     clusters: HashMap<String, (config::Cluster, String, Arc<Cluster>)>,
     /// TLS by listener, with the digest of its files.
@@ -232,6 +238,8 @@ impl Assembler {
         for (table, bounds) in assembled.parts.tables.values() {
             table.resize(*bounds, now);
         }
+        let services = assembled.parts.services.values();
+        services.for_each(|service| service.meet(&assembled.snapshot.clusters));
         candidates::announce(&self.parts.trials, &assembled.snapshot.trials);
         self.alarm.notify_one();
         self.compiler = assembled.compiler;
@@ -605,11 +613,13 @@ impl<'a> Build<'a> {
     async fn make_clusters(&mut self, names: Names) {
         let config = self.config;
         let dns = clusters::dns(&config.dns);
+        let services = self.load_services().await;
         let mut planned = Vec::with_capacity(config.clusters.len());
-        for cluster in &config.clusters {
+        for (cluster, service) in config.clusters.iter().zip(services) {
             let (tls, digest) = self.client(cluster).unzip();
             let old = self.assembler.parts.clusters.get(&cluster.name);
-            let plan = Planned::new(cluster, &dns, old, digest.unwrap_or_default(), self.assembler.workers);
+            let digest = digest.unwrap_or_default();
+            let plan = Planned::new(cluster, &dns, old, digest, service, self.assembler.workers);
             planned.push((plan, tls));
         }
         let mut looking = JoinSet::new();
@@ -781,7 +791,7 @@ pub fn socket_key(listener: &str, address: &Address) -> SocketKey {
 fn authority(bound: &Address) -> HeaderValue {
     let text = match bound {
         Address::Tcp(address) => address.to_string(),
-        Address::Unix(_) => "localhost".to_owned(),
+        Address::Unix(_) | Address::Component(_) => "localhost".to_owned(),
     };
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("localhost"))
 }

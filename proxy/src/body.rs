@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -79,8 +80,10 @@ impl Body {
     /// Has the rest of the request go on while the client takes nothing of the response; as far as an upstream's connection
     /// can, and no filter is in between.
     pub fn poll_upload(&mut self, context: &mut Context<'_>) {
-        if let Self::Download(Download::Http2(receiving)) = self {
-            receiving.poll_upload(context);
+        match self {
+            Self::Download(Download::Http2(receiving)) => receiving.poll_upload(context),
+            Self::Download(Download::Service(receiving)) => receiving.poll_upload(context),
+            _ => {}
         }
     }
 
@@ -205,6 +208,27 @@ pub enum RequestBody {
     /// One that is copied for a mirror, and the copy.
     Teed(Box<Teed>),
     Copied(Box<Copied>),
+    /// One that a guest sends with a call of its own.
+    Made(Box<Made>),
+}
+
+/// What comes from elsewhere, in whatever shape.
+pub struct Made(UnsyncBoxBody<Bytes, BrokenUpload>);
+
+impl Made {
+    pub fn new(body: UnsyncBoxBody<Bytes, BrokenUpload>) -> Self {
+        Self(body)
+    }
+
+    pub fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+}
+
+impl fmt::Debug for Made {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Made").finish_non_exhaustive()
+    }
 }
 
 /// What a filter has seen of a body, or put in its place, and the rest.
@@ -303,7 +327,7 @@ impl RequestBody {
             Self::Held(held) => held.rest.is_in_hook(),
             Self::Kept(reader) => reader.is_in_hook(),
             Self::Teed(teed) => teed.source().is_in_hook(),
-            Self::Empty | Self::Full(_) | Self::Streamed(_) | Self::Copied(_) => false,
+            Self::Empty | Self::Full(_) | Self::Streamed(_) | Self::Copied(_) | Self::Made(_) => false,
         }
     }
 
@@ -372,6 +396,7 @@ impl HttpBody for RequestBody {
             Self::Kept(reader) => reader.poll(context),
             Self::Teed(teed) => teed.poll(context),
             Self::Copied(copied) => copied.poll(context),
+            Self::Made(made) => Pin::new(&mut made.0).poll_frame(context),
         }
     }
 
@@ -382,6 +407,7 @@ impl HttpBody for RequestBody {
             Self::Kept(reader) => reader.is_end_stream(),
             Self::Teed(teed) => teed.source().is_end_stream(),
             Self::Copied(copied) => copied.is_end_stream(),
+            Self::Made(made) => made.0.is_end_stream(),
             Self::Streamed(streamed) => streamed.incoming.is_end_stream(),
             Self::Held(held) => held.seen.is_empty() && held.trailers.is_none() && held.rest.is_end_stream(),
             Self::Filtered(filtered) => filtered.filtered.is_over(),
@@ -402,6 +428,7 @@ impl HttpBody for RequestBody {
             Self::Kept(reader) => reader.size_hint(),
             Self::Teed(teed) => teed.source().size_hint(),
             Self::Copied(copied) => copied.size_hint(),
+            Self::Made(made) => made.0.size_hint(),
         }
     }
 }

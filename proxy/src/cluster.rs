@@ -28,6 +28,7 @@ use crate::proxy_protocol;
 use crate::retry::budget::Allowance;
 use crate::sticky::{Sticky, Tokens};
 use crate::tls;
+use crate::wasm::http::Service;
 
 /// Lives as long as a generation names it unchanged, or an exchange uses it.
 #[derive(Debug)]
@@ -59,6 +60,8 @@ pub struct Terms {
     /// `None` for plain text.
     pub tls: Option<Arc<tls::Client>>,
     pub protocol: Protocol,
+    /// The component, with [`Protocol::Component`].
+    pub service: Option<Arc<Service>>,
     pub http2: http2::Terms,
     /// Connections begin with a header that names the client; then none of them is ever idle.
     pub proxy_protocol: Option<proxy_protocol::Version>,
@@ -71,6 +74,8 @@ pub enum Protocol {
     Http2,
     /// What the TLS handshake agrees on: HTTP/2, or else HTTP/1.1.
     Agreed,
+    /// A component answers, in this process.
+    Component,
 }
 
 impl Protocol {
@@ -79,6 +84,7 @@ impl Protocol {
             Self::Http1 => "http1",
             Self::Http2 => "http2",
             Self::Agreed => "auto",
+            Self::Component => "component",
         }
     }
 }
@@ -199,6 +205,7 @@ pub struct TermSettings {
     pub check: Option<Check>,
     pub outlier: Option<outlier::Rules>,
     pub protocol: Protocol,
+    pub service: Option<Arc<Service>>,
     pub http2: http2::Terms,
     pub proxy_protocol: Option<proxy_protocol::Version>,
 }
@@ -252,6 +259,7 @@ impl Cluster {
             check: None,
             outlier: None,
             protocol: Protocol::Http1,
+            service: None,
             http2: http2::Terms::default(),
             proxy_protocol: None,
         };
@@ -334,6 +342,7 @@ impl Terms {
             check: settings.check,
             outlier: settings.outlier,
             protocol: settings.protocol,
+            service: settings.service,
             http2: settings.http2,
             proxy_protocol: settings.proxy_protocol,
             tls,
@@ -359,6 +368,7 @@ impl Terms {
             check: self.check.clone(),
             outlier: self.outlier.clone(),
             protocol: self.protocol,
+            service: self.service.clone(),
             http2: self.http2.clone(),
             proxy_protocol: self.proxy_protocol,
         };

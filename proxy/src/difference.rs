@@ -18,12 +18,14 @@ use crate::tls;
 use crate::wasm;
 
 /// What cannot change while the process runs, and why.
-const FIXED: [(&str, &str); 6] = [
+const FIXED: [(&str, &str); 8] = [
     ("workers", "its threads are started with it"),
     ("wasm.max_instances", ROOM),
     ("wasm.max_memory", ROOM),
     ("wasm.max_table_elements", ROOM),
     ("wasm.max_stack", ROOM),
+    ("wasm.max_service_instances", ROOM),
+    ("wasm.max_service_memory", ROOM),
     ("admin", "the endpoint that you ask is opened with it"),
 ];
 /// As `tamis_config` shows what came from a variable or a file.
@@ -51,6 +53,9 @@ pub struct State {
 
 /// By the item's name, then by the file's key under it: the SHA-256 of the file. Those of keys are not shown.
 pub type Files = BTreeMap<String, BTreeMap<String, String>>;
+
+/// The key of a cluster's component; all others are files of TLS.
+const COMPONENT: &str = "component";
 
 /// What a filter that is a component runs.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -223,11 +228,15 @@ pub fn listener_files<'a>(servers: impl Iterator<Item = (&'a str, Option<&'a tls
         .collect()
 }
 
-/// Of the clusters that are spoken to through TLS.
+/// Of the clusters that are spoken to through TLS, or are components.
 pub fn cluster_files(clusters: &[Arc<Cluster>]) -> Files {
     let files = |cluster: &Arc<Cluster>| {
-        let tls = cluster.terms.tls.as_ref()?;
-        Some((cluster.name().to_owned(), without_keys(&tls.files)))
+        let files = match (&cluster.terms.tls, &cluster.terms.service) {
+            (Some(tls), _) => without_keys(&tls.files),
+            (None, Some(service)) => BTreeMap::from([(COMPONENT.to_owned(), service.artifact().digest().to_string())]),
+            (None, None) => return None,
+        };
+        Some((cluster.name().to_owned(), files))
     };
     clusters.iter().filter_map(files).collect()
 }
@@ -396,7 +405,10 @@ fn note_files(items: &mut Items, old: &Files, new: &Files) {
                 continue;
             };
             let change = Change {
-                key: format!("tls.{key}.sha256"),
+                key: match key.as_str() {
+                    COMPONENT => format!("{key}.sha256"),
+                    _ => format!("tls.{key}.sha256"),
+                },
                 from: was.as_str().into(),
                 to: digest.as_str().into(),
             };

@@ -102,6 +102,18 @@ impl Source {
     }
 }
 
+impl Source {
+    /// A component in this process, called by its file's name.
+    pub fn component(path: &Path) -> Self {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        Self {
+            target: Target::Address(Address::Component(name.into())),
+            weight: 1,
+            priority: 0,
+        }
+    }
+}
+
 impl From<&config::Endpoint> for Source {
     fn from(endpoint: &config::Endpoint) -> Self {
         Self {

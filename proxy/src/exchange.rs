@@ -857,6 +857,7 @@ impl Exchange {
             Failure::Unsent | Failure::Broken(_) => Kind::Reset,
             Failure::Reset(code) => Kind::ResetBy(*code),
             Failure::Worn => return Error::new(Kind::Worn, format!("{}: {failure}", upstream.label())),
+            Failure::Service(fault) => Kind::Service(*fault),
             Failure::Malformed(_) | Failure::MalformedHttp2(_) | Failure::Upload => Kind::Protocol,
         };
         self.upstream_failed(upstream, kind, failure)
@@ -1589,6 +1590,7 @@ impl HttpBody for ResponseBody {
                     BodyFault::Upstream(Failure::Upload) => self.upload_fault(),
                     BodyFault::Upstream(Failure::Reset(code)) => Kind::ResetBy(*code),
                     BodyFault::Upstream(Failure::Worn) => Kind::Worn,
+                    BodyFault::Upstream(Failure::Service(fault)) => Kind::Service(*fault),
                     BodyFault::Upstream(_) => Kind::Reset,
                     BodyFault::Filter(broken) => Kind::Filter(broken.failure),
                     BodyFault::Replied => Kind::Cut,

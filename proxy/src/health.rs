@@ -196,7 +196,7 @@ async fn probe(terms: &Terms, endpoint: &Endpoint, probe: &Probe) -> Result<(), 
     let stream = pool::open_stream(terms, endpoint, None, None).await?;
     let own = match &endpoint.address {
         Address::Tcp(_) => &endpoint.label,
-        Address::Unix(_) => "localhost",
+        Address::Unix(_) | Address::Component(_) => "localhost",
     };
     match probe {
         Probe::Tcp => Ok(()),

@@ -26,6 +26,8 @@
 //!    connection to it, within the cluster's limits; [`upstream`] sends the request and reads the response, both of
 //!    which are bytes in [`h1`], or a stream of [`http2`]; the [`body`] streams through. Small writes to a [`stream`] wait in the [`outbox`] for
 //!    the end of the round.
+//!    Where a component stands in the place of servers ([`wasm::http`]), a place in an instance is what a connection is
+//!    elsewhere, and a [`service`] fault what a reset is.
 //!    A request that asks for another protocol, and is answered with it, makes a [`tunnel`] of both connections, or
 //!    streams of HTTP/2; where one side is one and one the other, [`websocket`] has the keys that only HTTP/1.1 knows.
 //! 9. The response head goes back through the [`passage`] in reverse: only filters whose request half ran, for every
@@ -113,6 +115,7 @@ pub mod rewrite;
 pub mod route;
 pub mod scan;
 pub mod server;
+pub mod service;
 pub mod snapshot;
 pub mod stage;
 pub mod state;

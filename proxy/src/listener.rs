@@ -57,6 +57,7 @@ impl Sockets {
         let (bound, sockets) = match address {
             Address::Tcp(address) => bind_tcp(*address, workers)?,
             Address::Unix(path) => (address.clone(), vec![bind_unix(path)?]),
+            Address::Component(_) => return Err(address.no_socket()),
         };
         Ok(Self::new(address.clone(), bound, sockets, workers, true))
     }
@@ -69,6 +70,7 @@ impl Sockets {
         let bound = match &asked {
             Address::Tcp(_) => Address::Tcp(tcp_address(first)?),
             Address::Unix(path) => Address::Unix(path.clone()),
+            Address::Component(_) => return Err(asked.no_socket()),
         };
         for socket in &sockets {
             check_adopted(socket, &bound)?;
@@ -169,6 +171,7 @@ fn check_adopted(socket: &Socket, bound: &Address) -> io::Result<()> {
     let is_there = match bound {
         Address::Tcp(address) => tcp_address(socket)? == *address,
         Address::Unix(path) => socket.local_addr()?.as_pathname() == Some(path),
+        Address::Component(_) => false,
     };
     if !is_there || !socket.is_listener()? {
         return Err(io::Error::other(format!(
@@ -276,6 +279,7 @@ async fn accept_from(worker: Rc<Worker>, sockets: Arc<Sockets>, socket: Socket) 
                 }
             }
         }
+        Address::Component(_) => Err(sockets.bound.no_socket()),
     }
 }
 

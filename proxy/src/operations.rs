@@ -35,6 +35,7 @@ use crate::telemetry::metrics::Report;
 use crate::trial::{Standing, Trial};
 use crate::trigger::Trigger;
 use crate::wasm;
+use crate::wasm::http::{Service, Usage};
 use crate::worker::{Command, Live, WorkerReport, Workers};
 
 /// How long a worker may take to report: many times what it needs, and short enough for a scrape.
@@ -208,7 +209,11 @@ impl Operations for Operator {
     async fn clusters(&self) -> Value {
         let snapshot = self.live.load();
         let mut usage: BTreeMap<(String, String), (usize, u32)> = BTreeMap::new();
+        let mut instances: BTreeMap<String, Usage> = BTreeMap::new();
         for endpoint in self.reports().await.into_iter().flat_map(|report| report.endpoints) {
+            if let Some(here) = endpoint.instances {
+                instances.entry(endpoint.cluster.clone()).or_default().add(here);
+            }
             let (idle, in_flight) = usage.entry((endpoint.cluster, endpoint.endpoint)).or_default();
             *idle += endpoint.idle;
             *in_flight += endpoint.in_flight;
@@ -227,6 +232,9 @@ impl Operations for Operator {
                 "protocol": cluster.terms.protocol.as_str(),
                 "endpoints": endpoints,
                 "overflows": BTreeMap::from(overflows),
+                "component": cluster.terms.service.as_ref().map(|service| {
+                    shown_service(service, instances.get(cluster.name()).copied().unwrap_or_default())
+                }),
             })
         };
         snapshot.clusters.iter().map(cluster).collect()
@@ -298,6 +306,19 @@ impl Operations for Operator {
     async fn drain(&self) {
         self.begin_drain.send_replace(true);
     }
+}
+
+fn shown_service(service: &Service, usage: Usage) -> Value {
+    json!({
+        "sha256": service.artifact().digest().to_string(),
+        "size_bytes": service.artifact().size(),
+        "speaks": service.kind(),
+        "imports": service.artifact().imports(),
+        "instances": usage.live,
+        "instances_idle": usage.idle,
+        "memory_bytes": usage.memory_bytes,
+        "log_lines_dropped": service.log_lines_dropped(),
+    })
 }
 
 /// `usage` is idle connections and requests in flight.

@@ -7,16 +7,17 @@
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, StatusCode};
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::body::RequestBody;
+use crate::body::{Made, RequestBody};
 use crate::cluster::{Asker, Cluster};
 use crate::h1::{Head, RequestLines};
 use crate::permits::Permit;
@@ -52,11 +53,35 @@ pub struct Desk(mpsc::UnboundedSender<Placed>);
 /// An order with what belongs to it.
 pub struct Placed {
     order: Order,
-    body: Bytes,
-    deadline: Instant,
+    body: Body,
+    patience: Patience,
     reply: oneshot::Sender<Result<Incoming, Failed>>,
     /// As many orders as there are permits; that bounds the desk too.
     permit: Permit,
+}
+
+/// What is sent along.
+enum Body {
+    Whole(Bytes),
+    Streamed(Box<Made>),
+}
+
+/// How long a call may take.
+#[derive(Clone, Copy)]
+enum Patience {
+    /// For all of it.
+    Until(Instant),
+    /// For the head, and then for each piece of the body.
+    Each(Duration),
+}
+
+impl Patience {
+    fn deadline(self) -> Instant {
+        match self {
+            Self::Until(deadline) => deadline,
+            Self::Each(period) => Instant::now() + period,
+        }
+    }
 }
 
 /// An answer that is still to come.
@@ -67,7 +92,7 @@ pub struct Awaited(oneshot::Receiver<Result<Incoming, Failed>>);
 pub struct Incoming {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    body: mpsc::Receiver<Result<Bytes, Failed>>,
+    body: mpsc::Receiver<Result<Frame<Bytes>, Failed>>,
 }
 
 impl Desk {
@@ -78,13 +103,22 @@ impl Desk {
     }
 
     pub fn place(&self, order: Order, body: Bytes, timeout: Duration, permit: Permit) -> Awaited {
+        let patience = Patience::Until(Instant::now() + timeout);
+        self.send(order, Body::Whole(body), patience, permit)
+    }
+
+    /// The same with a body that streams, as the answer's does, each piece within the timeout.
+    pub fn place_streamed(&self, order: Order, body: Made, timeout: Duration, permit: Permit) -> Awaited {
+        self.send(order, Body::Streamed(Box::new(body)), Patience::Each(timeout), permit)
+    }
+
+    fn send(&self, order: Order, body: Body, patience: Patience, permit: Permit) -> Awaited {
         let (reply, awaited) = oneshot::channel();
-        let deadline = Instant::now() + timeout;
         // A worker that has ended takes no more orders, and the answer says so.
         let _ = self.0.send(Placed {
             order,
             body,
-            deadline,
+            patience,
             reply,
             permit,
         });
@@ -97,8 +131,12 @@ impl Placed {
         &self.order
     }
 
-    pub fn body(&self) -> &Bytes {
-        &self.body
+    /// Empty for one that streams.
+    pub fn body(&self) -> &[u8] {
+        match &self.body {
+            Body::Whole(bytes) => bytes,
+            Body::Streamed(_) => &[],
+        }
     }
 
     /// Answers in the cluster's place, for whoever has no connections.
@@ -107,7 +145,7 @@ impl Placed {
         let head = answer.map(|given| {
             if !given.body.is_empty() {
                 // There is room for it, and whoever reads is still to come.
-                let _ = pieces.try_send(Ok(given.body));
+                let _ = pieces.try_send(Ok(Frame::data(given.body)));
             }
             Incoming {
                 status: given.status,
@@ -135,9 +173,19 @@ impl Awaited {
 }
 
 impl Incoming {
-    /// The next piece of the body; `None` at its end.
+    /// The next piece of the body; `None` at its end. Trailers are left out.
     pub async fn read(&mut self) -> Result<Option<Bytes>, Failed> {
-        self.body.recv().await.transpose()
+        while let Some(frame) = self.body.recv().await.transpose()? {
+            if let Ok(piece) = frame.into_data() {
+                return Ok(Some(piece));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next piece of the body, or its trailers.
+    pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failed>>> {
+        self.body.poll_recv(context)
     }
 }
 
@@ -153,12 +201,18 @@ async fn perform(worker: Rc<Worker>, placed: Placed) {
     let Placed {
         order,
         body,
-        deadline,
+        patience,
         mut reply,
         permit: _permit,
     } = placed;
+    let body = match body {
+        Body::Whole(bytes) if bytes.is_empty() => RequestBody::Empty,
+        Body::Whole(bytes) => RequestBody::Full(bytes),
+        Body::Streamed(made) if made.is_end_stream() => RequestBody::Empty,
+        Body::Streamed(made) => RequestBody::Made(made),
+    };
     let sent = tokio::select! {
-        sent = tokio::time::timeout_at(deadline, send(&worker, &order, body)) => sent.unwrap_or(Err(Failed::TimedOut)),
+        sent = tokio::time::timeout_at(patience.deadline(), send(&worker, &order, body)) => sent.unwrap_or(Err(Failed::TimedOut)),
         () = reply.closed() => return,
     };
     let (head, answer) = match sent {
@@ -176,7 +230,7 @@ async fn perform(worker: Rc<Worker>, placed: Placed) {
         body: incoming,
     };
     if reply.send(Ok(head)).is_ok() {
-        relay(answer, deadline, pieces).await;
+        relay(answer, patience, pieces).await;
     }
 }
 
@@ -186,12 +240,8 @@ struct Answer {
     _turn: Turn,
 }
 
-async fn send(worker: &Worker, order: &Order, body: Bytes) -> Result<(Head, Answer), Failed> {
+async fn send(worker: &Worker, order: &Order, mut body: RequestBody) -> Result<(Head, Answer), Failed> {
     let pool = worker.upstreams(&order.cluster);
-    let mut body = match body.is_empty() {
-        true => RequestBody::Empty,
-        false => RequestBody::Full(body),
-    };
     let (mut tried, mut repeats) = (Vec::new(), 0);
     loop {
         let turn = pick(worker, &pool, order, &tried).ok_or(Failed::Unreachable)?;
@@ -265,19 +315,15 @@ fn lines<'a>(worker: &'a Worker, order: &'a Order) -> RequestLines<'a> {
 }
 
 /// Hands the body over, piece by piece, as the guest takes it.
-async fn relay(mut answer: Answer, deadline: Instant, pieces: mpsc::Sender<Result<Bytes, Failed>>) {
+async fn relay(mut answer: Answer, patience: Patience, pieces: mpsc::Sender<Result<Frame<Bytes>, Failed>>) {
     loop {
         let next = std::future::poll_fn(|context| Pin::new(&mut answer.body).poll_frame(context));
         let piece = tokio::select! {
-            next = tokio::time::timeout_at(deadline, next) => match next {
+            next = tokio::time::timeout_at(patience.deadline(), next) => match next {
                 Err(_) => Err(Failed::TimedOut),
                 Ok(None) => return,
                 Ok(Some(Err(_))) => Err(Failed::Broken),
-                Ok(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(piece) => Ok(piece),
-                    // Trailers are not handed on.
-                    Err(_) => continue,
-                },
+                Ok(Some(Ok(frame))) => Ok(frame),
             },
             () = pieces.closed() => return,
         };

@@ -24,10 +24,13 @@ use crate::balance::Lineup;
 use crate::cluster::{Asker, Cluster, Limit, Protocol, Roll, Terms};
 use crate::endpoint::Endpoint;
 use crate::http2::{self, Offer, Told};
+use crate::outbound::Desk;
 use crate::retry::budget::Account;
 use crate::stream::Stream;
 use crate::telemetry::metrics::EndpointSeries;
 use crate::tls;
+use crate::wasm;
+use crate::wasm::http::Unplaced;
 
 /// Between two words on handshakes that fail, for one endpoint and worker.
 const COMPLAINT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -36,14 +39,23 @@ const COMPLAINT: std::time::Duration = std::time::Duration::from_secs(10);
 const MAX_REPEATS: u32 = 1;
 
 /// Everything that one worker keeps for upstreams.
-#[derive(Default)]
 pub struct Pools {
+    /// Where components that serve leave their own calls.
+    desk: Desk,
     clusters: RefCell<HashMap<u64, Rc<ClusterPool>>>,
     /// By the id of their terms.
     shares: RefCell<HashMap<u64, Rc<Share>>>,
 }
 
 impl Pools {
+    pub fn new(desk: Desk) -> Self {
+        Self {
+            desk,
+            clusters: RefCell::default(),
+            shares: RefCell::default(),
+        }
+    }
+
     /// The cluster's pool, made at its first use.
     pub fn of(&self, cluster: &Arc<Cluster>) -> Rc<ClusterPool> {
         let mut clusters = self.clusters.borrow_mut();
@@ -51,7 +63,7 @@ impl Pools {
             let mut shares = self.shares.borrow_mut();
             let share = shares
                 .entry(cluster.terms.id())
-                .or_insert_with(|| Rc::new(Share::new(Arc::clone(&cluster.terms))));
+                .or_insert_with(|| Rc::new(Share::new(Arc::clone(&cluster.terms), self.desk.clone())));
             Rc::new(ClusterPool::new(Arc::clone(cluster), Rc::clone(share)))
         });
         Rc::clone(pool)
@@ -122,11 +134,14 @@ pub struct EndpointUsage {
     pub in_flight: u32,
     /// Connections, idle ones and others.
     pub open: usize,
+    /// Of a component.
+    pub instances: Option<wasm::http::Usage>,
 }
 
 /// What clusters of the same terms have in common in one worker.
 struct Share {
     terms: Arc<Terms>,
+    desk: Desk,
     /// By the endpoint's id.
     endpoints: RefCell<HashMap<u64, Rc<EndpointPool>>>,
     counts: Rc<Counts>,
@@ -147,8 +162,9 @@ struct Counts {
 }
 
 impl Share {
-    fn new(terms: Arc<Terms>) -> Self {
+    fn new(terms: Arc<Terms>, desk: Desk) -> Self {
         Self {
+            desk,
             retries: Rc::new(Account::new(terms.limits.retries, Instant::now())),
             terms,
             endpoints: RefCell::default(),
@@ -169,6 +185,11 @@ impl Share {
                 opened: Notify::new(),
                 vacancy: Rc::default(),
                 speaks_http1: Cell::new(false),
+                instances: self
+                    .terms
+                    .service
+                    .as_ref()
+                    .map(|service| Rc::new(wasm::http::Pool::new(service, &self.desk))),
                 open: Rc::default(),
                 in_flight: Cell::new(0),
                 series: OnceCell::new(),
@@ -203,6 +224,7 @@ impl Share {
             idle: pool.idle.borrow().len() + pool.idle_shared(),
             in_flight: pool.in_flight.get(),
             open: pool.open.get(),
+            instances: pool.instances.as_ref().map(|instances| instances.usage()),
         };
         endpoints.values().map(usage).collect()
     }
@@ -354,6 +376,8 @@ pub struct EndpointPool {
     vacancy: Rc<Notify>,
     /// What was agreed on last, where that is open.
     speaks_http1: Cell<bool>,
+    /// Of a component that serves.
+    instances: Option<Rc<wasm::http::Pool>>,
     open: Rc<Cell<usize>>,
     /// Requests that this worker has under way.
     in_flight: Cell<u32>,
@@ -425,6 +449,8 @@ impl Drop for Counted<'_> {
 pub enum Channel {
     Http1(Connection),
     Http2(http2::Slot),
+    /// A place in an instance of a component.
+    Service(wasm::http::Place),
 }
 
 impl Channel {
@@ -433,13 +459,14 @@ impl Channel {
         match self {
             Self::Http1(connection) => connection.reused,
             Self::Http2(slot) => slot.is_reused(),
+            Self::Service(place) => place.is_reused(),
         }
     }
 
     /// What is spoken over it.
     pub fn version(&self) -> Version {
         match self {
-            Self::Http1(_) => Version::HTTP_11,
+            Self::Http1(_) | Self::Service(_) => Version::HTTP_11,
             Self::Http2(_) => Version::HTTP_2,
         }
     }
@@ -451,6 +478,7 @@ impl Channel {
         match self {
             Self::Http1(connection) => connection.reused,
             Self::Http2(_) => repeats < MAX_REPEATS,
+            Self::Service(_) => false,
         }
     }
 }
@@ -575,6 +603,7 @@ impl EndpointPool {
         match self.terms.protocol {
             Protocol::Http1 => self.idle().map(Channel::Http1),
             Protocol::Http2 | Protocol::Agreed => self.ready_shared(),
+            Protocol::Component => self.instances.as_ref()?.ready().map(Channel::Service),
         }
     }
 
@@ -598,7 +627,7 @@ impl EndpointPool {
     /// Whether requests wait for a connection that another one opens, because it may be for all of them.
     fn shares(&self) -> bool {
         match self.terms.protocol {
-            Protocol::Http1 => false,
+            Protocol::Http1 | Protocol::Component => false,
             Protocol::Http2 => true,
             Protocol::Agreed => !self.speaks_http1.get(),
         }
@@ -615,6 +644,9 @@ impl EndpointPool {
     }
 
     fn sweep_shared(&self, now: Instant) {
+        if let Some(instances) = &self.instances {
+            instances.sweep(now);
+        }
         let keep = |client: &Rc<http2::Client>| {
             let keep = client
                 .idle_since()
@@ -658,6 +690,9 @@ impl EndpointPool {
             return Err(self.overload(Limit::Pending));
         }
         let _pending = Counted::among(&self.counts.pending);
+        if let Some(instances) = &self.instances {
+            return self.place(instances).await;
+        }
         let deadline = Instant::now() + self.terms.connect_timeout;
         let deadline = until.map_or(deadline, |until| until.min(deadline));
         while let Some(obstacle) = self.obstacle(pool) {
@@ -697,6 +732,15 @@ impl EndpointPool {
             open,
             home: Rc::clone(self),
         }))
+    }
+
+    /// A place in an instance of the component.
+    async fn place(&self, instances: &Rc<wasm::http::Pool>) -> Result<Channel, Unconnected> {
+        let placed = instances.place(self.terms.connect_timeout).await;
+        placed.map(Channel::Service).map_err(|unplaced| match unplaced {
+            Unplaced::Busy(_) | Unplaced::NoRoom => self.overload(Limit::Connections),
+            Unplaced::Failed(why) => Unconnected::Failed(io::Error::other(why)),
+        })
     }
 
     /// Why no connection may be opened now.
@@ -768,6 +812,9 @@ impl EndpointPool {
     /// Closes what is idle, and keeps nothing that is given back.
     fn retire(&self) {
         self.is_retired.set(true);
+        if let Some(instances) = &self.instances {
+            instances.retire();
+        }
         self.idle.borrow_mut().clear();
         self.shared.borrow_mut().drain(..).for_each(|client| client.part());
     }
@@ -790,7 +837,7 @@ impl EndpointPool {
 pub fn speaks_http2(terms: &Terms, stream: &Stream) -> io::Result<bool> {
     let is_agreed = || stream.alpn().is_some_and(|protocol| protocol == b"h2");
     match terms.protocol {
-        Protocol::Http1 => Ok(false),
+        Protocol::Http1 | Protocol::Component => Ok(false),
         Protocol::Agreed => Ok(is_agreed()),
         Protocol::Http2 if terms.tls.is_none() || is_agreed() => Ok(true),
         Protocol::Http2 => Err(io::Error::other(

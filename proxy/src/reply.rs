@@ -13,6 +13,7 @@ use crate::body::UploadFault;
 use crate::filter::{Failure, Reply};
 use crate::guard::Refusal;
 use crate::scan::Fault;
+use crate::service;
 
 /// Seconds after which a request that was shed may come again (RFC 9110 10.2.3); memory is looked at several times in
 /// one.
@@ -81,6 +82,8 @@ pub enum Kind {
     UpstreamTimeout,
     /// The route's `timeout` is over.
     RouteTimeout,
+    /// A component that serves gave no answer.
+    Service(service::Fault),
 }
 
 impl Error {
@@ -142,6 +145,7 @@ impl Kind {
             | Kind::NoStatus
             | Kind::NotSwitched => StatusCode::BAD_GATEWAY,
             Kind::ConnectTimeout | Kind::UpstreamTimeout | Kind::RouteTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Kind::Service(fault) => fault.status(),
         }
     }
 
@@ -174,6 +178,7 @@ impl Kind {
             Kind::NotSwitched => "not_switched",
             Kind::UpstreamTimeout => "upstream_timeout",
             Kind::RouteTimeout => "route_timeout",
+            Kind::Service(fault) => fault.as_str(),
         }
     }
 

@@ -128,6 +128,7 @@ impl Cause {
             Kind::ConnectFailed | Kind::ConnectTimeout | Kind::UpstreamTls => Some(Self::ConnectFailure),
             Kind::Reset | Kind::Worn | Kind::ResetBy(_) | Kind::Protocol => Some(Self::Reset),
             Kind::UpstreamTimeout => Some(Self::Timeout),
+            Kind::Service(fault) if fault.is_reset() => Some(Self::Reset),
             _ => None,
         }
     }

@@ -103,7 +103,7 @@ fn first_address(snapshot: &Snapshot) -> Option<SocketAddr> {
         .iter()
         .find_map(|listener| match listener.sockets.bound {
             Address::Tcp(address) => Some(address),
-            Address::Unix(_) => None,
+            Address::Unix(_) | Address::Component(_) => None,
         })
 }
 
@@ -573,9 +573,10 @@ impl Admin {
     fn listener(&self) -> std::io::Result<admin::Listener> {
         let socket = self.sockets.of_worker(0)?.pop();
         let socket = socket.ok_or_else(|| std::io::Error::other("it was handed over"))?;
-        Ok(match self.sockets.bound {
+        Ok(match &self.sockets.bound {
             Address::Tcp(_) => admin::Listener::Tcp(TcpListener::from_std(socket.into())?),
             Address::Unix(_) => admin::Listener::Unix(UnixListener::from_std(socket.into())?),
+            Address::Component(_) => return Err(self.sockets.bound.no_socket()),
         })
     }
 }

@@ -98,6 +98,7 @@ impl Stream {
                 descriptors::leave_some(&socket, Taker::Upstream)?;
                 Ok(socket.into())
             }
+            Address::Component(_) => Err(address.no_socket()),
         }
     }
 
@@ -111,7 +112,7 @@ impl Stream {
     pub async fn request_tls(&mut self, client: &tls::Client, address: &Address, name: Option<&str>) -> io::Result<()> {
         let address = match address {
             Address::Tcp(address) => Some(address.ip()),
-            Address::Unix(_) => None,
+            Address::Unix(_) | Address::Component(_) => None,
         };
         self.session = Some(Box::new(RefCell::new(client.session(address, name)?)));
         std::future::poll_fn(|context| self.poll_handshake(context)).await

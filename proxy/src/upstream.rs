@@ -1,7 +1,7 @@
 //! One request over an upstream connection, from its first byte to the last of its response.
 //!
-//! Data plane. A [`Call`] over HTTP/2 is a stream that [`http2`] knows all about; the rest of this file is HTTP/1.1, which
-//! has a connection to itself. No task and no channel: a connection moves only while its exchange polls it. The request goes on being
+//! Data plane. A [`Call`] over HTTP/2 is a stream that [`http2`] knows all about, one to a component that serves is
+//! [`wasm::http`](crate::wasm::http)'s; the rest of this file is HTTP/1.1, which has a connection to itself. No task and no channel: a connection moves only while its exchange polls it. The request goes on being
 //! sent while the response comes (RFC 9112 9.3 and 9.5 allow a response at any time), with back-pressure both ways: the
 //! request's body is asked for more only when what it gave before is written. Invariant: a connection goes back to its
 //! pool after a response that ended where its framing says and a request that was sent whole, and is cut in every
@@ -23,7 +23,9 @@ use crate::h1::{self, Decoder, Encoder, Fault, Framing, Head, Parsed, Piece, Req
 use crate::hop;
 use crate::http2;
 use crate::pool::{Channel, Connection};
+use crate::service;
 use crate::stream::Stream;
+use crate::wasm;
 
 /// What one read takes while a head is waited for. Most responses come whole in it, and what came is copied out of it
 /// once; shared by all connections of a worker, so that one that waits holds no buffer.
@@ -61,6 +63,8 @@ pub enum Failure {
     Worn,
     /// The request's own body broke off, or was not as long as its head said.
     Upload,
+    /// A component gave no answer, or not all of one.
+    Service(service::Fault),
 }
 
 impl std::fmt::Display for Failure {
@@ -73,6 +77,7 @@ impl std::fmt::Display for Failure {
             Failure::Reset(code) => write!(formatter, "the server has reset the stream: code {code}"),
             Failure::Worn => formatter.write_str("the connection was ended for what its streams did together"),
             Failure::Upload => formatter.write_str("the request's body broke off"),
+            Failure::Service(fault) => fault.fmt(formatter),
         }
     }
 }
@@ -99,6 +104,7 @@ impl From<http2::Fault> for Failure {
 pub enum Call {
     Http1(Http1Call),
     Http2(Box<http2::Call>),
+    Service(Box<wasm::http::Call>),
 }
 
 impl Call {
@@ -106,6 +112,7 @@ impl Call {
         match channel {
             Channel::Http1(connection) => Self::Http1(Http1Call::new(connection, lines, body)),
             Channel::Http2(slot) => Self::Http2(Box::new(http2::Call::new(slot, lines, body))),
+            Channel::Service(place) => Self::Service(Box::new(wasm::http::Call::new(place, lines, body))),
         }
     }
 
@@ -118,6 +125,7 @@ impl Call {
                 Self::Http1(call)
             }
             Channel::Http2(slot) => Self::Http2(Box::new(http2::Call::switching(slot, lines, &offer.protocol))),
+            Channel::Service(place) => Self::Service(Box::new(wasm::http::Call::new(place, lines, RequestBody::Empty))),
         }
     }
 
@@ -127,6 +135,7 @@ impl Call {
         match self {
             Self::Http1(call) => call.poll_head(context),
             Self::Http2(call) => call.poll_head(context),
+            Self::Service(call) => call.poll_head(context),
         }
     }
 
@@ -137,6 +146,10 @@ impl Call {
             Self::Http1(call) => call.into_download(head, now),
             Self::Http2(call) => match call.into_receiving(head) {
                 Some(receiving) => Download::Http2(receiving),
+                None => Download::Whole(Bytes::new()),
+            },
+            Self::Service(call) => match call.into_receiving(head) {
+                Some(receiving) => Download::Service(receiving),
                 None => Download::Whole(Bytes::new()),
             },
         }
@@ -150,6 +163,7 @@ impl Call {
                 input: call.input,
             }),
             Self::Http2(call) => call.into_duplex().map(Switched::Http2),
+            Self::Service(_) => None,
         }
     }
 
@@ -166,6 +180,8 @@ impl Call {
         match self {
             Self::Http1(call) => call.sending.body,
             Self::Http2(call) => call.into_body(),
+            // The guest has it, and never gives it back.
+            Self::Service(_) => RequestBody::Empty,
         }
     }
 }
@@ -318,6 +334,7 @@ pub enum Download {
     Whole(Bytes),
     Streamed(Box<Receiving>),
     Http2(Box<http2::Receiving>),
+    Service(Box<wasm::http::Receiving>),
 }
 
 impl HttpBody for Download {
@@ -330,6 +347,7 @@ impl HttpBody for Download {
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Streamed(receiving) => receiving.poll_frame(context),
             Self::Http2(receiving) => receiving.poll_frame(context),
+            Self::Service(receiving) => receiving.poll_frame(context),
         }
     }
 
@@ -338,6 +356,7 @@ impl HttpBody for Download {
             Self::Whole(bytes) => bytes.is_empty(),
             Self::Streamed(receiving) => receiving.is_ended(),
             Self::Http2(receiving) => receiving.is_ended(),
+            Self::Service(receiving) => receiving.is_ended(),
         }
     }
 
@@ -346,6 +365,7 @@ impl HttpBody for Download {
             Self::Whole(bytes) => Some(bytes.len() as u64),
             Self::Streamed(receiving) => receiving.decoder.left().filter(|_| receiving.ahead.is_none()),
             Self::Http2(receiving) => receiving.left(),
+            Self::Service(receiving) => receiving.left(),
         };
         left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }

@@ -221,7 +221,7 @@ impl Worker {
             tally: RefCell::default(),
             handshakes: Rc::default(),
             live,
-            upstreams: pool::Pools::default(),
+            upstreams: pool::Pools::new(desk.clone()),
             guests: wasm::Pools::new(desk.clone()),
             ticks: RefCell::default(),
             desk,

@@ -5,14 +5,15 @@
 mod endpoints;
 mod health;
 mod http2;
+mod service;
 mod sticky;
 
 use std::time::Duration;
 
-use super::{or_default, pattern, tls};
+use super::{Names, or_default, pattern, tls};
 use crate::model::{
     Address, Cluster, ClusterLimits, Endpoint, Endpoints, HashKey, LoadBalancing, ProxyVersion, RetryBudget, Target,
-    UpstreamProtocol,
+    UpstreamProtocol, Wasm,
 };
 use crate::reader::Reader;
 use crate::shape::{At, OffOr, ShortOr};
@@ -46,10 +47,27 @@ const RETRY_SHARE: u32 = 2_000;
 /// Envoy's `min_retry_concurrency`: with a request now and then, a fifth of them is none.
 const MIN_RETRIES_PER_SECOND: u32 = 3;
 
-pub(super) fn cluster(name: &str, cluster: At<vocabulary::Cluster>, reader: &mut Reader) -> Option<Cluster> {
-    let At { place, value: cluster } = cluster;
+pub(super) fn cluster(
+    name: &str,
+    cluster: At<vocabulary::Cluster>,
+    names: &Names,
+    wasm: &Wasm,
+    reader: &mut Reader,
+) -> Option<Cluster> {
+    let At {
+        place,
+        value: mut cluster,
+    } = cluster;
     reader.within_item(format!("cluster `{name}`"), |reader| {
-        let endpoints = match (cluster.endpoints, cluster.endpoints_file) {
+        let component = cluster.component.take();
+        if component.is_none() {
+            service::refuse_without_component(&cluster, reader);
+        }
+        let endpoints = match (cluster.endpoints.take(), cluster.endpoints_file.take()) {
+            (None, None) if let Some(component) = component => {
+                let service = service::service(component, &mut cluster, &place, (names, wasm), reader);
+                service.map(|service| Endpoints::Component(Box::new(service)))
+            }
             (Some(listed), _) => {
                 let listed = reader.within("endpoints", |reader| endpoints::listed(listed, reader));
                 listed.map(Endpoints::Listed)
@@ -75,7 +93,7 @@ pub(super) fn cluster(name: &str, cluster: At<vocabulary::Cluster>, reader: &mut
         let is_path = |endpoint: &Endpoint| matches!(endpoint.target, Target::Address(Address::Unix(_)));
         let nameless = match &endpoints {
             Some(Endpoints::Listed(listed)) => listed.iter().any(is_path),
-            Some(Endpoints::File(_)) | None => false,
+            Some(Endpoints::File(_) | Endpoints::Component(_)) | None => false,
         };
         let tls = reader.within("tls", |reader| tls::cluster(cluster.tls, protocol, nameless, reader));
         let proxy_protocol = proxy_protocol(cluster.proxy_protocol, protocol, reader);

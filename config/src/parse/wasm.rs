@@ -17,6 +17,10 @@ const MAX_INSTANCES: u32 = 1_000;
 const MAX_MEMORY: u64 = 64 << 20;
 /// Twice a filter's default.
 const MAX_TABLE_ELEMENTS: usize = 32_768;
+/// As many as of filters; each brings more along, and each serves whole exchanges.
+const MAX_SERVICE_INSTANCES: u32 = 1_000;
+/// Interpreters with their libraries take some ten MiB before they begin to serve.
+const MAX_SERVICE_MEMORY: u64 = 256 << 20;
 /// wasmtime's own default, enough for interpreters that recurse.
 const MAX_STACK: usize = 512 << 10;
 /// Components that bring an interpreter have 10 to 40 MiB.
@@ -34,6 +38,10 @@ pub(super) fn wasm(wasm: Option<vocabulary::Wasm>, reader: &mut Reader) -> Wasm 
         max_table_elements: wasm
             .max_table_elements
             .map_or(MAX_TABLE_ELEMENTS, |count| count.as_usize()),
+        max_service_instances: wasm
+            .max_service_instances
+            .map_or(MAX_SERVICE_INSTANCES, |count| count.as_u32()),
+        max_service_memory: wasm.max_service_memory.map_or(MAX_SERVICE_MEMORY, |size| size.0),
         max_stack: wasm.max_stack.map_or(MAX_STACK, |size| size.as_usize()),
         cache: reader.within("wasm", |reader| cache(wasm.cache, reader)),
         max_component: wasm.max_component.map_or(MAX_COMPONENT, |size| size.0),

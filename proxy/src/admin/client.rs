@@ -101,6 +101,7 @@ impl Stream {
         match address {
             Address::Tcp(address) => TcpStream::connect_timeout(address, timeout).map(Self::Tcp),
             Address::Unix(path) => UnixStream::connect(path).map(Self::Unix),
+            Address::Component(_) => Err(address.no_socket()),
         }
     }
 

@@ -9,7 +9,7 @@ use tamis_config as config;
 
 use crate::balance::{Balancing, Rules};
 use crate::cluster::{Cluster, HashKey, Limits, Protocol, Seat, Settings, Standing, TermSettings, Terms};
-use crate::discovery::{Dns, Origin, Place};
+use crate::discovery::{Dns, Origin, Place, Source};
 use crate::health::{Check, Probe};
 use crate::http2;
 use crate::outlier;
@@ -17,6 +17,7 @@ use crate::proxy_protocol;
 use crate::retry::budget::Allowance;
 use crate::sticky::Sticky;
 use crate::tls;
+use crate::wasm::http::Service;
 
 /// Hundredths of a percent in the whole.
 const WHOLE: f64 = 10_000.0;
@@ -43,23 +44,31 @@ pub(super) struct Fresh {
 
 impl Planned {
     /// `digest` is that of the TLS files as they are now.
-    pub(super) fn new(cluster: &config::Cluster, dns: &Dns, old: Option<&Old>, digest: String, workers: usize) -> Self {
+    pub(super) fn new(
+        cluster: &config::Cluster,
+        dns: &Dns,
+        old: Option<&Old>,
+        digest: String,
+        service: Option<Arc<Service>>,
+        workers: usize,
+    ) -> Self {
         let origin = Origin {
             place: match &cluster.endpoints {
                 config::Endpoints::Listed(listed) => Place::Listed(listed.iter().map(Into::into).collect()),
                 config::Endpoints::File(path) => Place::File(path.clone()),
+                config::Endpoints::Component(service) => Place::Listed(vec![Source::component(&service.component)]),
             },
             dns: dns.clone(),
         };
-        let settings = term_settings(cluster, workers);
+        let settings = term_settings(cluster, service, workers);
         let (standing, terms) = match old {
             None => (Arc::new(Standing::new(&cluster.name, workers)), None),
             Some((was, with, old)) => {
                 let has_same_tls = *with == digest && was.tls == cluster.tls;
-                if has_same_tls && was == cluster && (old.origin == origin || origin.is_fixed()) {
+                let has_same_terms = has_same_tls && old.terms.are(&settings);
+                if has_same_terms && was == cluster && (old.origin == origin || origin.is_fixed()) {
                     return Self::Kept(Arc::clone(old), digest);
                 }
-                let has_same_terms = has_same_tls && old.terms.are(&settings);
                 (
                     Arc::clone(&old.terms.standing),
                     has_same_terms.then(|| Arc::clone(&old.terms)),
@@ -152,7 +161,7 @@ fn sticky(sticky: &config::Sticky) -> Sticky {
     }
 }
 
-fn term_settings(cluster: &config::Cluster, workers: usize) -> TermSettings {
+fn term_settings(cluster: &config::Cluster, service: Option<Arc<Service>>, workers: usize) -> TermSettings {
     TermSettings {
         connect_timeout: cluster.connect_timeout,
         idle_timeout: cluster.idle_timeout,
@@ -172,7 +181,11 @@ fn term_settings(cluster: &config::Cluster, workers: usize) -> TermSettings {
             requests: cluster.limits.max_requests.div_ceil(workers),
             retries: allowance(cluster, workers),
         },
-        protocol: protocol(cluster),
+        protocol: match service {
+            Some(_) => Protocol::Component,
+            None => protocol(cluster),
+        },
+        service,
         http2: http2::Terms {
             max_streams: cluster.http2.max_streams as usize,
             stream_window: cluster.http2.stream_window,

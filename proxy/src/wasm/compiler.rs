@@ -110,10 +110,15 @@ impl Compiler {
         threads.broadcast(|_| priority::yield_to_exchanges());
     }
 
-    /// The artifact of these bytes, from the cache or anew.
+    /// The artifact of these bytes for filters, from the cache or anew.
     pub async fn compile(&self, bytes: Vec<u8>) -> Result<Artifact, String> {
+        self.compile_for(&self.engine, bytes).await
+    }
+
+    /// The same for another engine.
+    pub async fn compile_for(&self, engine: &Engine, bytes: Vec<u8>) -> Result<Artifact, String> {
         let (done, compiled) = oneshot::channel();
-        let (engine, cache, counts) = (self.engine.clone(), self.cache.clone(), Arc::clone(&self.counts));
+        let (engine, cache, counts) = (engine.clone(), self.cache.clone(), Arc::clone(&self.counts));
         let watched = Arc::new(Watched::default());
         let (job, overdue) = (Arc::clone(&watched), Arc::clone(&self.overdue));
         let threads = Arc::clone(&self.threads.lock().unwrap_or_else(PoisonError::into_inner));

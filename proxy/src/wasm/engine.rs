@@ -1,10 +1,12 @@
-//! The wasm engine of the process: compiler settings, the pooling allocator, and the clock that bounds guests.
+//! The wasm engines of the process: compiler settings, the pooling allocator, and the clock that bounds guests.
 //!
-//! Control plane makes it, once; the data plane only instantiates through it. Guests run on fibers and are interrupted
-//! by epochs: a thread of its own advances the epoch each millisecond or few, whatever the workers do.
+//! Control plane makes them; the data plane only instantiates through them. The one for filters is there from the start,
+//! without what makes components asynchronous, which would treble the cost of every call. The other one, for components
+//! that speak `wasi:http`, has it, and is made when the first such component is. Guests run on fibers and are interrupted
+//! by epochs: a thread of its own advances the epoch of both each millisecond or few, whatever the workers do.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -32,6 +34,8 @@ const CORE_INSTANCES_PER_COMPONENT: u32 = 64;
 /// such guests fit.
 const MEMORIES_PER_COMPONENT: u32 = 4;
 const TABLES_PER_COMPONENT: u32 = 8;
+/// Stacks for one component of `wasi:http`: each of its tasks that waits in the middle of a call has one.
+const STACKS_PER_SERVICE: u32 = 4;
 /// What host functions that run on top of a guest's stack may take.
 const HOST_STACK_BYTES: usize = 512 << 10;
 /// Pages of a slot that stay resident between guests, so that a fresh instance costs no page fault for the first of
@@ -56,6 +60,15 @@ pub struct Engine {
     ticker: Arc<Ticker>,
     seats: Arc<AtomicU32>,
     all_seats: u32,
+    /// The other one, for components that speak `wasi:http`.
+    services: Arc<OnceLock<Engine>>,
+}
+
+/// What an engine is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Filters,
+    Services,
 }
 
 /// Room for one of the process's instances on the data plane; free again when it is dropped.
@@ -70,12 +83,7 @@ impl Drop for Seat {
 impl Engine {
     /// Fails when the address space cannot be had, with what to change.
     pub fn new(reservation: Reservation) -> Result<Self, String> {
-        let inner = wasmtime::Engine::new(&settings(reservation)).map_err(|error| {
-            format!(
-                "wasm: cannot reserve room for {} instances of {} bytes ({error:#}); lower `wasm.max_instances` or raise the limit on address space (`ulimit -v`)",
-                reservation.instances, reservation.memory_bytes
-            )
-        })?;
+        let inner = reserve(reservation, Purpose::Filters)?;
         let ticker =
             Ticker::start(inner.clone()).map_err(|error| format!("wasm: cannot start the epoch thread: {error}"))?;
         Ok(Self {
@@ -83,7 +91,25 @@ impl Engine {
             ticker: Arc::new(ticker),
             seats: Arc::new(AtomicU32::new(reservation.instances)),
             all_seats: reservation.instances,
+            services: Arc::default(),
         })
+    }
+
+    /// The engine for components that speak `wasi:http`; made when it is first asked for, and kept as long as this one.
+    pub fn services(&self, reservation: Reservation) -> Result<Self, String> {
+        if let Some(made) = self.services.get() {
+            return Ok(made.clone());
+        }
+        let inner = reserve(reservation, Purpose::Services)?;
+        let made = self.services.get_or_init(|| Self {
+            inner,
+            ticker: Arc::clone(&self.ticker),
+            seats: Arc::new(AtomicU32::new(reservation.instances)),
+            all_seats: reservation.instances,
+            services: Arc::default(),
+        });
+        self.ticker.state.services.get_or_init(|| made.inner.clone());
+        Ok(made.clone())
     }
 
     /// `None` when as many instances as configured are alive.
@@ -114,27 +140,46 @@ impl Engine {
     }
 }
 
-fn settings(reservation: Reservation) -> Config {
+fn reserve(reservation: Reservation, purpose: Purpose) -> Result<wasmtime::Engine, String> {
+    wasmtime::Engine::new(&settings(reservation, purpose)).map_err(|error| {
+        let setting = match purpose {
+            Purpose::Filters => "wasm.max_instances",
+            Purpose::Services => "wasm.max_service_instances",
+        };
+        format!(
+            "wasm: cannot reserve room for {} instances of {} bytes ({error:#}); lower `{setting}` or raise the limit on address space (`ulimit -v`)",
+            reservation.instances, reservation.memory_bytes
+        )
+    })
+}
+
+fn settings(reservation: Reservation, purpose: Purpose) -> Config {
+    // Async component features add a task table to every store and three times the cost to every call.
+    let is_concurrent = purpose == Purpose::Services;
     let mut config = Config::new();
     config
         .epoch_interruption(true)
         .max_wasm_stack(reservation.stack_bytes)
         .async_stack_size(reservation.stack_bytes + HOST_STACK_BYTES)
-        // Async component features add a task table to every store and three times the cost to every call.
-        .concurrency_support(false)
+        .concurrency_support(is_concurrent)
+        .wasm_component_model_async(is_concurrent)
         .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(16))
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(reservation)));
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(reservation, purpose)));
     config
 }
 
-fn pool(reservation: Reservation) -> PoolingAllocationConfig {
+fn pool(reservation: Reservation, purpose: Purpose) -> PoolingAllocationConfig {
+    let stacks = match purpose {
+        Purpose::Filters => 1,
+        Purpose::Services => STACKS_PER_SERVICE,
+    };
     let instances = reservation.instances.saturating_add(CONTROL_RESERVE);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .total_core_instances(instances.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
         .total_memories(instances)
         .total_tables(instances.saturating_mul(4))
-        .total_stacks(instances)
+        .total_stacks(instances.saturating_mul(stacks))
         .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT)
         .max_memories_per_component(MEMORIES_PER_COMPONENT)
         .max_tables_per_component(TABLES_PER_COMPONENT)
@@ -162,6 +207,8 @@ struct TickerState {
     is_pressed: AtomicBool,
     resting: AtomicBool,
     stop: AtomicBool,
+    /// The engine that came later.
+    services: OnceLock<wasmtime::Engine>,
 }
 
 impl Ticker {
@@ -197,6 +244,9 @@ impl TickerState {
             let pressed = self.is_pressed.swap(false, Ordering::Relaxed);
             std::thread::sleep(if pressed { TICK } else { CALM_TICK });
             engine.increment_epoch();
+            if let Some(services) = self.services.get() {
+                services.increment_epoch();
+            }
             quiet += 1;
             if quiet < REST_AFTER {
                 continue;

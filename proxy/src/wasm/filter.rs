@@ -397,7 +397,7 @@ pub(super) struct LogBudget {
 }
 
 impl LogBudget {
-    fn new(per_second: u32) -> Self {
+    pub fn new(per_second: u32) -> Self {
         Self {
             start: Instant::now(),
             per_second,

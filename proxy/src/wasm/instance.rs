@@ -261,12 +261,7 @@ fn new_store(filter: &Filter, desk: Option<&Desk>) -> Store<State> {
             .as_ref()
             .map(|granted| Outbound::new(granted, desk, &filter.limits)),
         wasi: filter.wasi.then(|| World::new(filter.name(), &filter.log)),
-        memory: MemoryLimit {
-            used: 0,
-            limit: filter.limits.memory,
-            table_elements: filter.limits.table_elements,
-            denied: false,
-        },
+        memory: MemoryLimit::new(filter.limits.memory, filter.limits.table_elements),
         ticks_left: 0,
     };
     let mut store = Store::new(filter.pre.engine(), state);
@@ -377,7 +372,7 @@ impl State {
 }
 
 #[derive(Debug)]
-struct OutOfTime;
+pub(super) struct OutOfTime;
 
 impl fmt::Display for OutOfTime {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -391,13 +386,34 @@ impl fmt::Display for OutOfTime {
 impl std::error::Error for OutOfTime {}
 
 /// Linear memory of one guest, over all its memories.
-struct MemoryLimit {
+pub(super) struct MemoryLimit {
     used: usize,
     limit: usize,
     /// Entries of one table.
     table_elements: usize,
     /// Whether the guest was refused memory; tells a trap for want of it from any other.
     denied: bool,
+}
+
+impl MemoryLimit {
+    /// Bytes of all memories together, and entries of one table.
+    pub fn new(limit: usize, table_elements: usize) -> Self {
+        Self {
+            used: 0,
+            limit,
+            table_elements,
+            denied: false,
+        }
+    }
+
+    pub fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Whether the guest was refused some.
+    pub fn was_denied(&self) -> bool {
+        self.denied
+    }
 }
 
 impl ResourceLimiter for MemoryLimit {

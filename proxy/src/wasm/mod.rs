@@ -1,10 +1,10 @@
-//! Filters as WebAssembly components: the only place that names wasmtime.
+//! Filters and services as WebAssembly components: the only place that names wasmtime.
 //!
 //! `engine` is the process's compiler and allocator, `compiler` makes an `artifact`, one compiled
 //! component, and keeps its code in the `cache`, `filter` an artifact with its
 //! configuration and limits, `instance` a live guest, `question` what it can be asked, `pool` a worker's guests at rest,
 //! `host` what a guest can call, `outbound` its requests to others, `wasi` what is left of a
-//! system, `bindings` the shapes that cross the border.
+//! system, `bindings` the shapes that cross the border. `http` is all about components that serve.
 
 mod artifact;
 mod bindings;
@@ -13,6 +13,7 @@ mod compiler;
 mod engine;
 mod filter;
 mod host;
+pub mod http;
 mod instance;
 mod names;
 mod outbound;

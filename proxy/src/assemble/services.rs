@@ -1,0 +1,147 @@
+//! Components that serve, in a configuration, reusing those of the generation before.
+//!
+//! Control plane. A service whose component, grants and limits are as they were stays the same object, with its warm
+//! instances.
+
+use std::sync::Arc;
+
+use tamis_config as config;
+
+use super::Build;
+use crate::wasm::http::{Grant, Instances, Limits, Service, Settings};
+use crate::wasm::{self, Artifact, Digest, Engine};
+
+/// What one call across the border may copy out of the guest; a filter's default. Bodies go in pieces.
+const LIFTED_BYTES: usize = 16 << 20;
+
+/// Two clusters with the same key are one service.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct ServiceKey {
+    name: String,
+    component: Digest,
+    /// Grants, bounds and ways to share instances, spelled out.
+    terms: String,
+}
+
+impl Build<'_> {
+    /// By cluster. One that does not load is a fault.
+    pub(super) async fn load_services(&mut self) -> Vec<Option<Arc<Service>>> {
+        let config = self.config;
+        let mut services = Vec::with_capacity(config.clusters.len());
+        for cluster in &config.clusters {
+            services.push(match &cluster.endpoints {
+                config::Endpoints::Component(service) => self.load_service(cluster, service).await,
+                _ => None,
+            });
+        }
+        services
+    }
+
+    async fn load_service(&mut self, cluster: &config::Cluster, service: &config::Service) -> Option<Arc<Service>> {
+        match self.service(cluster, service).await {
+            Ok(service) => Some(service),
+            Err(message) => {
+                self.fault(
+                    &cluster.place,
+                    "cluster",
+                    &cluster.name,
+                    format!("component: {message}"),
+                );
+                None
+            }
+        }
+    }
+
+    async fn service(&mut self, cluster: &config::Cluster, service: &config::Service) -> Result<Arc<Service>, String> {
+        let of_file = |message: String| format!("{}: {message}", service.component.display());
+        let bytes = Artifact::read(&service.component, self.compiler.max_component())?;
+        let engine = self.compiler.engine().services(self.service_reservation())?;
+        let artifact = self.service_artifact(&engine, bytes).await.map_err(of_file)?;
+        let limits = limits(service, self.assembler.workers);
+        let instances = instances(service);
+        let key = ServiceKey {
+            name: cluster.name.clone(),
+            component: artifact.digest(),
+            terms: format!("{:?} {limits:?} {instances:?}", service.grants),
+        };
+        let kept = self.assembler.parts.services.get(&key).cloned();
+        let loaded = match kept {
+            Some(kept) => kept,
+            None => {
+                let settings = Settings {
+                    name: cluster.name.clone(),
+                    grants: service.grants.iter().map(grant).collect(),
+                    limits,
+                    instances,
+                };
+                Arc::new(Service::load(&engine, artifact, settings).await.map_err(of_file)?)
+            }
+        };
+        self.parts.services.insert(key, Arc::clone(&loaded));
+        Ok(loaded)
+    }
+
+    async fn service_artifact(&mut self, engine: &Engine, bytes: Vec<u8>) -> Result<Arc<Artifact>, String> {
+        let digest = Digest::of(&bytes);
+        let known = [&self.assembler.parts, &self.parts];
+        let kept = known
+            .iter()
+            .find_map(|parts| parts.service_artifacts.get(&digest))
+            .cloned();
+        let artifact = match kept {
+            Some(artifact) => artifact,
+            None => Arc::new(self.compiler.compile_for(engine, bytes).await?),
+        };
+        self.parts.service_artifacts.insert(digest, Arc::clone(&artifact));
+        Ok(artifact)
+    }
+
+    fn service_reservation(&self) -> wasm::Reservation {
+        let wasm = &self.config.wasm;
+        wasm::Reservation {
+            instances: wasm.max_service_instances,
+            memory_bytes: wasm.max_service_memory,
+            stack_bytes: wasm.max_stack,
+            table_elements: wasm.max_table_elements,
+        }
+    }
+}
+
+fn grant(grant: &config::ServiceGrant) -> Grant {
+    match grant {
+        config::ServiceGrant::Clocks => Grant::Clocks,
+        config::ServiceGrant::Random => Grant::Random,
+        config::ServiceGrant::Stdio => Grant::Stdio,
+        config::ServiceGrant::Env(variables) => Grant::Env(variables.clone()),
+        config::ServiceGrant::Http(clusters) => Grant::Http(clusters.clone()),
+    }
+}
+
+fn instances(service: &config::Service) -> Instances {
+    let reuse = service.instance_reuse;
+    match service.instances {
+        config::Instances::Fresh => Instances::Fresh,
+        config::Instances::Exclusive => Instances::Exclusive { reuse },
+        config::Instances::Concurrent(at_once) => Instances::Concurrent { at_once, reuse },
+    }
+}
+
+/// What one service may take, in one of so many workers.
+fn limits(service: &config::Service, workers: usize) -> Limits {
+    let limits = &service.limits;
+    let share = limits.instances.div_ceil(u32::try_from(workers).unwrap_or(1)).max(1);
+    Limits {
+        memory: usize::try_from(limits.memory).unwrap_or(usize::MAX),
+        // As many as the engine has room for.
+        table_elements: usize::MAX,
+        cpu_ticks: wasm::ticks(limits.cpu),
+        wall: limits.wall,
+        instances_per_worker: share,
+        header_bytes: limits.header_bytes,
+        handles: limits.handles,
+        calls: limits.calls,
+        call_timeout: limits.call_timeout,
+        lifted_bytes: LIFTED_BYTES,
+        log_lines: limits.log_lines,
+    }
+}

@@ -1,0 +1,372 @@
+//! One request to a guest, from its head to the last byte of its response.
+//!
+//! Data plane. The exchange's side: it feeds the guest the request's body as the guest takes it, and takes the response's
+//! as the client does. Invariant: a response is whole only if the guest said so, and was of the length that it announced;
+//! framing and hop-by-hop fields are the host's.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::{Authority, Parts, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt as _, Empty, Full};
+use tokio::sync::oneshot;
+use wasmtime_wasi_http::WasiBody;
+
+use super::instance::{Answer, Job};
+use super::pipe::{Writer, pipe};
+use super::pool::Place;
+use super::state::is_forbidden;
+use crate::body::RequestBody;
+use crate::h1::{self, Framing, Head, RequestLines};
+use crate::native::REQUEST_ID;
+use crate::service::Fault;
+use crate::upstream::Failure;
+
+/// What is read of a body that nobody is to see (an answer to HEAD), so that the instance can be kept.
+const MAX_DISCARD: u64 = 64 << 10;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A request under way, until the head of its response is there.
+pub struct Call {
+    place: Place,
+    upload: Upload,
+    answer: oneshot::Receiver<Answer>,
+    body: Option<WasiBody>,
+    method: Method,
+}
+
+impl Call {
+    pub fn new(mut place: Place, lines: &RequestLines<'_>, body: RequestBody) -> Self {
+        let (request_body, upload) = Upload::begin(body);
+        let length = request_body.size_hint().exact();
+        let is_secure = lines
+            .headers
+            .get("x-forwarded-proto")
+            .is_some_and(|scheme| scheme == "https");
+        let (answered, answer) = oneshot::channel();
+        place.begin(Job {
+            request: request(lines, length, is_secure).map(|()| request_body),
+            is_secure,
+            request_id: lines.headers.get(REQUEST_ID).cloned(),
+            answer: answered,
+            turn: place.turn(),
+        });
+        Self {
+            place,
+            upload,
+            answer,
+            body: None,
+            method: lines.method.clone(),
+        }
+    }
+
+    /// The head of the response as soon as it is there; until then the request's body goes on. Not to be polled again
+    /// after an end.
+    pub fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<Head, Failure>> {
+        match self.upload.poll(context) {
+            Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+            Poll::Pending if self.upload.body.is_in_hook() => return Poll::Pending,
+            _ => {}
+        }
+        let answered = ready!(Pin::new(&mut self.answer).poll(context));
+        let answered = answered.unwrap_or_else(|_| Err(self.place.failure().unwrap_or(Fault::Ended)));
+        // A guest that has failed by now is told of like one that failed before: nothing of its answer was sent.
+        let answered = match self.place.failure() {
+            Some(fault) => Err(fault),
+            None => answered,
+        };
+        Poll::Ready(match answered {
+            Ok(response) => self.take(response).map_err(Failure::Service),
+            Err(fault) => {
+                // It has said all that it has to say.
+                self.place.complete();
+                Err(Failure::Service(fault))
+            }
+        })
+    }
+
+    fn take(&mut self, response: Response<WasiBody>) -> Result<Head, Fault> {
+        let (head, body) = response.into_parts();
+        let mut headers = head.headers;
+        if head.status.is_informational() || headers.len() > h1::MAX_FIELDS {
+            return Err(Fault::Malformed);
+        }
+        headers.remove(header::TRANSFER_ENCODING);
+        let framing = match length(&headers)? {
+            _ if self.is_bare(head.status) => Framing::Sized(0),
+            Some(length) => Framing::Sized(length),
+            None => Framing::Chunked,
+        };
+        self.body = Some(body);
+        Ok(Head {
+            status: head.status,
+            headers,
+            framing,
+            persistent: true,
+        })
+    }
+
+    /// The response's body, with the rest of the request; `None` when there is none.
+    pub fn into_receiving(self, head: &Head) -> Option<Box<Receiving>> {
+        let is_bare = self.is_bare(head.status);
+        let receiving = Box::new(Receiving {
+            place: self.place,
+            upload: self.upload,
+            body: self.body?,
+            left: match head.framing {
+                Framing::Sized(length) if !is_bare => Some(length),
+                _ => None,
+            },
+            is_ended: false,
+        });
+        if is_bare {
+            receiving.discard();
+            return None;
+        }
+        Some(receiving)
+    }
+
+    /// RFC 9110 6.4.1: some responses end with their head.
+    fn is_bare(&self, status: StatusCode) -> bool {
+        self.method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+    }
+}
+
+/// The head of a request as `wasi:http` has it: no field of the connection, and the length that the body has.
+fn request(lines: &RequestLines<'_>, length: Option<u64>, is_secure: bool) -> Request<()> {
+    let mut headers = HeaderMap::with_capacity(lines.headers.len() + 2);
+    let mut has_length = false;
+    for (name, value) in lines.headers {
+        match *name {
+            header::CONTENT_LENGTH => has_length = true,
+            header::HOST | header::CONNECTION | header::UPGRADE | header::TRANSFER_ENCODING => {}
+            _ => {
+                headers.append(name, value.clone());
+            }
+        }
+    }
+    headers.append(header::VIA, lines.via.clone());
+    if let Some(length) = length.filter(|length| *length > 0 || has_length) {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    let host = lines.headers.get(header::HOST).map(HeaderValue::as_bytes);
+    let authority = host.and_then(|host| Authority::try_from(host).ok());
+    let mut parts = Parts::default();
+    parts.scheme = Some(if is_secure { Scheme::HTTPS } else { Scheme::HTTP });
+    parts.authority = Some(authority.unwrap_or_else(|| Authority::from_static("localhost")));
+    parts.path_and_query = Some(lines.target.clone());
+    let mut request = Request::new(());
+    *request.method_mut() = lines.method.clone();
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    *request.headers_mut() = headers;
+    request
+}
+
+/// One number, of digits alone (RFC 9110 8.6).
+fn length(headers: &HeaderMap) -> Result<Option<u64>, Fault> {
+    let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let is_digits = value.as_bytes().iter().all(u8::is_ascii_digit);
+    let length = value.to_str().ok().filter(|_| is_digits && values.next().is_none());
+    let length = length.and_then(|digits| digits.parse().ok());
+    length.map(Some).ok_or(Fault::Malformed)
+}
+
+/// A request's body on its way in.
+struct Upload {
+    /// `None` when nothing more is sent.
+    pipe: Option<Writer>,
+    body: RequestBody,
+}
+
+impl Upload {
+    /// And what the guest gets of it.
+    fn begin(mut body: RequestBody) -> (WasiBody, Self) {
+        let over = |body| {
+            (
+                body,
+                Self {
+                    pipe: None,
+                    body: RequestBody::Empty,
+                },
+            )
+        };
+        match body {
+            RequestBody::Empty => over(Empty::new().map_err(|never| match never {}).boxed_unsync()),
+            RequestBody::Full(ref mut bytes) => {
+                let bytes = std::mem::take(bytes);
+                over(Full::new(bytes).map_err(|never| match never {}).boxed_unsync())
+            }
+            body => {
+                let (writer, reader) = pipe(body.size_hint().exact());
+                let pipe = Some(writer);
+                (reader.boxed_unsync(), Self { pipe, body })
+            }
+        }
+    }
+
+    /// Ready when nothing is left to do. That the guest wants no more is no failure: it may answer all the same.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        while let Some(pipe) = &self.pipe {
+            if ready!(pipe.poll_room(context)).is_err() {
+                self.pipe = None;
+                self.body = RequestBody::Empty;
+                break;
+            }
+            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                Some(Ok(frame)) => pipe.put(frame),
+                Some(Err(_)) => {
+                    self.pipe = None;
+                    return Poll::Ready(Err(Failure::Upload));
+                }
+                None => {
+                    if let Some(pipe) = self.pipe.take() {
+                        pipe.end();
+                    }
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A response's body on its way, and the rest of its request.
+pub struct Receiving {
+    place: Place,
+    upload: Upload,
+    body: WasiBody,
+    /// Bytes that are still to come, where the guest has said how many.
+    left: Option<u64>,
+    is_ended: bool,
+}
+
+impl std::fmt::Debug for Receiving {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Receiving")
+            .field("left", &self.left)
+            .field("is_ended", &self.is_ended)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Receiving {
+    pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        match self.upload.poll(context) {
+            Poll::Ready(Err(failure)) => return Poll::Ready(Some(Err(failure))),
+            Poll::Pending if self.upload.body.is_in_hook() => return Poll::Pending,
+            _ => {}
+        }
+        self.poll_body(context)
+            .map(|frame| frame.map(|frame| frame.map_err(Failure::Service)))
+    }
+
+    /// Has the rest of the request go on while the client takes nothing of the response.
+    pub fn poll_upload(&mut self, context: &mut Context<'_>) {
+        // What comes of it is seen when the response is asked for more.
+        let _ = self.upload.poll(context);
+    }
+
+    fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        if self.is_ended {
+            return Poll::Ready(None);
+        }
+        let frame = match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                return self
+                    .place
+                    .fault(context)
+                    .map_or(Poll::Pending, |fault| Poll::Ready(Some(Err(fault))));
+            }
+        };
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => Some(self.relay(frame)),
+            Some(Err(error)) => {
+                tracing::debug!(%error, "a service's response broke off");
+                Some(Err(self.place.failure().unwrap_or(Fault::Silent)))
+            }
+            // A guest that failed has let go of its body like one that has ended it.
+            None => match self.place.failure() {
+                Some(fault) => Some(Err(fault)),
+                None if self.left.is_some_and(|left| left > 0) => Some(Err(Fault::Malformed)),
+                None => {
+                    self.end();
+                    None
+                }
+            },
+        })
+    }
+
+    fn relay(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Fault> {
+        match frame.into_data() {
+            Ok(data) => {
+                if let Some(left) = &mut self.left {
+                    *left = left.checked_sub(data.len() as u64).ok_or(Fault::Malformed)?;
+                }
+                Ok(Frame::data(data))
+            }
+            Err(frame) => {
+                let mut trailers = frame.into_trailers().unwrap_or_default();
+                self.end();
+                let forbidden: Vec<_> = trailers
+                    .keys()
+                    .filter(|name| is_forbidden(name) || **name == header::CONTENT_LENGTH)
+                    .cloned()
+                    .collect();
+                for name in forbidden {
+                    trailers.remove(name);
+                }
+                Ok(Frame::trailers(trailers))
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        self.is_ended = true;
+        self.place.complete();
+    }
+
+    pub fn is_ended(&self) -> bool {
+        self.is_ended || self.left == Some(0)
+    }
+
+    /// Bytes that are still to come.
+    pub fn left(&self) -> Option<u64> {
+        match self.is_ended {
+            true => Some(0),
+            false => self.left,
+        }
+    }
+
+    /// Has the guest say what nobody is to hear, so that its instance can be kept. Nobody waits for it.
+    fn discard(mut self: Box<Self>) {
+        tokio::task::spawn_local(async move {
+            let discard = async {
+                let mut read = 0;
+                while read <= MAX_DISCARD {
+                    let frame = std::future::poll_fn(|context| self.poll_frame(context)).await;
+                    let Some(Ok(frame)) = frame else { return };
+                    read += frame.data_ref().map_or(0, |data| data.len() as u64);
+                }
+            };
+            // The instance is ended or kept either way.
+            let _ = tokio::time::timeout(DISCARD_TIMEOUT, discard).await;
+        });
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        // Nobody asks for more once a length is reached.
+        if self.left == Some(0) {
+            self.place.complete();
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What a component that speaks `wasi:http` may use of WASI, and how it is found out what it needs.
+//!
+//! Control plane. Language runtimes import much of WASI and use little of it. What can do no harm is there for everybody
+//! and empty: no arguments, no environment, no directories, closed input, output that goes nowhere, sockets that refuse.
+//! What is a capability is a load error without its grant, in words that name the import.
+
+/// A capability.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Grant {
+    /// `wasi:clocks`.
+    Clocks,
+    /// `wasi:random`.
+    Random,
+    /// Standard output and error go to the log.
+    Stdio,
+    /// Environment variables.
+    Env(Vec<(String, String)>),
+    /// `wasi:http/outgoing-handler` and `wasi:http/client`, to these clusters.
+    Http(Vec<String>),
+}
+
+/// What a component is, by what it exports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `wasi:http/incoming-handler@0.2.x`.
+    P2,
+    /// `wasi:http/handler@0.3.x`.
+    P3,
+}
+
+/// The packages that are there for everybody; those of capabilities are checked before.
+const OFFERED: [&str; 7] = [
+    "wasi:io/",
+    "wasi:cli/",
+    "wasi:filesystem/",
+    "wasi:sockets/",
+    "wasi:clocks/",
+    "wasi:random/",
+    "wasi:http/types@",
+];
+
+/// The newest that the engine knows of each line.
+const KNOWN: &str = "WASI 0.2.12 and 0.3.0";
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::P2 => "wasi:http/incoming-handler@0.2",
+            Self::P3 => "wasi:http/handler@0.3",
+        }
+    }
+
+    /// `imports` and `exports` are the component's.
+    pub fn of(imports: &[String], exports: &[String]) -> Result<Self, String> {
+        let has = |names: &[String], prefix: &str| names.iter().any(|name| name.starts_with(prefix));
+        if has(imports, "wasi:http/handler@") {
+            return Err(
+                "is a middleware, which passes requests on (it imports `wasi:http/handler`); a cluster needs a service: \
+                 compose it with one (`tamis filter compose`)"
+                    .to_owned(),
+            );
+        }
+        if has(exports, "wasi:http/handler@0.3.") {
+            return Ok(Self::P3);
+        }
+        if has(exports, "wasi:http/incoming-handler@0.2.") {
+            return Ok(Self::P2);
+        }
+        let near = exports
+            .iter()
+            .find(|name| name.starts_with("wasi:http/handler@") || name.starts_with("wasi:http/incoming-handler@"));
+        Err(match near {
+            Some(near) => format!(
+                "exports `{near}`, which is of another WASI than Tamis knows ({KNOWN}); build it for one of these"
+            ),
+            None if has(exports, "tamis:filter/") => {
+                "is a filter (it exports `tamis:filter`); name it under `filters`".to_owned()
+            }
+            None => "is no service: it exports neither `wasi:http/incoming-handler@0.2.x` nor \
+                     `wasi:http/handler@0.3.x`"
+                .to_owned(),
+        })
+    }
+}
+
+/// A sentence for each import that the grants do not open.
+pub fn ungranted(imports: &[String], grants: &[Grant]) -> Vec<String> {
+    imports.iter().filter_map(|import| refusal(import, grants)).collect()
+}
+
+fn refusal(import: &str, grants: &[Grant]) -> Option<String> {
+    let needs = |grant: &str| {
+        Some(format!(
+            "imports `{import}` without the grant; add `{grant}` to the cluster's `grants`"
+        ))
+    };
+    let version = import.rsplit_once('@').map_or("", |(_, version)| version);
+    if import.starts_with("wasi:") && !version.starts_with("0.2.") && !version.starts_with("0.3.") {
+        return Some(format!(
+            "imports `{import}`, which is of another WASI than Tamis knows ({KNOWN})"
+        ));
+    }
+    if import.starts_with("wasi:clocks/") && !is_inert(import) && !grants.contains(&Grant::Clocks) {
+        return needs("clocks");
+    }
+    if import.starts_with("wasi:random/") && !grants.contains(&Grant::Random) {
+        return needs("random");
+    }
+    if is_call(import) {
+        let is_granted = grants.iter().any(|grant| matches!(grant, Grant::Http(_)));
+        return if is_granted { None } else { needs("http: [CLUSTER]") };
+    }
+    let is_offered = OFFERED.iter().any(|package| import.starts_with(package));
+    // A resource's types, or functions that no package has.
+    (!is_offered).then(|| format!("imports `{import}`, which Tamis does not offer to services"))
+}
+
+fn is_call(import: &str) -> bool {
+    import.starts_with("wasi:http/outgoing-handler@") || import.starts_with("wasi:http/client@")
+}
+
+/// Types alone.
+fn is_inert(import: &str) -> bool {
+    import.starts_with("wasi:clocks/types@")
+}

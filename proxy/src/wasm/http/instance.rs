@@ -1,0 +1,270 @@
+//! A live guest, in a task of its own in its worker.
+//!
+//! Data plane. The task moves what goes on in the guest: exchanges, what an exchange leaves to be done after its answer,
+//! and streams. It ends when the guest may serve no more and has nothing left to do, when the guest traps, or when
+//! somebody ends it. Invariant: whoever waits for a guest that is gone is told why, never that all went well.
+
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+use std::{fmt, future};
+
+use futures_util::stream::{FuturesUnordered, Stream};
+use http::HeaderValue;
+use tokio::sync::oneshot;
+use wasmtime::component::{Accessor, GuestTaskId};
+use wasmtime::{AsContextMut as _, Store, StoreContextMut};
+use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
+use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView as _, p2, p3};
+
+use super::codes;
+use super::pool::{Handle, Turn};
+use super::service::{Pre, Service};
+use super::state::{self, Hooks, State};
+use crate::outbound::Desk;
+use crate::service::Fault;
+use crate::wasm::engine::Seat;
+
+/// An interpreter reads its libraries, for some ten milliseconds; a guest that waits for ever is none.
+const START_WALL: Duration = Duration::from_secs(5);
+
+/// An exchange, as the guest gets it.
+pub(super) struct Job {
+    pub request: http::Request<WasiBody>,
+    pub is_secure: bool,
+    pub request_id: Option<HeaderValue>,
+    pub answer: oneshot::Sender<Answer>,
+    pub turn: Rc<Turn>,
+}
+
+pub(super) type Answer = Result<http::Response<WasiBody>, Fault>;
+
+/// An instance that has not begun to serve.
+pub(super) struct Started {
+    store: Store<State>,
+    proxy: Proxy,
+    cpu_ticks: u32,
+    /// Dropped after the store.
+    _seat: Option<Seat>,
+}
+
+enum Proxy {
+    P2(p2::bindings::Proxy),
+    P3(p3::bindings::Service),
+}
+
+/// Why an instance did not start.
+#[derive(Debug)]
+pub(super) enum StartError {
+    /// There are as many as there may be.
+    NoRoom,
+    Failed(String),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRoom => formatter.write_str("there is no room for another instance"),
+            Self::Failed(why) => write!(formatter, "does not start: {why}"),
+        }
+    }
+}
+
+pub(super) async fn start(service: &Service, seat: Option<Seat>, desk: Option<&Desk>) -> Result<Started, StartError> {
+    let mut store = state::store(service, desk);
+    store.data().starts();
+    let starting = async {
+        Ok(match &service.pre {
+            Pre::P2(pre) => Proxy::P2(pre.instantiate_async(&mut store).await?),
+            Pre::P3(pre) => Proxy::P3(pre.instantiate_async(&mut store).await?),
+        })
+    };
+    let started: wasmtime::Result<Proxy> = tokio::time::timeout(START_WALL, starting)
+        .await
+        .map_err(|_| StartError::Failed(format!("it took longer than {START_WALL:?}")))?;
+    let proxy = started.map_err(
+        |error| match error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>() {
+            Some(_) => StartError::NoRoom,
+            None => StartError::Failed(format!("{error:#}")),
+        },
+    )?;
+    store.data_mut().rest();
+    Ok(Started {
+        store,
+        proxy,
+        cpu_ticks: service.limits.cpu_ticks,
+        _seat: seat,
+    })
+}
+
+impl Started {
+    pub fn memory_bytes(&self) -> usize {
+        self.store.data().memory_bytes()
+    }
+
+    /// Serves what the handle brings, to the instance's end.
+    pub async fn run(mut self, handle: Rc<Handle>) {
+        // Whatever becomes of this future, those who wait are told.
+        let ending = Ending(handle);
+        let (handle, proxy, cpu_ticks) = (&ending.0, &self.proxy, self.cpu_ticks);
+        let served = self
+            .store
+            .run_concurrent(async |accessor| serve(accessor, proxy, handle, cpu_ticks).await)
+            .await;
+        if let Err(error) = served.and_then(|served| served) {
+            let fault = self.store.data().fault(&error);
+            handle.fail(fault);
+            let (component, reason) = (handle.component(), fault.as_str());
+            tracing::warn!(component, reason, error = format!("{error:#}"), "a service has failed");
+        }
+    }
+}
+
+struct Ending(Rc<Handle>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.ended();
+    }
+}
+
+async fn serve(accessor: &Accessor<State>, proxy: &Proxy, handle: &Rc<Handle>, cpu_ticks: u32) -> wasmtime::Result<()> {
+    let mut exchanges = std::pin::pin!(FuturesUnordered::new());
+    future::poll_fn(|context| {
+        loop {
+            if let Poll::Ready(Some(exchange)) = exchanges.as_mut().poll_next(context) {
+                let ended: wasmtime::Result<()> = exchange;
+                if let Err(error) = ended {
+                    return Poll::Ready(Err(error));
+                }
+                continue;
+            }
+            if let Some(job) = handle.next(context) {
+                exchanges.push(exchange(accessor, proxy, job, cpu_ticks));
+                continue;
+            }
+            // An exchange may leave something to be done after its answer.
+            if !exchanges.is_empty() || accessor.poll_no_interesting_tasks(context).is_pending() {
+                return Poll::Pending;
+            }
+            if !handle.is_quiet() {
+                handle.rest(accessor.with(|mut store| {
+                    let state = store.data_mut();
+                    state.rest();
+                    state.memory_bytes()
+                }));
+            }
+            return match handle.is_over() {
+                true => Poll::Ready(Ok(())),
+                false => Poll::Pending,
+            };
+        }
+    })
+    .await
+}
+
+async fn exchange(accessor: &Accessor<State>, proxy: &Proxy, job: Job, cpu_ticks: u32) -> wasmtime::Result<()> {
+    match proxy {
+        Proxy::P2(proxy) => exchange_p2(accessor, proxy, job, cpu_ticks).await,
+        Proxy::P3(service) => exchange_p3(accessor, service, job, cpu_ticks).await,
+    }
+}
+
+async fn exchange_p3(
+    accessor: &Accessor<State>,
+    service: &p3::bindings::Service,
+    job: Job,
+    cpu_ticks: u32,
+) -> wasmtime::Result<()> {
+    let Job {
+        request,
+        request_id,
+        answer,
+        turn: _turn,
+        ..
+    } = job;
+    let handle = service.wasi_http_handler().func_handle();
+    let mut hooks = Hooks::default();
+    let (request, request_sent) = p3::Request::from_http(&mut hooks, request);
+    let call = accessor.with(|mut store| {
+        let request = store.data_mut().http().table.push(request)?;
+        let call = handle.start_call_concurrent(store.as_context_mut(), (request,))?;
+        begin(&mut store.as_context_mut(), call.task(), cpu_ticks, request_id);
+        wasmtime::error::Ok(call)
+    })?;
+    let (answered,) = handle.finish_call_concurrent(accessor, call).await?;
+    let answered = match answered {
+        Ok(response) => {
+            let response = accessor.with(|mut store| {
+                let response = store.data_mut().http().table.delete(response)?;
+                response.into_http(store.as_context_mut(), request_sent)
+            });
+            // What the guest made cannot be sent; that is no reason to end it.
+            response.map_err(|error| {
+                tracing::debug!(error = format!("{error:#}"), "a service's response is none");
+                Fault::Malformed
+            })
+        }
+        Err(code) => Err(refusal(code.into())),
+    };
+    // Whoever waited may have left.
+    let _ = answer.send(answered);
+    Ok(())
+}
+
+async fn exchange_p2(
+    accessor: &Accessor<State>,
+    proxy: &p2::bindings::Proxy,
+    job: Job,
+    cpu_ticks: u32,
+) -> wasmtime::Result<()> {
+    let Job {
+        request,
+        is_secure,
+        request_id,
+        answer,
+        turn,
+    } = job;
+    // For the guest, and, if it leaves without a word, for us.
+    let answer = Arc::new(Mutex::new(Some(answer)));
+    let handle = proxy.wasi_http_incoming_handler().func_handle();
+    let call = accessor.with(|mut store| {
+        let mut view = store.data_mut().http();
+        let scheme = if is_secure { Scheme::Https } else { Scheme::Http };
+        let request = view.new_incoming_request(scheme, request)?;
+        let guests = Arc::clone(&answer);
+        let out = view.new_response_outparam_from_callback(move |answered| {
+            say(&guests, answered.map_err(|code| refusal(code.into())));
+        })?;
+        let call = handle.start_call_concurrent(store.as_context_mut(), (request, out))?;
+        begin(&mut store.as_context_mut(), call.task(), cpu_ticks, request_id);
+        wasmtime::error::Ok(call)
+    })?;
+    let returned = handle.finish_call_concurrent(accessor, call).await;
+    if returned.is_ok() {
+        say(&answer, Err(Fault::Silent));
+        // Nothing more comes of this guest.
+        turn.fall_silent();
+    }
+    returned
+}
+
+fn begin(store: &mut StoreContextMut<'_, State>, task: GuestTaskId, cpu_ticks: u32, request_id: Option<HeaderValue>) {
+    // The last deadline is long past; it would cost a tick at once.
+    store.set_epoch_deadline(1);
+    store.data_mut().begin(task, cpu_ticks, request_id);
+}
+
+fn say(answer: &Mutex<Option<oneshot::Sender<Answer>>>, answered: Answer) {
+    let sender = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(sender) = sender {
+        // Whoever waited may have left.
+        let _ = sender.send(answered);
+    }
+}
+
+fn refusal(code: Error) -> Fault {
+    tracing::debug!(%code, "a service answered with an error code");
+    Fault::Code(codes::status(&code))
+}

@@ -1,0 +1,178 @@
+//! A body on its way from its exchange to a guest, one frame at a time.
+//!
+//! Data plane. The exchange asks its body for more only when the guest has taken what there was, so that back-pressure
+//! reaches the client. The exchange's bodies belong to one thread and a store's need not, so what they share is this slot,
+//! behind a lock that nobody ever waits for: both sides are on one thread in fact.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use wasmtime_wasi_http::Error;
+
+#[derive(Default)]
+struct Slot {
+    frame: Option<Frame<Bytes>>,
+    end: Option<End>,
+    /// The guest wants no more.
+    is_unread: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Whole,
+    Broken,
+}
+
+/// The exchange's end. Dropped before [`Writer::end`], the body is broken.
+pub(super) struct Writer(Arc<Mutex<Slot>>);
+
+/// The guest's end.
+pub(super) struct Reader {
+    slot: Arc<Mutex<Slot>>,
+    /// Bytes to come, where that is known.
+    length: Option<u64>,
+}
+
+/// The guest wants no more of it.
+pub(super) struct Unread;
+
+pub(super) fn pipe(length: Option<u64>) -> (Writer, Reader) {
+    let slot = Arc::<Mutex<Slot>>::default();
+    let writer = Writer(Arc::clone(&slot));
+    (writer, Reader { slot, length })
+}
+
+fn lock(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Writer {
+    /// Ready when the next frame may be put.
+    pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<Result<(), Unread>> {
+        let mut slot = lock(&self.0);
+        if slot.is_unread {
+            return Poll::Ready(Err(Unread));
+        }
+        if slot.frame.is_none() {
+            return Poll::Ready(Ok(()));
+        }
+        slot.writer = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    pub fn put(&self, frame: Frame<Bytes>) {
+        let mut slot = lock(&self.0);
+        slot.frame = Some(frame);
+        wake(slot.reader.take());
+    }
+
+    pub fn end(self) {
+        self.close(End::Whole);
+    }
+
+    fn close(&self, end: End) {
+        let mut slot = lock(&self.0);
+        slot.end.get_or_insert(end);
+        wake(slot.reader.take());
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.close(End::Broken);
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut slot = lock(&self.slot);
+        slot.is_unread = true;
+        slot.frame = None;
+        wake(slot.writer.take());
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+impl Body for Reader {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let mut slot = lock(&self.slot);
+        if let Some(frame) = slot.frame.take() {
+            wake(slot.writer.take());
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        match slot.end {
+            Some(End::Whole) => Poll::Ready(None),
+            Some(End::Broken) => Poll::Ready(Some(Err(Error::ConnectionTerminated))),
+            None => {
+                slot.reader = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let slot = lock(&self.slot);
+        slot.frame.is_none() && slot.end == Some(End::Whole)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context() -> Context<'static> {
+        Context::from_waker(Waker::noop())
+    }
+
+    fn data(bytes: &'static [u8]) -> Frame<Bytes> {
+        Frame::data(Bytes::from_static(bytes))
+    }
+
+    #[test]
+    fn there_is_room_for_one_frame_and_the_end_comes_after_it() {
+        let (writer, mut reader) = pipe(None);
+        assert!(matches!(writer.poll_room(&mut context()), Poll::Ready(Ok(()))));
+        writer.put(data(b"a"));
+        assert!(writer.poll_room(&mut context()).is_pending());
+        writer.end();
+        let frame = Pin::new(&mut reader).poll_frame(&mut context());
+        let Poll::Ready(Some(Ok(frame))) = frame else {
+            panic!("no frame")
+        };
+        assert_eq!(frame.into_data().ok(), Some(Bytes::from_static(b"a")));
+        assert!(matches!(
+            Pin::new(&mut reader).poll_frame(&mut context()),
+            Poll::Ready(None)
+        ));
+    }
+
+    #[test]
+    fn whoever_leaves_first_is_heard() {
+        let (writer, mut reader) = pipe(Some(3));
+        drop(writer);
+        assert!(matches!(
+            Pin::new(&mut reader).poll_frame(&mut context()),
+            Poll::Ready(Some(Err(Error::ConnectionTerminated)))
+        ));
+        let (writer, reader) = pipe(None);
+        drop(reader);
+        assert!(matches!(writer.poll_room(&mut context()), Poll::Ready(Err(_))));
+    }
+}

@@ -1,0 +1,484 @@
+//! A worker's instances of one service.
+//!
+//! Data plane; one thread only. The instance that was used last is used next, while its memory is in the cache. An
+//! exchange has a place in an instance; it is given back when both its sides are done with it, the host's and the
+//! guest's. An exchange that breaks off ends an instance that it has to itself, and leaves one that it shares to the
+//! others. Instances of a service that is gone, that have served their share, or that failed take no more.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::instance::{self, Job, StartError};
+use super::service::Service;
+use crate::outbound::Desk;
+use crate::service::Fault;
+
+/// An instance at rest for so long is dropped, so that a burst's memory is given back.
+const IDLE: Duration = Duration::from_secs(60);
+
+pub struct Pool {
+    service: Arc<Service>,
+    desk: Desk,
+    /// Instances with room for an exchange.
+    open: RefCell<Vec<Rc<Handle>>>,
+    /// All of them, those without room too.
+    all: RefCell<Vec<Rc<Handle>>>,
+    waiting: Cell<usize>,
+    freed: Notify,
+    is_retired: Cell<bool>,
+    swept: Cell<Instant>,
+}
+
+/// What one worker has of one service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// At rest and at work.
+    pub live: usize,
+    pub idle: usize,
+    pub memory_bytes: usize,
+}
+
+impl Usage {
+    /// Of another worker.
+    pub fn add(&mut self, other: Self) {
+        self.live += other.live;
+        self.idle += other.idle;
+        self.memory_bytes += other.memory_bytes;
+    }
+}
+
+/// Why there is no place.
+#[derive(Debug)]
+pub enum Unplaced {
+    /// All instances were busy for so long.
+    Busy(Duration),
+    /// The process has as many instances as it may have.
+    NoRoom,
+    Failed(String),
+}
+
+impl Pool {
+    /// `desk` takes what the guests call.
+    pub fn new(service: &Arc<Service>, desk: &Desk) -> Self {
+        Self {
+            service: Arc::clone(service),
+            desk: desk.clone(),
+            open: RefCell::default(),
+            all: RefCell::default(),
+            waiting: Cell::new(0),
+            freed: Notify::new(),
+            is_retired: Cell::new(false),
+            swept: Cell::new(Instant::now()),
+        }
+    }
+
+    /// A place in an instance that is there.
+    pub fn ready(&self) -> Option<Place> {
+        let mut open = self.open.borrow_mut();
+        let handle = open.last()?;
+        let place = Place::take(handle);
+        if !handle.has_room() {
+            handle.is_open.set(false);
+            open.pop();
+        }
+        Some(place)
+    }
+
+    /// A place in a new instance, or in one that is freed before the deadline.
+    pub async fn place(self: &Rc<Self>, patience: Duration) -> Result<Place, Unplaced> {
+        let deadline = Instant::now() + patience;
+        while self.live() >= self.service.limits.instances_per_worker as usize {
+            self.waiting.set(self.waiting.get() + 1);
+            let freed = tokio::time::timeout_at(deadline, self.freed.notified()).await;
+            self.waiting.set(self.waiting.get() - 1);
+            if freed.is_err() {
+                return Err(Unplaced::Busy(patience));
+            }
+            if let Some(place) = self.ready() {
+                return Ok(place);
+            }
+        }
+        self.start().await
+    }
+
+    async fn start(self: &Rc<Self>) -> Result<Place, Unplaced> {
+        let seat = self.service.engine.seat().ok_or(Unplaced::NoRoom)?;
+        let handle = Rc::new(Handle::new(self));
+        self.all.borrow_mut().push(Rc::clone(&handle));
+        // Until it runs, this future is what keeps it among the living.
+        let unstarted = Unstarted(Some(&handle));
+        let started = instance::start(&self.service, Some(seat), Some(&self.desk)).await;
+        let started = started.map_err(|error| match error {
+            StartError::NoRoom => Unplaced::NoRoom,
+            StartError::Failed(_) => Unplaced::Failed(format!("{}: {error}", self.service.name())),
+        })?;
+        unstarted.has_started();
+        handle.memory.set(started.memory_bytes());
+        let place = Place::take(&handle);
+        if handle.has_room() {
+            self.open(&handle);
+        }
+        let task = tokio::task::spawn_local(started.run(Rc::clone(&handle)));
+        handle.task.replace(Some(task.abort_handle()));
+        Ok(place)
+    }
+
+    fn live(&self) -> usize {
+        self.all.borrow().len()
+    }
+
+    pub fn usage(&self) -> Usage {
+        let all = self.all.borrow();
+        Usage {
+            live: all.len(),
+            idle: all.iter().filter(|handle| handle.taken.get() == 0).count(),
+            memory_bytes: all.iter().map(|handle| handle.memory.get()).sum(),
+        }
+    }
+
+    /// Drops instances that have been at rest for a minute, and ends those that go on with nobody waiting.
+    pub fn sweep(&self, now: Instant) {
+        self.swept.set(now);
+        // Apart from the list, which those that end leave.
+        let all = self.all.borrow().clone();
+        for handle in all {
+            handle.sweep(now, self.service.limits.wall);
+        }
+    }
+
+    /// The service is gone: what is under way ends, and nothing is kept.
+    pub fn retire(&self) {
+        self.is_retired.set(true);
+        let all = self.all.borrow().clone();
+        all.iter().for_each(|handle| handle.retire());
+    }
+
+    fn open(&self, handle: &Rc<Handle>) {
+        if !handle.is_open.replace(true) {
+            self.open.borrow_mut().push(Rc::clone(handle));
+        }
+        self.tell_waiting();
+    }
+
+    fn close(&self, handle: &Handle) {
+        if handle.is_open.replace(false) {
+            self.open.borrow_mut().retain(|open| !std::ptr::eq(&**open, handle));
+        }
+    }
+
+    fn forget(&self, handle: &Handle) {
+        self.close(handle);
+        self.all.borrow_mut().retain(|one| !std::ptr::eq(&**one, handle));
+        self.tell_waiting();
+    }
+
+    fn tell_waiting(&self) {
+        if self.waiting.get() > 0 {
+            self.freed.notify_one();
+        }
+    }
+}
+
+struct Unstarted<'a>(Option<&'a Rc<Handle>>);
+
+impl Unstarted<'_> {
+    fn has_started(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unstarted<'_> {
+    fn drop(&mut self) {
+        if let Some(handle) = self.0 {
+            handle.ended();
+        }
+    }
+}
+
+/// An instance, as its pool, its exchanges and its task share it.
+pub(super) struct Handle {
+    pool: Weak<Pool>,
+    component: Arc<str>,
+    at_once: u32,
+    reuse: u32,
+    jobs: RefCell<VecDeque<Job>>,
+    task: RefCell<Option<AbortHandle>>,
+    waker: Cell<Option<Waker>>,
+    taken: Cell<u32>,
+    served: Cell<u32>,
+    /// Nothing goes on in the guest.
+    is_quiet: Cell<bool>,
+    is_open: Cell<bool>,
+    is_retired: Cell<bool>,
+    fault: Cell<Option<Fault>>,
+    /// Those who take part in it, to be told of its end.
+    turns: RefCell<Vec<Weak<Turn>>>,
+    /// The last sweep before its last exchange left.
+    since: Cell<Instant>,
+    memory: Cell<usize>,
+}
+
+impl Handle {
+    fn new(pool: &Rc<Pool>) -> Self {
+        let service = &pool.service;
+        Self {
+            pool: Rc::downgrade(pool),
+            component: Arc::clone(service.name()),
+            at_once: service.instances.at_once(),
+            reuse: service.instances.reuse(),
+            jobs: RefCell::default(),
+            task: RefCell::default(),
+            waker: Cell::default(),
+            taken: Cell::new(0),
+            served: Cell::new(0),
+            is_quiet: Cell::new(true),
+            is_open: Cell::new(false),
+            is_retired: Cell::new(pool.is_retired.get()),
+            fault: Cell::new(None),
+            turns: RefCell::default(),
+            since: Cell::new(pool.swept.get()),
+            memory: Cell::new(0),
+        }
+    }
+
+    pub fn component(&self) -> &str {
+        &self.component
+    }
+
+    /// The next exchange; else its task is woken when there is one, or something else to look at.
+    pub fn next(&self, context: &Context<'_>) -> Option<Job> {
+        let job = self.jobs.borrow_mut().pop_front();
+        if job.is_none() {
+            self.waker.set(Some(context.waker().clone()));
+        }
+        job
+    }
+
+    pub fn is_quiet(&self) -> bool {
+        self.is_quiet.get()
+    }
+
+    /// Nothing goes on in the guest, which has so much memory.
+    pub fn rest(self: &Rc<Self>, memory_bytes: usize) {
+        self.is_quiet.set(true);
+        self.memory.set(memory_bytes);
+        self.settle();
+    }
+
+    /// Whether its task has nothing to stay for.
+    pub fn is_over(&self) -> bool {
+        let is_last = self.is_retired.get() || self.served.get() >= self.reuse;
+        is_last && self.taken.get() == 0 && self.is_quiet.get()
+    }
+
+    /// The guest has come to a bad end.
+    pub fn fail(&self, fault: Fault) {
+        if self.fault.get().is_none() {
+            self.fault.set(Some(fault));
+        }
+        self.retire();
+        let turns = self.turns.take();
+        turns.iter().filter_map(Weak::upgrade).for_each(|turn| turn.wake());
+    }
+
+    /// Its task is gone, and the guest with it.
+    pub fn ended(&self) {
+        self.is_quiet.set(true);
+        self.fail(Fault::Ended);
+        let left = self.jobs.take();
+        drop(left);
+        if let Some(pool) = self.pool.upgrade() {
+            pool.forget(self);
+        }
+    }
+
+    /// Takes no more; ends when it is done with what it has.
+    fn retire(&self) {
+        self.is_retired.set(true);
+        if let Some(pool) = self.pool.upgrade() {
+            pool.close(self);
+        }
+        self.wake();
+    }
+
+    /// Ends it now.
+    fn kill(&self) {
+        self.fail(Fault::Ended);
+        if let Some(task) = &*self.task.borrow() {
+            task.abort();
+        }
+    }
+
+    fn sweep(&self, now: Instant, wall: Duration) {
+        if self.taken.get() == 0 {
+            match now.duration_since(self.since.get()) {
+                rested if self.is_quiet.get() && rested >= IDLE => self.retire(),
+                unattended if !self.is_quiet.get() && unattended >= wall => self.kill(),
+                _ => {}
+            }
+            return;
+        }
+        let (mut overdue, mut attended) = (false, false);
+        self.turns.borrow_mut().retain(|turn| {
+            let Some(turn) = turn.upgrade() else { return false };
+            match turn.left.get() {
+                Some(left) => overdue |= now.duration_since(left) >= wall,
+                None => attended = true,
+            }
+            true
+        });
+        match (overdue, attended) {
+            // Those who are still waited for come to their end first.
+            (true, true) => self.retire(),
+            (true, false) => self.kill(),
+            (false, _) => {}
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        let is_usable = !self.is_retired.get() && self.served.get() < self.reuse;
+        let is_free = self.at_once > 1 || self.is_quiet.get();
+        is_usable && is_free && self.taken.get() < self.at_once
+    }
+
+    /// Somebody has left it, or it has come to rest.
+    fn settle(self: &Rc<Self>) {
+        let pool = self.pool.upgrade();
+        if let Some(pool) = &pool
+            && self.taken.get() == 0
+        {
+            self.since.set(pool.swept.get());
+        }
+        match pool {
+            Some(pool) if self.has_room() => pool.open(self),
+            _ if self.is_over() => self.wake(),
+            _ => {}
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// An exchange's part in an instance, which both its sides hold.
+pub(super) struct Turn {
+    handle: Rc<Handle>,
+    /// Of whoever waits for the answer.
+    waker: Cell<Option<Waker>>,
+    /// What the guest has not said by now it will not say.
+    is_silent: Cell<bool>,
+    /// When the host's side left.
+    left: Cell<Option<Instant>>,
+}
+
+impl Turn {
+    pub fn fall_silent(&self) {
+        self.is_silent.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.handle.taken.set(self.handle.taken.get() - 1);
+        self.handle.settle();
+    }
+}
+
+/// The host's side of an exchange's part in an instance. Dropped before [`Place::complete`], it ends an instance that it
+/// has to itself.
+pub struct Place {
+    turn: Rc<Turn>,
+    is_reused: bool,
+    is_begun: bool,
+    is_complete: bool,
+}
+
+impl Place {
+    fn take(handle: &Rc<Handle>) -> Self {
+        let served = handle.served.get();
+        handle.taken.set(handle.taken.get() + 1);
+        handle.served.set(served + 1);
+        let turn = Rc::new(Turn {
+            handle: Rc::clone(handle),
+            waker: Cell::default(),
+            is_silent: Cell::new(false),
+            left: Cell::new(None),
+        });
+        let mut turns = handle.turns.borrow_mut();
+        // As many as may be at once, and those that are gone.
+        turns.retain(|turn| turn.strong_count() > 0);
+        turns.push(Rc::downgrade(&turn));
+        Self {
+            turn,
+            is_reused: served > 0,
+            is_begun: false,
+            is_complete: false,
+        }
+    }
+
+    /// Whether its instance has served before.
+    pub fn is_reused(&self) -> bool {
+        self.is_reused
+    }
+
+    pub(super) fn turn(&self) -> Rc<Turn> {
+        Rc::clone(&self.turn)
+    }
+
+    /// Hands the exchange to the guest.
+    pub(super) fn begin(&mut self, job: Job) {
+        self.is_begun = true;
+        let handle = &self.turn.handle;
+        handle.is_quiet.set(false);
+        handle.jobs.borrow_mut().push_back(job);
+        handle.wake();
+    }
+
+    /// Why the guest says no more: it has failed, or it has come to its end. To be asked only while there is no more of
+    /// it; whoever asks is woken when there is something to be told.
+    pub(super) fn fault(&self, context: &Context<'_>) -> Option<Fault> {
+        let silent = self.turn.is_silent.get().then_some(Fault::Silent);
+        let fault = self.turn.handle.fault.get().or(silent);
+        if fault.is_none() {
+            self.turn.waker.set(Some(context.waker().clone()));
+        }
+        fault
+    }
+
+    /// How the guest failed, if it has.
+    pub(super) fn failure(&self) -> Option<Fault> {
+        self.turn.handle.fault.get()
+    }
+
+    /// There was an answer, to its end.
+    pub(super) fn complete(&mut self) {
+        self.is_complete = true;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.turn.left.set(Some(Instant::now()));
+        if self.is_begun && !self.is_complete && self.turn.handle.at_once == 1 {
+            self.turn.handle.kill();
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! What the host keeps for one instance, and what the instance can call.
+//!
+//! Data plane. All of WASI is linked; what was not granted is inert: no environment, no directories, closed input, output
+//! that goes nowhere, sockets that refuse. Whoever serves several exchanges at once is held to account task by task.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use http::uri::Scheme;
+use http::{HeaderName, HeaderValue, header};
+use wasmtime::component::{GuestTaskId, Linker, ResourceTable};
+use wasmtime::{Store, StoreContextMut, UpdateDeadline};
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{
+    DEFAULT_FORBIDDEN_HEADERS, Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks,
+    WasiHttpView,
+};
+
+use super::attribution;
+use super::calls::{self, Calls};
+use super::grants::Grant;
+use super::service::{Instances, Service};
+use crate::outbound::Desk;
+use crate::outbox;
+use crate::service::Fault;
+use crate::wasm::engine::Engine;
+use crate::wasm::filter::LogBudget;
+use crate::wasm::host::{MAX_LOG_LINE, one_line};
+use crate::wasm::instance::{MemoryLimit, OutOfTime};
+
+/// What a guest hands over of a body at once. As much as one read of an upstream's body takes: more would only lie in
+/// memory.
+const CHUNK_BYTES: usize = 64 << 10;
+/// What a guest may write to its output at once; the rest waits for the next call.
+const WRITE_BYTES: usize = 8 << 10;
+/// Open streams and the like that a language runtime keeps from exchange to exchange.
+const RUNTIME_HANDLES: usize = 256;
+/// Processor time of an instance's start, in ticks: an interpreter reads its libraries.
+const START_TICKS: u32 = 5_000;
+
+pub(super) struct State {
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    table: ResourceTable,
+    hooks: Hooks,
+    memory: MemoryLimit,
+    engine: Engine,
+    /// Processor time left to each exchange, by its task. Tasks' names are used again, so there are no more than tasks.
+    exchanges: HashMap<GuestTaskId, Account>,
+    /// Of whatever belongs to no exchange.
+    ticks_left: u32,
+    speaker: Arc<Speaker>,
+}
+
+struct Account {
+    ticks_left: u32,
+    request_id: Option<HeaderValue>,
+}
+
+/// For whom the guest speaks: the request id of its exchange.
+#[derive(Default)]
+pub(super) struct Speaker(Mutex<Option<HeaderValue>>);
+
+impl Speaker {
+    fn set(&self, request_id: Option<HeaderValue>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = request_id;
+    }
+
+    pub fn field(&self) -> Option<HeaderValue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn request_id(&self) -> String {
+        self.field()
+            .map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned())
+            .unwrap_or_default()
+    }
+}
+
+pub(super) fn link(linker: &mut Linker<State>, instances: Instances) -> wasmtime::Result<()> {
+    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    wasmtime_wasi::p3::add_to_linker(linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
+    wasmtime_wasi_http::p3::add_to_linker(linker)?;
+    match instances {
+        Instances::Concurrent { .. } => attribution::link(linker),
+        Instances::Fresh | Instances::Exclusive { .. } => Ok(()),
+    }
+}
+
+/// `desk` takes the guest's own calls; without one they fail.
+pub(super) fn store(service: &Service, desk: Option<&Desk>) -> Store<State> {
+    let limits = &service.limits;
+    let speaker = Arc::<Speaker>::default();
+    let at_once = usize::try_from(service.instances.at_once()).unwrap_or(1);
+    let handles = limits.handles.saturating_mul(at_once).saturating_add(RUNTIME_HANDLES);
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(handles);
+    let mut http = WasiHttpCtx::new();
+    http.set_field_size_limit(limits.header_bytes);
+    let state = State {
+        wasi: world(service, &speaker),
+        http,
+        table,
+        hooks: Hooks {
+            calls: desk.map(|desk| Calls::new(service, desk, &speaker)),
+        },
+        memory: MemoryLimit::new(limits.memory, limits.table_elements),
+        engine: service.engine.clone(),
+        exchanges: HashMap::new(),
+        ticks_left: START_TICKS,
+        speaker,
+    };
+    let mut store = Store::new(service.engine.inner(), state);
+    store.limiter(|state| &mut state.memory);
+    store.set_hostcall_fuel(limits.lifted_bytes);
+    store.set_max_component_handles(handles);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(on_tick);
+    store
+}
+
+fn world(service: &Service, speaker: &Arc<Speaker>) -> WasiCtx {
+    let mut builder = WasiCtxBuilder::new();
+    // It says so itself, and nobody else has a say in what the process may open.
+    builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+    for grant in &service.grants {
+        match grant {
+            Grant::Clocks | Grant::Random | Grant::Http(_) => {}
+            Grant::Stdio => {
+                let output = Output {
+                    component: Arc::clone(service.name()),
+                    log: Arc::clone(&service.log),
+                    speaker: Arc::clone(speaker),
+                };
+                builder.stdout(output.clone()).stderr(output);
+            }
+            Grant::Env(variables) => {
+                builder.envs(variables);
+            }
+        }
+    }
+    builder.build()
+}
+
+impl State {
+    /// An exchange begins, as this task.
+    pub fn begin(&mut self, task: GuestTaskId, cpu_ticks: u32, request_id: Option<HeaderValue>) {
+        self.engine.guest_runs();
+        self.speaker.set(request_id.clone());
+        let account = Account {
+            ticks_left: cpu_ticks,
+            request_id,
+        };
+        self.exchanges.insert(task, account);
+    }
+
+    /// What it says next it says for this exchange.
+    pub fn speak_for(&self, task: Option<GuestTaskId>) {
+        let account = task.and_then(|task| self.exchanges.get(&task));
+        self.speaker.set(account.and_then(|account| account.request_id.clone()));
+    }
+
+    /// None is under way.
+    pub fn rest(&mut self) {
+        self.exchanges.clear();
+        self.ticks_left = 0;
+    }
+
+    pub fn starts(&self) {
+        self.engine.guest_runs();
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        self.memory.used()
+    }
+
+    /// Why a guest has come to a bad end.
+    pub fn fault(&self, error: &wasmtime::Error) -> Fault {
+        match () {
+            () if error.downcast_ref::<OutOfTime>().is_some() => Fault::Cpu,
+            () if self.memory.was_denied() => Fault::Memory,
+            () => Fault::Trap,
+        }
+    }
+
+    /// Takes a tick from whoever computes.
+    fn spend(&mut self, task: Option<GuestTaskId>) -> Option<()> {
+        let account = task.and_then(|task| self.exchanges.get_mut(&task));
+        let left = account.map_or(&mut self.ticks_left, |account| &mut account.ticks_left);
+        *left = left.checked_sub(1)?;
+        Some(())
+    }
+}
+
+/// Runs each millisecond that a guest computes: gives the worker back to its other tasks, or ends the guest.
+fn on_tick(mut store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadline> {
+    // The exchange is what called first.
+    let task = store.async_call_stack()?.last();
+    let state = store.data_mut();
+    state.spend(task).ok_or(OutOfTime)?;
+    state.engine.guest_runs_on();
+    outbox::send_all();
+    Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            hooks: &mut self.hooks,
+            table: &mut self.table,
+            ctx: &mut self.http,
+        }
+    }
+}
+
+/// What the host says to `wasi:http`.
+#[derive(Default)]
+pub(super) struct Hooks {
+    /// `None` for a guest that may make none, or is only tried.
+    calls: Option<Calls>,
+}
+
+impl WasiHttpHooks for Hooks {
+    /// Framing and hop-by-hop fields are the host's, but for the length, which it checks.
+    fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
+        is_forbidden(name)
+    }
+
+    fn forbidden_header_filter(&mut self) -> wasmtime_wasi_http::ForbiddenHeaderFilter {
+        Arc::new(is_forbidden)
+    }
+
+    fn is_supported_scheme(&mut self, scheme: &Scheme) -> bool {
+        *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS
+    }
+
+    fn send_request(
+        &mut self,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _response: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
+        let calls = self.calls.as_ref().ok_or(Error::HttpRequestDenied);
+        let placed = calls.and_then(|calls| calls.place(request, options));
+        Box::new(async move {
+            let answer = calls::answer(placed?).await?;
+            // The answer is moved by the worker, and says by itself how it ended.
+            let moved: Box<dyn Future<Output = Result<(), Error>> + Send> = Box::new(std::future::ready(Ok(())));
+            Ok((answer, moved))
+        })
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK_BYTES
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK_BYTES
+    }
+}
+
+type Sent = (
+    http::Response<WasiBody>,
+    Box<dyn Future<Output = Result<(), Error>> + Send>,
+);
+
+pub(super) fn is_forbidden(name: &HeaderName) -> bool {
+    DEFAULT_FORBIDDEN_HEADERS.contains(name) || *name == header::TE || *name == header::TRAILER
+}
+
+/// Standard output and error: whole lines, in the proxy's log, within the service's rate.
+#[derive(Clone)]
+struct Output {
+    component: Arc<str>,
+    log: Arc<LogBudget>,
+    speaker: Arc<Speaker>,
+}
+
+impl IsTerminal for Output {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Output {
+    /// Of whoever asks for it, whoever else speaks meanwhile.
+    fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
+        let speaker = Speaker::default();
+        speaker.set(self.speaker.field());
+        Box::new(Lines::new(&Self {
+            speaker: Arc::new(speaker),
+            ..self.clone()
+        }))
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(Lines::new(self))
+    }
+}
+
+struct Lines {
+    output: Output,
+    /// A line whose end is not there yet; never longer than one log line may be.
+    begun: Vec<u8>,
+}
+
+impl Lines {
+    fn new(output: &Output) -> Self {
+        Self {
+            output: output.clone(),
+            begun: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (text, ends) = match piece {
+                [text @ .., b'\n'] => (text, true),
+                text => (text, false),
+            };
+            let room = MAX_LOG_LINE.saturating_sub(self.begun.len());
+            self.begun.extend_from_slice(&text[..text.len().min(room)]);
+            if ends {
+                self.write_line();
+            }
+        }
+    }
+
+    fn write_line(&mut self) {
+        let line = std::mem::take(&mut self.begun);
+        if !line.is_empty() && self.output.log.spend() {
+            let (component, line) = (&*self.output.component, one_line(&String::from_utf8_lossy(&line)));
+            let request_id = self.output.speaker.request_id();
+            tracing::info!(target: "tamis::guest", component, request_id, "{line}");
+        }
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        self.write_line();
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for Lines {
+    async fn ready(&mut self) {}
+}
+
+impl OutputStream for Lines {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.take(&bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(WRITE_BYTES)
+    }
+}
+
+impl tokio::io::AsyncWrite for Lines {
+    fn poll_write(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        self.get_mut().take(bytes);
+        std::task::Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+}
