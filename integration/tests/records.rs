@@ -231,6 +231,11 @@ routes:
         );
         let path = record["path"].as_str().expect("a path");
         assert_eq!(!path.is_empty(), *whole, "{shown}: {record}");
+        // Who failed, also where nothing was sent.
+        if let Some((name, address)) = clusters.iter().find(|(name, _)| path == format!("/{name}")) {
+            assert_eq!(record["cluster"], *name, "{shown}: {record}");
+            assert_eq!(record["endpoint"], address.to_string(), "{shown}: {record}");
+        }
     }
     gate.open();
 }
@@ -263,6 +268,12 @@ fn aborted_requests_leave_one_record() {
     let first = records(proxy.folder(), 1);
     assert_eq!(first[0]["path"], "/before", "{first:#?}");
     assert_eq!(first[0]["reason"], "client_closed", "{first:#?}");
+    // Whom it waited for.
+    assert_eq!(
+        (&first[0]["cluster"], &first[0]["endpoint"], &first[0]["attempts"]),
+        (&"app".into(), &upstream.address().to_string().into(), &1.into()),
+        "{first:#?}"
+    );
     let mut within = proxy.client();
     within.send("GET /within HTTP/1.1\r\nHost: a.example\r\n\r\n");
     within.read(40);
@@ -460,6 +471,22 @@ fn connections_to_upstreams_are_counted() {
         assert_eq!(proxy.get(target).status(), 200, "{target}");
         assert_eq!(counts(), [open, opened, reused], "{target}");
     }
+}
+
+/// A kind of failure that is counted was shown from zero, so that an alert on its increase sees the first one.
+#[test]
+fn the_first_failure_of_an_upstream_is_an_increase() {
+    let refusing = Refusing::new();
+    let proxy = Proxy::start(&Configuration::default().with(&[refusing.address()]));
+    let refused = || {
+        let metrics = proxy.metrics();
+        let labels = [("cluster", "app"), ("kind", "connect_failed")];
+        let samples = metrics.matching("tamis_upstream_failures_total", &labels);
+        samples.iter().map(|sample| sample.value).collect::<Vec<_>>()
+    };
+    let before = refused();
+    assert_eq!(proxy.get("/").status(), 502);
+    assert_eq!((before, refused()), (vec![0.0], vec![1.0]));
 }
 
 /// Row (e) of every fault: something rises.
