@@ -250,7 +250,8 @@ fn a_filter_is_shown_in_the_words_of_the_configuration() {
     assert_eq!(
         shown["wasm"],
         json!({
-            "max_instances": 1_000, "max_memory": "64MiB", "max_table_elements": 32_768, "max_stack": "512KiB",
+            "max_instances": 1_000, "max_memory": "64MiB", "max_table_elements": 32_768,
+            "max_service_instances": 1_000, "max_service_memory": "256MiB", "max_stack": "512KiB",
             "cache": "off", "max_component": "64MiB", "compile_threads": 1, "compile_timeout": "1m",
         })
     );

@@ -1,11 +1,12 @@
 //! What is left behind: exactly one access-log record for each request, metrics that no client can inflate, and an
 //! admin endpoint that says how things are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use rustix::process::Signal;
 use serde_json::Value;
+use tamis_integration::metrics::Sample;
 use tamis_integration::upstream::{Refusing, ok};
 use tamis_integration::wat::Act::*;
 use tamis_integration::wat::Guest;
@@ -476,17 +477,23 @@ fn connections_to_upstreams_are_counted() {
 /// A kind of failure that is counted was shown from zero, so that an alert on its increase sees the first one.
 #[test]
 fn the_first_failure_of_an_upstream_is_an_increase() {
-    let refusing = Refusing::new();
-    let proxy = Proxy::start(&Configuration::default().with(&[refusing.address()]));
-    let refused = || {
+    let upstream = Upstream::answering(|request| match request.target() {
+        "/bad" => b"garbage\r\n\r\n".to_vec(),
+        _ => ok("ok"),
+    });
+    let proxy = Proxy::start(&plain(&upstream));
+    assert_eq!(proxy.get("/").status(), 200);
+    let failures = || {
         let metrics = proxy.metrics();
-        let labels = [("cluster", "app"), ("kind", "connect_failed")];
-        let samples = metrics.matching("tamis_upstream_failures_total", &labels);
-        samples.iter().map(|sample| sample.value).collect::<Vec<_>>()
+        let samples = metrics.matching("tamis_upstream_failures_total", &[]);
+        let kind = |sample: &Sample| (sample.labels["kind"].clone(), sample.value);
+        samples.into_iter().map(kind).collect::<BTreeMap<_, _>>()
     };
-    let before = refused();
-    assert_eq!(proxy.get("/").status(), 502);
-    assert_eq!((before, refused()), (vec![0.0], vec![1.0]));
+    let mut expected = failures();
+    assert_eq!(expected.insert("upstream_protocol".into(), 1.0), Some(0.0));
+    assert_eq!(expected.get("connect_failed"), Some(&0.0));
+    assert_eq!(proxy.get("/bad").status(), 502);
+    assert_eq!(failures(), expected);
 }
 
 /// Row (e) of every fault: something rises.

@@ -569,7 +569,8 @@ impl Worker {
     }
 
     pub fn upstream_failed(&self, endpoint: &EndpointPool, kind: &'static str) {
-        debug_assert!(UPSTREAM_FAILURES.contains(&kind), "{kind} is not shown from zero");
+        let is_shown = UPSTREAM_FAILURES.contains(&kind) || kind.starts_with("service_");
+        debug_assert!(is_shown, "{kind} is not shown from zero");
         let series = self.endpoint(endpoint);
         self.tally.borrow_mut().upstream_failure(series, kind);
         if let Some(rules) = &endpoint.terms.outlier {
