@@ -365,9 +365,10 @@ fn service(service: &Service, described: &mut Json) {
     described["component"] = json!(whole(&service.component));
     described["grants"] = service.grants.iter().map(service_grant).collect();
     described["instances"] = match service.instances {
-        Instances::Fresh => json!("fresh"),
-        Instances::Exclusive => json!("exclusive"),
-        Instances::Concurrent(count) => json!({ "concurrent": count }),
+        None => json!(null),
+        Some(Instances::Fresh) => json!("fresh"),
+        Some(Instances::Exclusive) => json!("exclusive"),
+        Some(Instances::Concurrent(count)) => json!({ "concurrent": count }),
     };
     described["instance_reuse"] = json!(service.instance_reuse);
     described["limits"]["memory"] = json!(show_size(limits.memory));

@@ -625,7 +625,8 @@ pub struct Service {
     pub component: PathBuf,
     /// Each capability at most once.
     pub grants: Vec<ServiceGrant>,
-    pub instances: Instances,
+    /// `None`: fresh for WASI 0.2, exclusive for 0.3.
+    pub instances: Option<Instances>,
     /// Exchanges that one instance serves before it is replaced; 1 with [`Instances::Fresh`]. Default 1,000.
     pub instance_reuse: u32,
     pub limits: ServiceLimits,
@@ -649,7 +650,7 @@ pub enum ServiceGrant {
 pub enum Instances {
     /// Each has one of its own.
     Fresh,
-    /// One at a time. The default.
+    /// One at a time.
     Exclusive,
     /// Up to so many at once; 2 to 10,000.
     Concurrent(u32),

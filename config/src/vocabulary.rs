@@ -466,9 +466,9 @@ vocabulary! {
         component: Option<At<String>>,
         /// Capabilities that the component needs. Default: none.
         grants: Option<At<Vec<ServiceGrant>>>,
-        /// How exchanges share the component's instances. Default `exclusive`.
+        /// How exchanges share the component's instances. Default `fresh` for WASI 0.2, `exclusive` for 0.3.
         instances: Option<At<Instances>>,
-        /// Exchanges that one instance serves before it is replaced. Default 1000.
+        /// Exchanges that one instance serves before it is replaced. Default 1000; given alone it means `exclusive`.
         instance_reuse: Option<At<Count<1, 1_000_000_000>>>,
         /// Default `round_robin`.
         load_balancing: Option<At<LoadBalancing>>,

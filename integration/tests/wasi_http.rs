@@ -129,7 +129,8 @@ fn bodies_and_trailers_stream_both_ways() {
                 assert_eq!(client.read(10), b"5\r\nfirst\r\n", "{target}");
                 client.send("6\r\nsecond\r\n0\r\n\r\n");
                 assert_eq!(client.read(16), b"6\r\nsecond\r\n0\r\n\r\n", "{target}");
-                let whole = client.exchange(post(target, "Content-Length: 4\r\n", "four"));
+                // An answer that overtakes its request is the last on its connection.
+                let whole = proxy.client().exchange(post(target, "Content-Length: 4\r\n", "four"));
                 assert_eq!(whole.text(), "four", "{target}");
             }
             let request = "GET /trailers HTTP/1.1\r\nHost: a.example\r\nTE: trailers\r\n\r\n";
@@ -399,7 +400,12 @@ fn it_answers_as_in_wasmtime() {
         for request in requests {
             let ours = proxy.client().exchange(&request);
             let theirs = Client::connect(wasmtime.address()).exchange(&request);
-            let canonical = |message: &Message| message.canonical(&ADDED_TO_RESPONSES);
+            // Where a guest does not say how long its answer is, that is for the host to frame.
+            let mut without = ADDED_TO_RESPONSES.to_vec();
+            if !name.starts_with("rust") {
+                without.extend(["content-length", "transfer-encoding"]);
+            }
+            let canonical = |message: &Message| message.canonical(&without);
             assert_eq!(canonical(&ours), canonical(&theirs), "{name}: {request}");
         }
     }

@@ -73,6 +73,7 @@ impl Build<'_> {
                     grants: service.grants.iter().map(grant).collect(),
                     limits,
                     instances,
+                    instance_reuse: service.instance_reuse,
                 };
                 Arc::new(Service::load(&engine, artifact, settings).await.map_err(of_file)?)
             }
@@ -117,13 +118,13 @@ fn grant(grant: &config::ServiceGrant) -> Grant {
     }
 }
 
-fn instances(service: &config::Service) -> Instances {
+fn instances(service: &config::Service) -> Option<Instances> {
     let reuse = service.instance_reuse;
-    match service.instances {
+    Some(match service.instances? {
         config::Instances::Fresh => Instances::Fresh,
         config::Instances::Exclusive => Instances::Exclusive { reuse },
         config::Instances::Concurrent(at_once) => Instances::Concurrent { at_once, reuse },
-    }
+    })
 }
 
 /// What one service may take, in one of so many workers.

@@ -57,7 +57,8 @@ pub(super) fn service(
         }
     };
     let grants = reader.within("grants", |reader| grants(cluster.grants.take(), names, reader));
-    let instances = instances(cluster.instances.take());
+    let is_reused = cluster.instance_reuse.is_some();
+    let instances = instances(cluster.instances.take()).or(is_reused.then_some(Instances::Exclusive));
     let reuse = instance_reuse(cluster.instance_reuse.take(), instances, reader);
     let limits = reader.within("limits", |reader| limits(cluster.limits.as_mut(), wasm, reader));
     Some(Service {
@@ -183,30 +184,30 @@ impl ServiceGrant {
     }
 }
 
-fn instances(instances: Option<At<vocabulary::Instances>>) -> Instances {
-    match instances.map(|instances| instances.value) {
-        None | Some(ShortOr::Short(InstancesWord::Exclusive)) => Instances::Exclusive,
-        Some(ShortOr::Short(InstancesWord::Fresh)) => Instances::Fresh,
-        Some(ShortOr::Block(InstancesBlock { concurrent })) => {
+fn instances(instances: Option<At<vocabulary::Instances>>) -> Option<Instances> {
+    Some(match instances?.value {
+        ShortOr::Short(InstancesWord::Exclusive) => Instances::Exclusive,
+        ShortOr::Short(InstancesWord::Fresh) => Instances::Fresh,
+        ShortOr::Block(InstancesBlock { concurrent }) => {
             // A block without it was noted when it was read.
             concurrent.map_or(Instances::Exclusive, |count| Instances::Concurrent(count.as_u32()))
         }
-    }
+    })
 }
 
 fn instance_reuse<const MIN: u64, const MAX: u64>(
     given: Option<At<crate::units::Count<MIN, MAX>>>,
-    instances: Instances,
+    instances: Option<Instances>,
     reader: &mut Reader,
 ) -> Option<u32> {
     match given {
-        Some(given) if instances == Instances::Fresh => {
+        Some(given) if instances == Some(Instances::Fresh) => {
             let message = "with `instances: fresh` each exchange has an instance of its own; remove one of them";
             reader.error_at(&given.place, "instance_reuse", message);
             None
         }
         Some(given) => Some(given.value.as_u32()),
-        None if instances == Instances::Fresh => Some(1),
+        None if instances == Some(Instances::Fresh) => Some(1),
         None => Some(INSTANCE_REUSE),
     }
 }

@@ -26,7 +26,9 @@ impl Guest for Service {
             let path = format!("/{path}");
             return Ok(relay(client::send(onward(request, host, &path)).await?));
         }
-        let many = target.strip_prefix("/many/").and_then(|rest| rest.split_once("?count="));
+        let many = target
+            .strip_prefix("/many/")
+            .and_then(|rest| rest.split_once("?count="));
         let (host, count) = many.unwrap_or(("", "0"));
         Ok(answer(&many_calls(host, count.parse().unwrap_or(0)).await))
     }
@@ -75,7 +77,8 @@ async fn many_calls(host: &str, count: u32) -> String {
     let (answered, failed) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
     let mut ended = Vec::new();
     for _ in 0..count {
-        let (end, wait) = wit_future::new::<Result<(), ErrorCode>>(|| Ok(()));
+        // Its end is told by the stream's.
+        let (end, wait) = wit_stream::new::<u8>();
         ended.push(wait);
         let (host, answered, failed) = (host.to_owned(), Rc::clone(&answered), Rc::clone(&failed));
         wit_bindgen::spawn_local(async move {
@@ -88,11 +91,11 @@ async fn many_calls(host: &str, count: u32) -> String {
                 Err(_) => failed,
             };
             tally.set(tally.get() + 1);
-            let _waiting = end.write(Ok(())).await;
+            drop(end);
         });
     }
-    for wait in ended {
-        let _ended = wait.await;
+    for mut wait in ended {
+        let _ended = wait.read(Vec::with_capacity(1)).await;
     }
     format!("{} answered, {} failed\n", answered.get(), failed.get())
 }

@@ -317,7 +317,7 @@ impl Receiving {
                 self.end();
                 let forbidden: Vec<_> = trailers
                     .keys()
-                    .filter(|name| is_forbidden(name) || **name == header::CONTENT_LENGTH)
+                    .filter(|name| is_forbidden(name) || [header::CONTENT_LENGTH, header::TRAILER].contains(name))
                     .cloned()
                     .collect();
                 for name in forbidden {

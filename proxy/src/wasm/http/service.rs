@@ -26,7 +26,10 @@ pub struct Settings {
     pub name: String,
     pub grants: Vec<Grant>,
     pub limits: Limits,
-    pub instances: Instances,
+    /// `None` is what the component's kind is made for.
+    pub instances: Option<Instances>,
+    /// Where that is to serve several exchanges.
+    pub instance_reuse: u32,
 }
 
 /// How exchanges share instances.
@@ -124,12 +127,19 @@ impl Service {
         if !refused.is_empty() {
             return Err(refused.join("; "));
         }
-        if kind == Kind::P2 && matches!(settings.instances, Instances::Concurrent { .. }) {
+        let instances = settings.instances.unwrap_or(match kind {
+            // Some do not stand a second exchange: the standard's hosts give them none.
+            Kind::P2 => Instances::Fresh,
+            Kind::P3 => Instances::Exclusive {
+                reuse: settings.instance_reuse,
+            },
+        });
+        if kind == Kind::P2 && matches!(instances, Instances::Concurrent { .. }) {
             return Err("is of WASI 0.2, whose instances serve one exchange at a time; \
                         use `instances: exclusive`, or build it for 0.3"
                 .to_owned());
         }
-        let pre = link(engine, &artifact, kind, settings.instances)
+        let pre = link(engine, &artifact, kind, instances)
             .map_err(|error| format!("does not fit {}: {error:#}", kind.as_str()))?;
         Ok(Self {
             id: next_id(),
@@ -141,7 +151,7 @@ impl Service {
             log: Arc::new(LogBudget::new(settings.limits.log_lines)),
             callees: Arc::default(),
             limits: settings.limits,
-            instances: settings.instances,
+            instances,
         })
     }
 

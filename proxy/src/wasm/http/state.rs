@@ -278,7 +278,7 @@ type Sent = (
 );
 
 pub(super) fn is_forbidden(name: &HeaderName) -> bool {
-    DEFAULT_FORBIDDEN_HEADERS.contains(name) || *name == header::TE || *name == header::TRAILER
+    DEFAULT_FORBIDDEN_HEADERS.contains(name) || *name == header::TE
 }
 
 /// Standard output and error: whole lines, in the proxy's log, within the service's rate.
