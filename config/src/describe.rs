@@ -119,17 +119,17 @@ fn listener_tls(tls: &ListenerTls) -> Json {
         "min_version": tls.min_version.word(),
     });
     if let Some(auth) = &tls.client_auth {
-        described["client_ca"] = json!(auth.ca.display().to_string());
+        described["client_ca"] = json!(whole(&auth.ca));
         described["client_auth"] = json!(auth.mode.word());
         if let Some(crl) = &auth.crl {
-            described["client_crl"] = json!(crl.display().to_string());
+            described["client_crl"] = json!(whole(crl));
         }
     }
     described
 }
 
 fn certificate(files: &CertificateFiles) -> Json {
-    json!({ "cert": files.cert.display().to_string(), "key": files.key.display().to_string() })
+    json!({ "cert": whole(&files.cert), "key": whole(&files.key) })
 }
 
 fn peers(peers: &Peers) -> Vec<String> {
@@ -330,7 +330,7 @@ fn cluster(cluster: &Cluster) -> Json {
     }
     match &cluster.endpoints {
         Endpoints::Listed(listed) => described["endpoints"] = listed.iter().map(endpoint).collect(),
-        Endpoints::File(path) => described["endpoints_file"] = json!(path.display().to_string()),
+        Endpoints::File(path) => described["endpoints_file"] = json!(whole(path)),
     }
     if matches!(cluster.load_balancing, LoadBalancing::RingHash | LoadBalancing::Maglev) {
         described["hash_key"] = hash_key(&cluster.hash_key);
@@ -361,7 +361,7 @@ fn cluster_tls(tls: &ClusterTls) -> Json {
     });
     match &tls.verify {
         Verify::System => {}
-        Verify::Ca(path) => described["ca"] = json!(path.display().to_string()),
+        Verify::Ca(path) => described["ca"] = json!(whole(path)),
         Verify::Nobody => described["unsafe_skip_verify"] = json!(true),
     }
     if let Some(name) = &tls.server_name {

@@ -150,8 +150,15 @@ fn a_description_does_not_depend_on_how_the_file_is_named() {
     let text = "\
 access_log: { file: logs/access.log }
 wasm: { cache: cache }
-listeners: { web: { address: 127.0.0.1:0 } }
+listeners:
+  web:
+    address: 127.0.0.1:0
+    tls: { certificates: [{ cert: site.pem, key: site.key }], client_ca: ca.pem, client_crl: crl.pem }
 filters: { a: { component: a.wasm, candidate: { component: b.wasm } } }
+clusters:
+  app:
+    endpoints: [127.0.0.1:9000]
+    tls: { ca: ca.pem, client_certificate: { cert: us.pem, key: us.key } }
 routes: [{ respond: { status: 200 } }]
 ";
     let absolute = std::path::absolute("folder/tamis.yaml").unwrap();

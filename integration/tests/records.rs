@@ -1,11 +1,12 @@
 //! What is left behind: exactly one access-log record for each request, metrics that no client can inflate, and an
 //! admin endpoint that says how things are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use rustix::process::Signal;
 use serde_json::Value;
+use tamis_integration::metrics::Sample;
 use tamis_integration::upstream::{Refusing, ok};
 use tamis_integration::wat::Act::*;
 use tamis_integration::wat::Guest;
@@ -231,6 +232,11 @@ routes:
         );
         let path = record["path"].as_str().expect("a path");
         assert_eq!(!path.is_empty(), *whole, "{shown}: {record}");
+        // Who failed, also where nothing was sent.
+        if let Some((name, address)) = clusters.iter().find(|(name, _)| path == format!("/{name}")) {
+            assert_eq!(record["cluster"], *name, "{shown}: {record}");
+            assert_eq!(record["endpoint"], address.to_string(), "{shown}: {record}");
+        }
     }
     gate.open();
 }
@@ -263,6 +269,12 @@ fn aborted_requests_leave_one_record() {
     let first = records(proxy.folder(), 1);
     assert_eq!(first[0]["path"], "/before", "{first:#?}");
     assert_eq!(first[0]["reason"], "client_closed", "{first:#?}");
+    // Whom it waited for.
+    assert_eq!(
+        (&first[0]["cluster"], &first[0]["endpoint"], &first[0]["attempts"]),
+        (&"app".into(), &upstream.address().to_string().into(), &1.into()),
+        "{first:#?}"
+    );
     let mut within = proxy.client();
     within.send("GET /within HTTP/1.1\r\nHost: a.example\r\n\r\n");
     within.read(40);
@@ -460,6 +472,28 @@ fn connections_to_upstreams_are_counted() {
         assert_eq!(proxy.get(target).status(), 200, "{target}");
         assert_eq!(counts(), [open, opened, reused], "{target}");
     }
+}
+
+/// A kind of failure that is counted was shown from zero, so that an alert on its increase sees the first one.
+#[test]
+fn the_first_failure_of_an_upstream_is_an_increase() {
+    let upstream = Upstream::answering(|request| match request.target() {
+        "/bad" => b"garbage\r\n\r\n".to_vec(),
+        _ => ok("ok"),
+    });
+    let proxy = Proxy::start(&plain(&upstream));
+    assert_eq!(proxy.get("/").status(), 200);
+    let failures = || {
+        let metrics = proxy.metrics();
+        let samples = metrics.matching("tamis_upstream_failures_total", &[]);
+        let kind = |sample: &Sample| (sample.labels["kind"].clone(), sample.value);
+        samples.into_iter().map(kind).collect::<BTreeMap<_, _>>()
+    };
+    let mut expected = failures();
+    assert_eq!(expected.insert("upstream_protocol".into(), 1.0), Some(0.0));
+    assert_eq!(expected.get("connect_failed"), Some(&0.0));
+    assert_eq!(proxy.get("/bad").status(), 502);
+    assert_eq!(failures(), expected);
 }
 
 /// Row (e) of every fault: something rises.

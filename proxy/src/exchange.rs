@@ -176,6 +176,8 @@ pub struct Exchange {
     upload: Option<Rc<Upload>>,
     /// How often the request was sent, or tried to be.
     attempts: u32,
+    /// Where it was sent last, or tried to be; for the record, also when nobody waits for what comes of it.
+    tried: Option<Rc<EndpointPool>>,
     /// What it gets in place of the message's request, if its route rewrites that.
     outgoing: Option<Box<Outgoing>>,
     upstream: Option<Upstream>,
@@ -333,6 +335,7 @@ impl Exchange {
             deadline,
             upload: None,
             attempts: 0,
+            tried: None,
             outgoing: None,
             upstream: None,
             connects: connects.map(|Connects(protocol)| Box::new(protocol)),
@@ -568,7 +571,7 @@ impl Exchange {
                     let worker = &self.connection.worker;
                     worker.upstream_retry(&failed, Cause::ConnectFailure.as_str(), RETRIED);
                 }
-                Err(failed) => return Err(self.give_up(upstream, failed)),
+                Err(Failed::Unconnected(error) | Failed::Sent(error)) => return Err(error),
             }
         }
     }
@@ -617,6 +620,7 @@ impl Exchange {
         patience: Option<Duration>,
     ) -> Result<Answered, Failed> {
         let mut repeats = 0;
+        self.tried = Some(Rc::clone(upstream.endpoint()));
         loop {
             let connected = self.connected(upstream, pool, patience).await;
             let channel = connected.map_err(Failed::Unconnected)?;
@@ -678,17 +682,6 @@ impl Exchange {
         let download = call.into_download(&head, now);
         self.accept(head, cookie);
         Body::Download(download)
-    }
-
-    fn give_up(&mut self, upstream: Upstream, failed: Failed) -> Error {
-        match failed {
-            Failed::Unconnected(error) => error,
-            Failed::Sent(error) => {
-                // The record says where the request went all the same.
-                self.upstream = Some(upstream);
-                error
-            }
-        }
     }
 
     fn request_body(&mut self, incoming: Source) -> RequestBody {
@@ -1116,7 +1109,7 @@ impl Exchange {
 
     /// What is left to do when it is over.
     fn remains(&mut self, duration: Duration) -> Remains {
-        let upstream = self.upstream.as_ref();
+        let (upstream, tried) = (self.upstream.as_ref(), self.tried.as_ref());
         Remains {
             outcome: Outcome {
                 status: self.status,
@@ -1126,8 +1119,8 @@ impl Exchange {
                 response_bytes: self.response_bytes,
                 duration,
                 upstream: upstream.and_then(|upstream| upstream.time_to_head),
-                cluster: upstream.map(|upstream| upstream.endpoint().terms.name().to_owned()),
-                endpoint: upstream.map(|upstream| upstream.label().to_owned()),
+                cluster: tried.map(|tried| tried.terms.name().to_owned()),
+                endpoint: tried.map(|tried| tried.endpoint.label.clone()),
             },
             attempts: self.attempts,
             passage: Rc::clone(&self.passage),

@@ -12,6 +12,7 @@ use tamis::report::Report;
 use tamis::state::{self, Fallback};
 use tamis::{demo, handover, server, toolbox};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// glibc's allocator took about 4 % of the samples in a profile of plain proxying; this one took about 2 %.
 #[global_allocator]
@@ -91,7 +92,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Have a new process take over from a running one, and no connection refused or cut
+    /// Have a new process take over from a running one, and no connection refused
+    ///
+    /// Nothing is cut but what outlasts the old process's `drain_timeout`, as a tunnel may; its log says how much.
     ///
     /// The running process starts the new one with its own arguments, environment and folder, and hands it every
     /// listening socket. Once the new one has loaded its configuration, with all that a reload cannot change, and
@@ -137,12 +140,9 @@ struct Logging {
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
     /// What is logged: a level, or levels by target, such as `info,tamis::guest=debug`
-    #[arg(
-        long,
-        default_value = "info,pingora_core=warn",
-        env = "TAMIS_LOG",
-        value_name = "FILTER"
-    )]
+    ///
+    /// `pingora_core` is at `warn` unless it is named.
+    #[arg(long, default_value = "info", env = "TAMIS_LOG", value_name = "FILTER")]
     log: String,
 }
 
@@ -151,6 +151,9 @@ enum LogFormat {
     Text,
     Json,
 }
+
+/// A target of the log.
+const LIBRARY: &str = "pingora_core";
 
 /// How long `tamis reload` waits: compiling large components takes seconds each.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
@@ -253,7 +256,8 @@ impl State {
 impl Logging {
     /// Lines are written by a thread of their own; when it falls behind they are dropped, and no worker waits.
     fn start(&self) -> Result<tracing_appender::non_blocking::WorkerGuard, String> {
-        let filter = EnvFilter::try_new(&self.log).map_err(|error| format!("--log {}: {error}", self.log))?;
+        let filter =
+            EnvFilter::try_new(directives(&self.log)).map_err(|error| format!("--log {}: {error}", self.log))?;
         let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
         let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
         match self.log_format {
@@ -263,5 +267,36 @@ impl Logging {
             LogFormat::Json => subscriber.json().init(),
         }
         Ok(guard)
+    }
+}
+
+/// The library says at `info` what this process says itself. Whoever names it, or wants less of everything, is obeyed.
+fn directives(log: &str) -> String {
+    let levels = log
+        .split(',')
+        .filter_map(|part| part.trim().parse::<LevelFilter>().ok());
+    let wants_more = levels.max().is_some_and(|level| level > LevelFilter::WARN);
+    match wants_more && !log.contains(LIBRARY) {
+        true => format!("{log},{LIBRARY}=warn"),
+        false => log.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_library_is_quiet_unless_it_is_named() {
+        for (log, expected) in [
+            ("info", "info,pingora_core=warn"),
+            ("info,tamis=debug", "info,tamis=debug,pingora_core=warn"),
+            ("info,pingora_core=debug", "info,pingora_core=debug"),
+            ("error", "error"),
+            ("tamis=debug", "tamis=debug"),
+        ] {
+            assert_eq!(directives(log), expected);
+            EnvFilter::try_new(directives(log)).expect("a filter");
+        }
     }
 }

@@ -34,6 +34,7 @@ use crate::outbox;
 use crate::overload::{self, Level, Pressure};
 use crate::pool::{self, ClusterPool, EndpointPool, EndpointUsage};
 use crate::snapshot::{Action, Choice, Snapshot};
+use crate::telemetry::UPSTREAM_FAILURES;
 use crate::telemetry::metrics::{
     EndpointSeries, FilterSeries, Live as LiveNames, Report, RouteSeries, Tally, UNMATCHED,
 };
@@ -568,6 +569,7 @@ impl Worker {
     }
 
     pub fn upstream_failed(&self, endpoint: &EndpointPool, kind: &'static str) {
+        debug_assert!(UPSTREAM_FAILURES.contains(&kind), "{kind} is not shown from zero");
         let series = self.endpoint(endpoint);
         self.tally.borrow_mut().upstream_failure(series, kind);
         if let Some(rules) = &endpoint.terms.outlier {

@@ -51,7 +51,7 @@ impl Exchange {
                 replay.settle();
                 return match came {
                     Ok(answered) => Ok(self.take(upstream, answered)),
-                    Err(failed) => Err(self.give_up(upstream, failed)),
+                    Err(Failed::Unconnected(error) | Failed::Sent(error)) => Err(error),
                 };
             };
             upstream = next.upstream;

@@ -22,8 +22,17 @@ use super::series::Labels;
 /// The content type of what [`encode`] returns.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Kinds of upstream failure that are shown from zero, so that the first failure is an increase.
-pub const UPSTREAM_FAILURES: [&str; 5] = ["connect_refused", "connect_timeout", "protocol", "reset", "timeout"];
+/// Every kind of upstream failure; all are shown from zero, so that the first failure is an increase.
+pub const UPSTREAM_FAILURES: [&str; 8] = [
+    "connect_failed",
+    "connect_timeout",
+    "grpc_no_status",
+    "route_timeout",
+    "upstream_protocol",
+    "upstream_reset",
+    "upstream_timeout",
+    "upstream_tls",
+];
 
 /// What is true of the process as a whole at the moment of a scrape.
 #[derive(Clone, Debug)]
@@ -1172,8 +1181,8 @@ mod tests {
             "tamis_received_bytes_total{listener=\"web\"}",
             "tamis_sent_bytes_total{listener=\"web\"}",
             "tamis_request_duration_seconds_count{listener=\"web\",route=\"api\"}",
-            "tamis_upstream_failures_total{cluster=\"app\",endpoint=\"127.0.0.1:9000\",kind=\"connect_refused\"}",
-            "tamis_upstream_failures_total{cluster=\"app\",endpoint=\"127.0.0.1:9000\",kind=\"timeout\"}",
+            "tamis_upstream_failures_total{cluster=\"app\",endpoint=\"127.0.0.1:9000\",kind=\"connect_failed\"}",
+            "tamis_upstream_failures_total{cluster=\"app\",endpoint=\"127.0.0.1:9000\",kind=\"upstream_timeout\"}",
             "tamis_upstream_connections{cluster=\"app\",endpoint=\"127.0.0.1:9000\"}",
             "tamis_upstream_duration_seconds_count{cluster=\"app\"}",
             "tamis_filter_instances{filter=\"tenant\",version=\"stable\"}",
@@ -1202,7 +1211,7 @@ mod tests {
         tally.upstream_opened(endpoint);
         tally.upstream_reused(endpoint);
         tally.upstream_response(endpoint, 200, 0.0001);
-        tally.upstream_failure(endpoint, "reset");
+        tally.upstream_failure(endpoint, "upstream_reset");
         let filter = tally.filter("tenant");
         tally.filter_call(filter, Hook::RequestHead, 0.000_000_4, Duration::from_millis(250));
         tally.filter_failure(filter, Hook::ResponseHead, "trap", "closed");
@@ -1261,7 +1270,7 @@ mod tests {
                 2.0,
             ),
             (
-                "tamis_upstream_failures_total{cluster=\"app\",endpoint=\"a:1\",kind=\"reset\"}",
+                "tamis_upstream_failures_total{cluster=\"app\",endpoint=\"a:1\",kind=\"upstream_reset\"}",
                 2.0,
             ),
             ("tamis_upstream_connections{cluster=\"app\",endpoint=\"a:1\"}", 2.0),

@@ -304,7 +304,7 @@ impl Tally {
         }
     }
 
-    /// `kind`: one of [`UPSTREAM_FAILURES`](super::UPSTREAM_FAILURES), which are shown from zero, or another.
+    /// `kind`: one of [`UPSTREAM_FAILURES`](super::UPSTREAM_FAILURES), which are shown from zero.
     pub fn upstream_failure(&mut self, series: EndpointSeries, kind: &'static str) {
         let Some(counts) = found(self.endpoints.at(series.endpoint), &mut self.stale) else {
             return;
