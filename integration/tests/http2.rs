@@ -756,7 +756,7 @@ fn empty_frames_end_a_connection_in_peace() {
     }
     assert_eq!(frames.wait_goaway().code(4), NO_ERROR);
     frames.send(DATA, END_STREAM, 1, b"");
-    let mut body = Vec::new();
+    let mut body = Vec::<u8>::new();
     while let Some(frame) = frames.next_frame() {
         if frame.kind == DATA {
             body.extend(&frame.payload);
