@@ -15,9 +15,8 @@ use tamis_integration::wat::Guest;
 use tamis_integration::{Folder, Gate, Proxy, Step, Upstream};
 
 use crate::support::{Configuration, each, forwarded, wait_until};
-use crate::tunnels::Peer;
+use crate::tunnels::{LOG, Peer, records};
 
-const LOG: &str = "access_log: { file: access.log, format: json }";
 const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: tcp\r\nx-a: 1\r\n\r\n";
 const ASK: &str = "GET /chat HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -113,13 +112,6 @@ impl Tunnel {
         let read = self.client.block_on(read(&mut self.source));
         read.map_err(|error| error.reason())
     }
-}
-
-fn records(proxy: &Proxy, count: usize) -> Vec<Value> {
-    let lines = proxy.folder().wait_lines("access.log", count);
-    assert_eq!(lines.len(), count, "{lines:#?}");
-    let parse = |line: &String| serde_json::from_str(line).expect("a record is JSON");
-    lines.iter().map(parse).collect()
 }
 
 /// The request as HTTP/1.1 has it, the answer as HTTP/2 has it, all that passes, and one record of it at its end.

@@ -713,6 +713,61 @@ fn fault_94_stalled_windows() {
     assert_eq!(client.get("/").body.len(), 100_000);
 }
 
+/// Fault 94: what is not read yet, in frames of one byte, ends neither the connection nor its other streams.
+#[test]
+fn fault_94_small_frames_that_wait() {
+    const COUNT: usize = 60_000;
+    let gate = Gate::new();
+    let late = vec![Step::Head, Step::Pass(gate.clone()), Step::Close];
+    let upstream = Upstream::each([late.clone(), late.clone(), late, vec![Step::serve(ok("early"))]]);
+    let proxy = limited(&upstream, "");
+    let mut frames = Frames::connect(&proxy.address("web"));
+    let fields = [
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "http"),
+        (":path", "/"),
+        (":authority", "a.example"),
+        ("sec-websocket-version", "13"),
+    ];
+    for (stream, arrived) in [(1, 1), (3, 2), (5, 3)] {
+        frames.request(stream, &fields, 0);
+        gate.wait_arrived(arrived);
+        // No protocol has been agreed on, so nobody reads.
+        let crumbs = (0..COUNT).flat_map(|_| frame(DATA, 0, stream, b"x"));
+        frames.client.send(crumbs.collect::<Vec<u8>>());
+    }
+    frames.get(7, "/");
+    assert_eq!(frames.end_of(7), (End::Stream, b"early".to_vec()));
+    gate.open();
+    assert_eq!(cut(&proxy, "flood"), 0.0);
+}
+
+/// `h2` bears a hundred empty frames in a connection's life, so the client is asked for another one before.
+#[test]
+fn empty_frames_end_a_connection_in_peace() {
+    let upstream = Upstream::answering(|request| ok(&request.text()));
+    let proxy = limited(&upstream, "");
+    let mut frames = Frames::connect(&proxy.address("web"));
+    let post = [&[(":method", "POST")], &get("/")[1..]].concat();
+    frames.request(1, &post, 0);
+    for _ in 0..60 {
+        frames.send(DATA, 0, 1, b"").send(DATA, 0, 1, b"x");
+    }
+    assert_eq!(frames.wait_goaway().code(4), NO_ERROR);
+    frames.send(DATA, END_STREAM, 1, b"");
+    let mut body = Vec::<u8>::new();
+    while let Some(frame) = frames.next_frame() {
+        if frame.kind == DATA {
+            body.extend(&frame.payload);
+        }
+        if frame.kind == DATA && frame.flags & END_STREAM != 0 {
+            break;
+        }
+    }
+    assert_eq!(body, [b'x'; 60]);
+}
+
 /// The first SETTINGS, the time between requests, and a client that is not there any more.
 #[test]
 fn deadlines_of_connections() {

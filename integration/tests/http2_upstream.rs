@@ -759,6 +759,159 @@ fn an_upload_goes_on_while_the_client_does_not_read() {
     gate.open();
 }
 
+/// So many frames of one byte, which says where it belongs.
+fn crumbs(stream: u32, count: usize) -> Vec<u8> {
+    let crumb = |at: usize| frame(DATA, 0, stream, &[(at % 251) as u8]);
+    (0..count).flat_map(crumb).collect()
+}
+
+/// A client that leaves when its answer has begun; its stream, if it is on the first connection, was broken off then.
+fn leave(origin: &Scripted, proxy: &Proxy, stream: u32) {
+    let mut client = proxy.client();
+    client.send(get());
+    assert_eq!(client.read_head().status(), 200);
+    client.reset();
+    let index = origin.connections() - 1;
+    if index == 0 {
+        origin.wait(0, RST_STREAM, stream);
+    }
+}
+
+/// What somebody does not read fills its own windows, however small the frames are; nobody else notices.
+#[test]
+fn small_frames_that_wait_cost_others_nothing() {
+    const COUNT: usize = 60_000;
+    let origin = scripted(|_, peer| {
+        peer.wait(HEADERS, 1);
+        peer.head(1, &OK, 0).data(1, b"begin ", 0);
+        for stream in [3, 5, 7] {
+            peer.wait(HEADERS, stream);
+            peer.head(stream, &OK, 0);
+            peer.frames.client.send(crumbs(stream, COUNT));
+            peer.data(stream, b"", END_STREAM);
+        }
+        // Answered when all that is read.
+        peer.frames.send(PING, 0, 0, &[7; 8]);
+        peer.wait(PING, 0);
+        peer.data(1, b"end", END_STREAM);
+    });
+    let proxy = start(origin.address(), "outlier_ejection: {}");
+    let mut bystander = proxy.client();
+    bystander.send(get());
+    origin.wait(0, HEADERS, 1);
+    let mut frames = Frames::silent(&proxy.address("web"));
+    const INITIAL_WINDOW_SIZE: u16 = 4;
+    frames.open(&[(INITIAL_WINDOW_SIZE, 0)]);
+    for stream in [1, 3, 5] {
+        frames.get(stream, "/");
+        frames.wait(HEADERS, stream);
+    }
+    assert_eq!(bystander.response().text(), "begin end");
+    frames.send(WINDOW_UPDATE, 0, 0, &(1u32 << 20).to_be_bytes());
+    let expected: Vec<u8> = (0..COUNT).map(|at| (at % 251) as u8).collect();
+    for stream in [1, 3, 5] {
+        frames.send(WINDOW_UPDATE, 0, stream, &(1u32 << 20).to_be_bytes());
+        let (end, body) = frames.end_of(stream);
+        assert_eq!(end, End::Stream);
+        assert!(body == expected, "{} bytes of stream {stream}", body.len());
+    }
+    assert_eq!(origin.connections(), 1);
+}
+
+/// `h2` bears a hundred of them in a connection's life.
+#[test]
+fn a_connection_with_many_empty_frames_is_replaced() {
+    let origin = Scripted::start(&[], |index, peer| {
+        while let Some(frame) = peer.next() {
+            match (frame.kind, frame.stream) {
+                (HEADERS, 1) if index == 0 => {
+                    peer.head(1, &OK, 0).data(1, b"begin ", 0);
+                }
+                (HEADERS, stream) => {
+                    peer.head(stream, &OK, 0)
+                        .data(stream, b"", 0)
+                        .data(stream, b"ok", END_STREAM);
+                }
+                _ => {}
+            }
+        }
+    });
+    let proxy = start(origin.address(), "");
+    let mut bystander = proxy.client();
+    bystander.send(get());
+    assert_eq!(bystander.read_head().status(), 200);
+    for _ in 0..140 {
+        assert_eq!(proxy.get("/").text(), "ok");
+    }
+    assert_eq!(origin.connections(), 3);
+    let failures = proxy.metrics().sum("tamis_upstream_failures_total", &[]);
+    assert_eq!(failures, 0.0);
+    assert_eq!(bystander.read(11), b"6\r\nbegin \r\n");
+    bystander.assert_silent(std::time::Duration::from_millis(100), "its stream goes on");
+}
+
+/// What is on its way when a stream is broken off is charged by `h2` for ever.
+#[test]
+fn a_connection_with_many_late_frames_is_replaced() {
+    let origin = Scripted::start(&[], |_, peer| {
+        while let Some(frame) = peer.next() {
+            match frame.kind {
+                HEADERS => {
+                    peer.head(frame.stream, &OK, 0).data(frame.stream, b"begin ", 0);
+                }
+                RST_STREAM => {
+                    peer.frames.client.send(crumbs(frame.stream, 5_000));
+                }
+                _ => {}
+            }
+        }
+    });
+    let proxy = start(origin.address(), "");
+    let mut bystander = proxy.client();
+    bystander.send(get());
+    assert_eq!(bystander.read_head().status(), 200);
+    for stream in (3..43).step_by(2) {
+        leave(&origin, &proxy, stream);
+        if origin.connections() == 2 {
+            break;
+        }
+    }
+    assert_eq!(origin.connections(), 2);
+    assert_eq!(bystander.read(11), b"6\r\nbegin \r\n");
+    assert!(
+        !origin
+            .seen(0)
+            .iter()
+            .any(|frame| frame.kind == GOAWAY && frame.code(4) != NO_ERROR)
+    );
+}
+
+/// Servers cut a connection on which too many streams are broken off, with all that is on it.
+#[test]
+fn clients_that_leave_do_not_add_up() {
+    let origin = Scripted::start(&[], |_, peer| {
+        while let Some(frame) = peer.next() {
+            if frame.kind == HEADERS {
+                peer.head(frame.stream, &OK, 0).data(frame.stream, b"begin ", 0);
+            }
+        }
+    });
+    let proxy = start(origin.address(), "");
+    let mut bystander = proxy.client();
+    bystander.send(get());
+    assert_eq!(bystander.read_head().status(), 200);
+    for stream in (3..203).step_by(2) {
+        leave(&origin, &proxy, stream);
+        if origin.connections() == 2 {
+            break;
+        }
+    }
+    assert_eq!(origin.connections(), 2);
+    let resets = origin.seen(0).iter().filter(|frame| frame.kind == RST_STREAM).count();
+    assert!((51..90).contains(&resets), "{resets} resets");
+    assert_eq!(bystander.read(11), b"6\r\nbegin \r\n");
+}
+
 /// Filters' own calls share the connections of their cluster.
 #[test]
 fn filters_call_others_in_http2() {

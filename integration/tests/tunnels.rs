@@ -22,7 +22,7 @@ use crate::tls::SITE;
 const ASK: &str = "GET /chat HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                    Sec-WebSocket-Key: k\r\n\r\n";
 const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
-const LOG: &str = "access_log: { file: access.log, format: json }";
+pub const LOG: &str = "access_log: { file: access.log, format: json }";
 
 fn yaml(upstream: &Upstream, limits: &str, route: &str) -> String {
     Configuration {
@@ -49,7 +49,7 @@ fn tunnel(proxy: &Proxy) -> Client {
 }
 
 /// The proxy's records so far, of which there are so many.
-fn records(proxy: &Proxy, count: usize) -> Vec<Value> {
+pub fn records(proxy: &Proxy, count: usize) -> Vec<Value> {
     let lines = proxy.folder().wait_lines("access.log", count);
     assert_eq!(lines.len(), count, "{lines:#?}");
     let parse = |line: &String| serde_json::from_str(line).expect("a record is JSON");

@@ -717,9 +717,9 @@ impl Exchange {
         let Some(protocol) = &self.offer else {
             return Ok(Call::new(channel, &lines, body));
         };
-        let accept = self.connects.as_ref().and_then(|_| websocket::accept(lines.headers));
+        let asks = self.connects.as_ref();
         let offer = Offer {
-            accept: accept.filter(|_| websocket::is_it(protocol)),
+            accept: asks.and_then(|_| websocket::accept(protocol, lines.headers)),
             protocol: protocol.clone(),
         };
         Ok(Call::switching(channel, &lines, offer))

@@ -19,9 +19,9 @@ pub fn key(nonce: [u8; 16]) -> HeaderValue {
     HeaderValue::try_from(BASE64_STANDARD.encode(nonce)).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-/// What the server has to say as `Sec-WebSocket-Accept`; `None` to a request without a key.
-pub fn accept(request: &HeaderMap) -> Option<HeaderValue> {
-    let key = request.get(header::SEC_WEBSOCKET_KEY)?;
+/// What the server has to say as `Sec-WebSocket-Accept`; `None` for another protocol, and to a request without a key.
+pub fn accept(protocol: &HeaderValue, request: &HeaderMap) -> Option<HeaderValue> {
+    let key = request.get(header::SEC_WEBSOCKET_KEY).filter(|_| is_it(protocol))?;
     let digest = Sha1::new()
         .chain_update(key.as_bytes().trim_ascii())
         .chain_update(GUID)
@@ -39,12 +39,15 @@ mod tests {
         let key = key(*b"the sample nonce");
         assert_eq!(key, "dGhlIHNhbXBsZSBub25jZQ==");
         let mut request = HeaderMap::new();
-        assert_eq!(accept(&request), None);
+        let websocket = HeaderValue::from_static("websocket");
+        assert_eq!(accept(&websocket, &request), None);
         request.insert(header::SEC_WEBSOCKET_KEY, key);
         assert_eq!(
-            accept(&request).as_ref().map(HeaderValue::as_bytes),
+            accept(&websocket, &request).as_ref().map(HeaderValue::as_bytes),
             Some(&b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="[..])
         );
-        assert!(is_it(&HeaderValue::from_static("WebSocket")) && !is_it(&HeaderValue::from_static("websocket/2")));
+        let [same, another] = ["WebSocket", "websocket/2"].map(HeaderValue::from_static);
+        assert!(is_it(&same) && !is_it(&another));
+        assert_eq!(accept(&another, &request), None);
     }
 }

@@ -111,7 +111,7 @@ impl Call {
         request.headers_mut().remove(header::SEC_WEBSOCKET_KEY);
         request.extensions_mut().insert(Protocol::from(name.as_str()));
         let (response, sink) = slot.send(request, End::Later).unzip();
-        let accept = websocket::accept(lines.headers).filter(|_| websocket::is_it(protocol));
+        let accept = websocket::accept(protocol, lines.headers);
         Self {
             response,
             stream: None,

@@ -258,7 +258,7 @@ impl fmt::Display for Report {
             Start::Refused(_) => writeln!(formatter, "  loads     no"),
             Start::Untried => writeln!(
                 formatter,
-                "  loads     not tried: `tamis check` of a configuration that names it says so"
+                "  loads     not yet: a configuration cannot name components of wasi:http"
             ),
         }
     }

@@ -11,9 +11,9 @@ pub const PACKAGE: &str = "tamis:filter/";
 pub enum World {
     /// Of the contract, with hooks.
     Filter,
-    /// Answers requests, as a cluster's component; of this version of WASI.
+    /// Answers requests; of this version of WASI.
     Service(String),
-    /// Passes requests on, as a filter's component; of this version of WASI.
+    /// Passes requests on; of this version of WASI.
     Middleware(String),
     /// None of these.
     Other,
