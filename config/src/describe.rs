@@ -385,9 +385,9 @@ fn service(service: &Service, described: &mut Json) {
 /// Values may be secrets.
 fn service_grant(grant: &ServiceGrant) -> Json {
     match grant {
-        ServiceGrant::Env(variables) => {
-            let redacted = variables.iter().map(|(name, _)| (name.clone(), json!(REDACTED)));
-            json!({ "env": Json::Object(redacted.collect()) })
+        ServiceGrant::Env(values) | ServiceGrant::Config(values) => {
+            let redacted = values.iter().map(|(name, _)| (name.clone(), json!(REDACTED)));
+            json!({ grant.word(): Json::Object(redacted.collect()) })
         }
         ServiceGrant::Http(clusters) => json!({ "http": clusters }),
         _ => json!(grant.word()),

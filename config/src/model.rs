@@ -641,6 +641,8 @@ pub enum ServiceGrant {
     Stdio,
     /// Names and values.
     Env(Vec<(String, String)>),
+    /// Keys and values, for `wasi:config`.
+    Config(Vec<(String, String)>),
     /// Names of clusters, each once; empty for a component that imports the calls and makes none.
     Http(Vec<String>),
 }

@@ -15,7 +15,7 @@ use crate::model::{
 };
 use crate::node::{Node, Value};
 use crate::reader::{Block, FromNode, Reader, quote};
-use crate::settings::Settings;
+use crate::settings::{SecretText, Settings};
 use crate::shape::{At, Field, Named, Noun, OffOr, Pairs, Required, ShortOr, True};
 use crate::units::{Count, Percent, Period, Size};
 use crate::word::{GrantWord, HashWord, HttpsWord, InstancesWord, KeyWord, RetryCondition, ServiceGrantWord};
@@ -682,9 +682,11 @@ vocabulary! {
     }
 
     /// A capability of a component that serves, with its object.
-    struct ServiceGrantBlock ExactlyOneOf(env, http) {
-        /// Environment variables by name.
-        env: Option<Pairs<At<String>>>,
+    struct ServiceGrantBlock ExactlyOneOf(env, config, http) {
+        /// Environment variables by name. A value `file:PATH` is replaced by the content of that file.
+        env: Option<Pairs<SecretText>>,
+        /// What `wasi:config/store` gives, by key. A value `file:PATH` is replaced by the content of that file.
+        config: Option<Pairs<SecretText>>,
         /// The clusters to which the component may send requests; each is the host of its URLs.
         http: Option<At<Vec<At<String>>>>,
     }

@@ -525,6 +525,38 @@ fn filters_are_checked() {
 }
 
 #[test]
+fn grants_of_components_that_serve_are_checked() {
+    for (grants, part) in [
+        (
+            "[config]",
+            "grants[0]: `config` needs the values; write `config: { KEY: value }`",
+        ),
+        ("[{ config: [a] }]", "grants[0].config: expected a map, found a list"),
+        (
+            "[{ config: { port: 80 } }]",
+            "grants[0].config.port: expected text (in quotes, because it looks like something else), found the number 80",
+        ),
+        (
+            "[{ config: { token: file:nowhere } }]",
+            "grants[0].config.token: file nowhere: entity not found",
+        ),
+        (
+            "[{ env: { TOKEN: 'file:' } }]",
+            "grants[0].env.TOKEN: `file:` without a path",
+        ),
+        (
+            "[{ config: {} }, { config: {} }]",
+            "grants: `config` stands here twice; remove one",
+        ),
+    ] {
+        one_error(
+            &format!("{LISTENERS}{ROUTES}clusters: {{ app: {{ component: a.wasm, grants: {grants} }} }}\n"),
+            part,
+        );
+    }
+}
+
+#[test]
 fn grants_are_checked() {
     for (grants, part) in [
         ("metrics", "grants: expected a list, found text"),

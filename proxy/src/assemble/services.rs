@@ -114,6 +114,7 @@ fn grant(grant: &config::ServiceGrant) -> Grant {
         config::ServiceGrant::Random => Grant::Random,
         config::ServiceGrant::Stdio => Grant::Stdio,
         config::ServiceGrant::Env(variables) => Grant::Env(variables.clone()),
+        config::ServiceGrant::Config(values) => Grant::Config(Arc::new(values.iter().cloned().collect())),
         config::ServiceGrant::Http(clusters) => Grant::Http(clusters.clone()),
     }
 }

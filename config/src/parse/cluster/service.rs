@@ -10,7 +10,8 @@ use crate::parse::Names;
 use crate::parse::ceiling::Ceiling;
 use crate::place::Place;
 use crate::reader::Reader;
-use crate::shape::{At, ShortOr};
+use crate::settings::SecretText;
+use crate::shape::{At, Pairs, ShortOr};
 use crate::units::show_size;
 use crate::vocabulary::{self, InstancesBlock, ServiceGrantBlock};
 use crate::word::{InstancesWord, ServiceGrantWord};
@@ -140,10 +141,10 @@ fn grants(
             ShortOr::Short(ServiceGrantWord::Clocks) => ServiceGrant::Clocks,
             ShortOr::Short(ServiceGrantWord::Random) => ServiceGrant::Random,
             ShortOr::Short(ServiceGrantWord::Stdio) => ServiceGrant::Stdio,
-            ShortOr::Block(ServiceGrantBlock { env: Some(env), .. }) => {
-                let variables = env.0.into_iter();
-                ServiceGrant::Env(variables.map(|(name, value)| (name.value, value.value)).collect())
-            }
+            ShortOr::Block(ServiceGrantBlock { env: Some(env), .. }) => ServiceGrant::Env(values(env)),
+            ShortOr::Block(ServiceGrantBlock {
+                config: Some(config), ..
+            }) => ServiceGrant::Config(values(config)),
             ShortOr::Block(block) => reader.within("http", |reader| http(block.http?, names, reader))?,
         };
         if seen.insert(grant.word()) {
@@ -155,6 +156,11 @@ fn grants(
     let listed = grants.map(|grants| grants.value).unwrap_or_default();
     let converted: Vec<_> = listed.into_iter().map(&mut convert).collect();
     converted.into_iter().collect()
+}
+
+fn values(pairs: Pairs<SecretText>) -> Vec<(String, String)> {
+    let pairs = pairs.0.into_iter();
+    pairs.map(|(key, value)| (key.value, value.0)).collect()
 }
 
 fn http(clusters: At<Vec<At<String>>>, names: &Names, reader: &mut Reader) -> Option<ServiceGrant> {
@@ -179,6 +185,7 @@ impl ServiceGrant {
             Self::Random => "random",
             Self::Stdio => "stdio",
             Self::Env(_) => "env",
+            Self::Config(_) => "config",
             Self::Http(_) => "http",
         }
     }

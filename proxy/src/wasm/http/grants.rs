@@ -4,8 +4,12 @@
 //! and empty: no arguments, no environment, no directories, closed input, output that goes nowhere, sockets that refuse.
 //! What is a capability is a load error without its grant, in words that name the import.
 
+use std::sync::Arc;
+
+use wasmtime_wasi_config::WasiConfigVariables;
+
 /// A capability.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone)]
 pub enum Grant {
     /// `wasi:clocks`.
     Clocks,
@@ -15,6 +19,8 @@ pub enum Grant {
     Stdio,
     /// Environment variables.
     Env(Vec<(String, String)>),
+    /// `wasi:config`.
+    Config(Arc<WasiConfigVariables>),
     /// `wasi:http/outgoing-handler` and `wasi:http/client`, to these clusters.
     Http(Vec<String>),
 }
@@ -100,15 +106,21 @@ fn refusal(import: &str, grants: &[Grant]) -> Option<String> {
             "imports `{import}`, which is of another WASI than Tamis knows ({KNOWN})"
         ));
     }
-    if import.starts_with("wasi:clocks/") && !is_inert(import) && !grants.contains(&Grant::Clocks) {
-        return needs("clocks");
+    let opened = |is: fn(&Grant) -> bool, word: &str| if grants.iter().any(is) { None } else { needs(word) };
+    if import.starts_with("wasi:clocks/") && !is_inert(import) {
+        return opened(|grant| matches!(grant, Grant::Clocks), "clocks");
     }
-    if import.starts_with("wasi:random/") && !grants.contains(&Grant::Random) {
-        return needs("random");
+    if import.starts_with("wasi:random/") {
+        return opened(|grant| matches!(grant, Grant::Random), "random");
     }
     if is_call(import) {
-        let is_granted = grants.iter().any(|grant| matches!(grant, Grant::Http(_)));
-        return if is_granted { None } else { needs("http: [CLUSTER]") };
+        return opened(|grant| matches!(grant, Grant::Http(_)), "http: [CLUSTER]");
+    }
+    if let Some(refusal) = of_another_draft(import) {
+        return Some(refusal);
+    }
+    if import.starts_with("wasi:config/") {
+        return opened(|grant| matches!(grant, Grant::Config(_)), "config: { KEY: value }");
     }
     let is_offered = OFFERED.iter().any(|package| import.starts_with(package));
     // A resource's types, or functions that no package has.
@@ -117,6 +129,19 @@ fn refusal(import: &str, grants: &[Grant]) -> Option<String> {
 
 fn is_call(import: &str) -> bool {
     import.starts_with("wasi:http/outgoing-handler@") || import.starts_with("wasi:http/client@")
+}
+
+/// Drafts promise nothing: each is its own interface.
+const DRAFTS: [(&str, &[&str]); 1] = [("wasi:config/", &["wasi:config/store@0.2.0-rc.1"])];
+
+fn of_another_draft(import: &str) -> Option<String> {
+    let (_, known) = DRAFTS.iter().find(|(package, _)| import.starts_with(package))?;
+    (!known.contains(&import)).then(|| {
+        format!(
+            "imports `{import}`, which is of another draft than Tamis knows ({})",
+            known.join(", ")
+        )
+    })
 }
 
 /// Types alone.

@@ -14,6 +14,7 @@ use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
 use wasmtime_wasi_http::{
     DEFAULT_FORBIDDEN_HEADERS, Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks,
     WasiHttpView,
@@ -46,6 +47,7 @@ pub(super) struct State {
     http: WasiHttpCtx,
     table: ResourceTable,
     hooks: Hooks,
+    config: Arc<WasiConfigVariables>,
     memory: MemoryLimit,
     engine: Engine,
     /// Processor time left to each exchange, by its task. Tasks' names are used again, so there are no more than tasks.
@@ -85,6 +87,7 @@ pub(super) fn link(linker: &mut Linker<State>, instances: Instances) -> wasmtime
     wasmtime_wasi::p3::add_to_linker(linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
     wasmtime_wasi_http::p3::add_to_linker(linker)?;
+    wasmtime_wasi_config::add_to_linker(linker, |state: &mut State| WasiConfig::from(&*state.config))?;
     match instances {
         Instances::Concurrent { .. } => attribution::link(linker),
         Instances::Fresh | Instances::Exclusive { .. } => Ok(()),
@@ -108,6 +111,7 @@ pub(super) fn store(service: &Service, desk: Option<&Desk>) -> Store<State> {
         hooks: Hooks {
             calls: desk.map(|desk| Calls::new(service, desk, &speaker)),
         },
+        config: config(&service.grants),
         memory: MemoryLimit::new(limits.memory, limits.table_elements),
         engine: service.engine.clone(),
         exchanges: HashMap::new(),
@@ -129,7 +133,7 @@ fn world(service: &Service, speaker: &Arc<Speaker>) -> WasiCtx {
     builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
     for grant in &service.grants {
         match grant {
-            Grant::Clocks | Grant::Random | Grant::Http(_) => {}
+            Grant::Clocks | Grant::Random | Grant::Http(_) | Grant::Config(_) => {}
             Grant::Stdio => {
                 let output = Output {
                     component: Arc::clone(service.name()),
@@ -144,6 +148,15 @@ fn world(service: &Service, speaker: &Arc<Speaker>) -> WasiCtx {
         }
     }
     builder.build()
+}
+
+/// Empty for whoever is granted none.
+fn config(grants: &[Grant]) -> Arc<WasiConfigVariables> {
+    let granted = grants.iter().find_map(|grant| match grant {
+        Grant::Config(values) => Some(Arc::clone(values)),
+        _ => None,
+    });
+    granted.unwrap_or_default()
 }
 
 impl State {
