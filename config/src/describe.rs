@@ -379,6 +379,8 @@ fn service(service: &Service, described: &mut Json) {
     described["limits"]["handles"] = json!(limits.handles);
     described["limits"]["calls"] = json!(limits.calls);
     described["limits"]["call_timeout"] = json!(show_duration(limits.call_timeout));
+    described["limits"]["key_value_bytes"] = json!(show_size(limits.key_value_bytes as u64));
+    described["limits"]["key_value_keys"] = json!(limits.key_value_keys);
     described["limits"]["log_lines"] = json!(limits.log_lines);
 }
 

@@ -643,6 +643,8 @@ pub enum ServiceGrant {
     Env(Vec<(String, String)>),
     /// Keys and values, for `wasi:config`.
     Config(Vec<(String, String)>),
+    /// A table of the component's own.
+    KeyValue,
     /// Names of clusters, each once; empty for a component that imports the calls and makes none.
     Http(Vec<String>),
 }
@@ -677,6 +679,10 @@ pub struct ServiceLimits {
     pub calls: usize,
     /// Default 30 s.
     pub call_timeout: Duration,
+    /// Keys and values of its table together. Default 16 MiB.
+    pub key_value_bytes: usize,
+    /// Keys of its table. Default 100,000.
+    pub key_value_keys: usize,
     /// Log lines a second. Default 100.
     pub log_lines: u32,
 }

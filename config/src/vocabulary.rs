@@ -677,6 +677,10 @@ vocabulary! {
         /// How long the component waits for the head of an answer to one of them, and for each piece of its body.
         /// Default `30s`.
         call_timeout: Option<At<Period>>,
+        /// Keys and values that the component keeps, together. Default `16MiB`.
+        key_value_bytes: Option<At<Size<{ 64 << 10 }, { 2 << 30 }>>>,
+        /// Keys that the component keeps. Default 100000.
+        key_value_keys: Option<At<Count<1, 10_000_000>>>,
         /// Lines a second that the component writes to the log; more are dropped. Default 100.
         log_lines: Option<At<Count<0, 100_000>>>,
     }

@@ -215,15 +215,17 @@ pub(crate) enum ServiceGrantWord {
     Clocks,
     Random,
     Stdio,
+    KeyValue,
 }
 
 impl Word for ServiceGrantWord {
     const NAME: &'static str = "ServiceGrant";
-    const DESCRIPTION: &'static str = "A capability of WASI. `clocks` tells the time and sleeps; `random` gives random numbers; with `stdio` output goes to the log.";
+    const DESCRIPTION: &'static str = "A capability of WASI. `clocks` tells the time and sleeps; `random` gives random numbers; with `stdio` output goes to the log; `keyvalue` is a table of the component's own.";
     const WORDS: &'static [(&'static str, Self)] = &[
         ("clocks", Self::Clocks),
         ("random", Self::Random),
         ("stdio", Self::Stdio),
+        ("keyvalue", Self::KeyValue),
     ];
 
     fn parse(text: &str) -> Result<Self, String> {

@@ -531,6 +531,14 @@ fn grants_of_components_that_serve_are_checked() {
             "[config]",
             "grants[0]: `config` needs the values; write `config: { KEY: value }`",
         ),
+        (
+            "[key_value]",
+            "grants[0]: `key_value` is not known; did you mean `keyvalue`?",
+        ),
+        (
+            "[keyvalue, keyvalue]",
+            "grants: `keyvalue` stands here twice; remove one",
+        ),
         ("[{ config: [a] }]", "grants[0].config: expected a map, found a list"),
         (
             "[{ config: { port: 80 } }]",

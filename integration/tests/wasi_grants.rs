@@ -1,23 +1,29 @@
 //! What components of `wasi:http` may use when they are granted it, and how little it is without.
 
+use serde_json::Value;
 use tamis_integration::proxy::check;
 use tamis_integration::{Folder, Proxy};
 
-use crate::support::{apply, each, wasi_component};
+use crate::support::{apply, assert_own_reply, each, wasi_component};
 
 /// Whatever the guest imports is granted here, so that it loads; a test adds to the one that it is about.
 fn configuration(config: &str) -> String {
-    with_grants(&format!("{{ config: {{ {config} }} }}"))
+    with_grants(&format!("keyvalue, {{ config: {{ {config} }} }}"))
 }
 
 fn with_grants(grants: &str) -> String {
+    cluster(grants, "")
+}
+
+/// The cluster `app` has these grants, and what else is given.
+fn cluster(grants: &str, others: &str) -> String {
     let path = wasi_component("rust-grants-02").expect("`make wasi` builds those in Rust");
     format!(
         "\
 workers: 1
 admin: {{ address: 127.0.0.1:0 }}
 listeners: {{ web: {{ address: 127.0.0.1:0 }} }}
-clusters: {{ app: {{ component: {}, grants: [{grants}] }} }}
+clusters: {{ app: {{ component: {}, grants: [{grants}]{others} }} }}
 routes: [{{ cluster: app }}]
 ",
         path.display()
@@ -66,13 +72,250 @@ fn a_changed_value_is_a_change() {
     assert_eq!(answer(&proxy, "/config"), (200, String::new()));
 }
 
+fn table(proxy: &Proxy) -> Value {
+    let shown: Value = serde_json::from_slice(&proxy.admin("GET", "/clusters").body).expect("JSON");
+    shown[0]["component"]["key_value"].clone()
+}
+
+#[test]
+fn what_it_keeps_outlives_its_instances_and_reloads() {
+    let proxy = Proxy::start(&configuration(""));
+    let found = |text: &str| (200, text.to_owned());
+    assert_eq!(answer(&proxy, "/keyvalue/get/a"), (404, String::new()));
+    for (target, expected) in [
+        ("/keyvalue/exists/a", "false\n"),
+        ("/keyvalue/set/a?value=one", "done\n"),
+        ("/keyvalue/get/a", "one"),
+        ("/keyvalue/get/a?bucket=default", "one"),
+        ("/keyvalue/exists/a", "true\n"),
+        ("/keyvalue/set/a?value=two", "done\n"),
+        ("/keyvalue/get/a", "two"),
+        ("/keyvalue/increment/n", "1\n"),
+        ("/keyvalue/increment/n?by=41", "42\n"),
+        ("/keyvalue/get/n", "42"),
+        ("/keyvalue/set-many/b?count=2&bytes=3", "done\n"),
+        ("/keyvalue/list", "a\nb0\nb1\nn\n"),
+        ("/keyvalue/get-many/b1?count=3", "3 values, 9 bytes\n"),
+        ("/keyvalue/get-many/none?count=3", "0 values, 0 bytes\n"),
+        ("/keyvalue/delete-many/b?count=3", "done\n"),
+        ("/keyvalue/delete/none", "done\n"),
+        ("/keyvalue/list", "a\nn\n"),
+    ] {
+        assert_eq!(answer(&proxy, target), found(expected), "{target}");
+    }
+    // Another instance each time, and now of another service.
+    apply(&proxy, &configuration("changed: value"));
+    assert_eq!(answer(&proxy, "/keyvalue/get/a"), found("two"));
+    let without = configuration("")
+        .replace("clusters: { app:", "clusters: { other:")
+        .replace("cluster: app", "cluster: other");
+    apply(&proxy, &without);
+    assert_eq!(answer(&proxy, "/keyvalue/list"), found(""), "the name is the table's");
+}
+
+#[test]
+fn increments_at_once_are_all_counted() {
+    let proxy = Proxy::start(&configuration("").replace("workers: 1", "workers: 2"));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut client = proxy.client();
+                for _ in 0..100 {
+                    assert_eq!(client.get("/keyvalue/increment/n").status(), 200);
+                }
+            });
+        }
+    });
+    assert_eq!(answer(&proxy, "/keyvalue/get/n").1, "400");
+    for (value, by) in [
+        ("text", 1),
+        ("-1", 1),
+        ("", 1),
+        ("18446744073709551615", 1),
+        ("1", u64::MAX),
+    ] {
+        assert_eq!(answer(&proxy, &format!("/keyvalue/set/m?value={value}")).0, 200);
+        let refused = answer(&proxy, &format!("/keyvalue/increment/m?by={by}"));
+        assert_eq!(
+            refused,
+            (403, "the value is no number, or as large as one can be".to_owned()),
+            "{value}"
+        );
+        assert_eq!(answer(&proxy, "/keyvalue/get/m").1, value, "it stays as it was");
+    }
+}
+
+#[test]
+fn a_list_has_pages_and_can_be_emptied_on_the_way() {
+    let proxy = Proxy::start(&configuration(""));
+    for prefix in ["a", "b", "c"] {
+        assert_eq!(
+            answer(&proxy, &format!("/keyvalue/set-many/{prefix}?count=1000")).0,
+            200
+        );
+    }
+    let (status, listed) = answer(&proxy, "/keyvalue/list");
+    assert_eq!(status, 200);
+    assert!(listed.starts_with("3000 keys on "), "{listed}");
+    for cursor in [0, 1, 1 << 32, u64::MAX] {
+        assert_eq!(
+            answer(&proxy, &format!("/keyvalue/from?cursor={cursor}")).0,
+            200,
+            "{cursor}"
+        );
+    }
+    let (_, drained) = answer(&proxy, "/keyvalue/drain");
+    assert!(drained.starts_with("3000 keys on "), "{drained}");
+    assert_eq!(answer(&proxy, "/keyvalue/list"), (200, String::new()));
+}
+
+#[test]
+fn whoever_writes_too_much_drops_what_is_its_own() {
+    let limits = ", limits: { key_value_bytes: 128KiB, key_value_keys: 50 }";
+    let proxy = Proxy::start(&cluster("keyvalue, { config: {} }", limits));
+    assert_eq!(answer(&proxy, "/keyvalue/set/first?value=1").0, 200);
+    assert_eq!(answer(&proxy, "/keyvalue/set-many/k?count=1000").0, 200);
+    assert_eq!(answer(&proxy, "/keyvalue/get/first").0, 404, "it has made room");
+    let stats = table(&proxy);
+    assert_eq!(
+        (&stats["keys"], &stats["evictions"]),
+        (&50.into(), &951.into()),
+        "{stats}"
+    );
+    // An eighth of the table, key and value.
+    assert_eq!(answer(&proxy, "/keyvalue/fill/large?bytes=16379").0, 200);
+    for target in [
+        "/keyvalue/fill/large?bytes=16380",
+        "/keyvalue/fill/large?bytes=3000000",
+        "/keyvalue/long?bytes=16385",
+    ] {
+        assert_eq!(
+            answer(&proxy, target),
+            (403, "too large for the table".to_owned()),
+            "{target}"
+        );
+    }
+    assert_eq!(
+        answer(&proxy, "/keyvalue/get/large").1.len(),
+        16379,
+        "it stays as it was"
+    );
+    assert_eq!(answer(&proxy, "/keyvalue/set-many/k?count=100&bytes=10000").0, 200);
+    let bytes = table(&proxy)["bytes"].as_u64().expect("a number");
+    assert!(bytes <= 128 << 10, "{bytes}");
+    // A larger table is the same one.
+    let before = answer(&proxy, "/keyvalue/list");
+    apply(&proxy, &cluster("keyvalue, { config: {} }", ""));
+    assert_eq!(answer(&proxy, "/keyvalue/list"), before);
+    assert_eq!(answer(&proxy, "/keyvalue/fill/large?bytes=1000000").0, 200);
+}
+
+#[test]
+fn no_call_asks_for_more_than_it_gets() {
+    let proxy = Proxy::start(&configuration(""));
+    assert_eq!(answer(&proxy, "/keyvalue/fill/large?bytes=1000000").0, 200);
+    let before = proxy.resident();
+    for (target, expected) in [
+        ("/keyvalue/get-many/large?count=4", (200, "4 values, 4000000 bytes\n")),
+        (
+            "/keyvalue/get-many/large?count=1000",
+            (403, "more than 4194304 bytes at once; ask for fewer keys"),
+        ),
+        (
+            "/keyvalue/get-many/large?count=1001",
+            (403, "1001 keys at once, more than 1000"),
+        ),
+        (
+            "/keyvalue/set-many/k?count=1001",
+            (403, "1001 keys at once, more than 1000"),
+        ),
+        (
+            "/keyvalue/delete-many/k?count=1001",
+            (403, "1001 keys at once, more than 1000"),
+        ),
+    ] {
+        let (status, text) = answer(&proxy, target);
+        assert_eq!((status, text.as_str()), expected, "{target}");
+    }
+    assert!(proxy.resident().saturating_sub(before) < 64 << 20);
+    // What it holds is counted like all that it holds, and more is its end.
+    assert_eq!(
+        answer(&proxy, "/keyvalue/open?count=100"),
+        (200, "100 more\n".to_owned())
+    );
+    assert_own_reply(&proxy.get("/keyvalue/open?count=10000"), 502, "too many handles");
+    // More in one call than may cross the border.
+    assert_own_reply(
+        &proxy.get("/keyvalue/fill/large?bytes=17000000"),
+        502,
+        "too much at once",
+    );
+    assert_eq!(answer(&proxy, "/keyvalue/get/large").1.len(), 1_000_000);
+}
+
+/// A filter of the name of the cluster has a table of its own, and so has another cluster.
+#[test]
+fn nobody_reads_what_another_keeps() {
+    let component = wasi_component("rust-grants-02").expect("it is built");
+    let serving = format!(
+        "{{ component: {}, grants: [keyvalue, {{ config: {{}} }}] }}",
+        component.display()
+    );
+    let filter = crate::support::component("rate-limit");
+    let yaml = format!(
+        "\
+workers: 1
+admin: {{ address: 127.0.0.1:0 }}
+listeners: {{ web: {{ address: 127.0.0.1:0 }} }}
+filters:
+  app:
+    component: {}
+    grants: [clock, key_value, metrics]
+    config: {{ limits: [{{ name: all, rate: 1000/1m }}] }}
+clusters:
+  app: {serving}
+  other: {serving}
+routes:
+  - {{ match: {{ hosts: [other.example] }}, cluster: other }}
+  - {{ filters: [app], cluster: app }}
+",
+        filter.display()
+    );
+    let proxy = Proxy::start(&yaml);
+    assert_eq!(answer(&proxy, "/keyvalue/set/mine?value=1").0, 200);
+    assert_eq!(
+        answer(&proxy, "/keyvalue/list"),
+        (200, "mine\n".to_owned()),
+        "the filter has counted elsewhere"
+    );
+    let of_other = |target: &str| {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: other.example\r\n\r\n");
+        let response = proxy.client().exchange(request);
+        (response.status(), response.text())
+    };
+    assert_eq!(of_other("/keyvalue/get/mine").0, 404);
+    assert_eq!(of_other("/keyvalue/set/mine?value=2").0, 200);
+    assert_eq!(answer(&proxy, "/keyvalue/get/mine").1, "1");
+    for name in ["app", "other", "Default", "default/", "../other", "Shared", "*"] {
+        let refused = answer(&proxy, &format!("/keyvalue/get/mine?bucket={name}"));
+        assert_eq!(refused, (403, "Error::NoSuchStore".to_owned()), "{name}");
+    }
+    assert!(proxy.metrics().sum("tamis_filter_table_keys", &[("filter", "app")]) >= 1.0);
+}
+
 #[test]
 fn what_is_not_granted_is_refused_in_words() {
-    let cases = [(
-        "clocks",
-        "imports `wasi:config/store@0.2.0-rc.1` without the grant; \
-         add `config: { KEY: value }` to the cluster's `grants`",
-    )];
+    let cases = [
+        (
+            "keyvalue",
+            "imports `wasi:config/store@0.2.0-rc.1` without the grant; \
+             add `config: { KEY: value }` to the cluster's `grants`",
+        ),
+        (
+            "{ config: {} }",
+            "imports `wasi:keyvalue/atomics@0.2.0-draft` without the grant; add `keyvalue` to the cluster's `grants`",
+        ),
+    ];
     each(
         cases,
         |(grants, _)| (*grants).to_owned(),

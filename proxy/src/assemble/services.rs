@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tamis_config as config;
 
 use super::Build;
+use crate::store::{self, TableName};
 use crate::wasm::http::{Grant, Instances, Limits, Service, Settings};
 use crate::wasm::{self, Artifact, Digest, Engine};
 
@@ -57,6 +58,7 @@ impl Build<'_> {
         let bytes = Artifact::read(&service.component, self.compiler.max_component())?;
         let engine = self.compiler.engine().services(self.service_reservation())?;
         let artifact = self.service_artifact(&engine, bytes).await.map_err(of_file)?;
+        let grants = self.service_grants(&service.grants, service_table(cluster, service));
         let limits = limits(service, self.assembler.workers);
         let instances = instances(service);
         let key = ServiceKey {
@@ -70,7 +72,7 @@ impl Build<'_> {
             None => {
                 let settings = Settings {
                     name: cluster.name.clone(),
-                    grants: service.grants.iter().map(grant).collect(),
+                    grants,
                     limits,
                     instances,
                     instance_reuse: service.instance_reuse,
@@ -80,6 +82,29 @@ impl Build<'_> {
         };
         self.parts.services.insert(key, Arc::clone(&loaded));
         Ok(loaded)
+    }
+
+    /// What a component gets, and what is its own table if it gets one; also of a component that is kept from the
+    /// generation before, because that table goes on.
+    pub(super) fn service_grants(
+        &mut self,
+        grants: &[config::ServiceGrant],
+        (name, bounds): (TableName, store::Bounds),
+    ) -> Vec<Grant> {
+        let grant = |grant: &config::ServiceGrant| match grant {
+            config::ServiceGrant::Clocks => Grant::Clocks,
+            config::ServiceGrant::Random => Grant::Random,
+            config::ServiceGrant::Stdio => Grant::Stdio,
+            config::ServiceGrant::Env(variables) => Grant::Env(variables.clone()),
+            config::ServiceGrant::Config(values) => Grant::Config(Arc::new(values.iter().cloned().collect())),
+            config::ServiceGrant::KeyValue => {
+                let table = self.assembler.tables.open(&name, bounds);
+                self.parts.tables.insert(name.clone(), (Arc::clone(&table), bounds));
+                Grant::KeyValue(table)
+            }
+            config::ServiceGrant::Http(clusters) => Grant::Http(clusters.clone()),
+        };
+        grants.iter().map(grant).collect()
     }
 
     async fn service_artifact(&mut self, engine: &Engine, bytes: Vec<u8>) -> Result<Arc<Artifact>, String> {
@@ -108,15 +133,13 @@ impl Build<'_> {
     }
 }
 
-fn grant(grant: &config::ServiceGrant) -> Grant {
-    match grant {
-        config::ServiceGrant::Clocks => Grant::Clocks,
-        config::ServiceGrant::Random => Grant::Random,
-        config::ServiceGrant::Stdio => Grant::Stdio,
-        config::ServiceGrant::Env(variables) => Grant::Env(variables.clone()),
-        config::ServiceGrant::Config(values) => Grant::Config(Arc::new(values.iter().cloned().collect())),
-        config::ServiceGrant::Http(clusters) => Grant::Http(clusters.clone()),
-    }
+fn service_table(cluster: &config::Cluster, service: &config::Service) -> (TableName, store::Bounds) {
+    let bounds = store::Bounds {
+        bytes: service.limits.key_value_bytes,
+        keys: service.limits.key_value_keys,
+        ..store::Bounds::default()
+    };
+    (TableName::Service(cluster.name.clone()), bounds)
 }
 
 fn instances(service: &config::Service) -> Option<Instances> {

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::model::{Instances, Service, ServiceGrant, ServiceLimits, Wasm};
+use crate::model::{FilterLimits, Instances, Service, ServiceGrant, ServiceLimits, Wasm};
 use crate::parse::Names;
 use crate::parse::ceiling::Ceiling;
 use crate::place::Place;
@@ -91,6 +91,8 @@ pub(super) fn refuse_without_component(cluster: &vocabulary::Cluster, reader: &m
             ("limits.handles", place(&limits.handles)),
             ("limits.calls", place(&limits.calls)),
             ("limits.call_timeout", place(&limits.call_timeout)),
+            ("limits.key_value_bytes", place(&limits.key_value_bytes)),
+            ("limits.key_value_keys", place(&limits.key_value_keys)),
             ("limits.log_lines", place(&limits.log_lines)),
         ]);
     }
@@ -141,6 +143,7 @@ fn grants(
             ShortOr::Short(ServiceGrantWord::Clocks) => ServiceGrant::Clocks,
             ShortOr::Short(ServiceGrantWord::Random) => ServiceGrant::Random,
             ShortOr::Short(ServiceGrantWord::Stdio) => ServiceGrant::Stdio,
+            ShortOr::Short(ServiceGrantWord::KeyValue) => ServiceGrant::KeyValue,
             ShortOr::Block(ServiceGrantBlock { env: Some(env), .. }) => ServiceGrant::Env(values(env)),
             ShortOr::Block(ServiceGrantBlock {
                 config: Some(config), ..
@@ -186,6 +189,7 @@ impl ServiceGrant {
             Self::Stdio => "stdio",
             Self::Env(_) => "env",
             Self::Config(_) => "config",
+            Self::KeyValue => "keyvalue",
             Self::Http(_) => "http",
         }
     }
@@ -236,6 +240,8 @@ fn limits(limits: Option<&mut vocabulary::ClusterLimits>, wasm: &Wasm, reader: &
     let memory = memory.hold("memory", given.as_ref(), MEMORY, reader);
     let given = limits.instances.take().map(|count| count.map(|count| count.as_u32()));
     let instances = instances.hold("instances", given.as_ref(), INSTANCES, reader);
+    // Wherever a component stands, it remembers as much.
+    let of_filters = FilterLimits::default();
     let period = |given: &Option<At<crate::units::Period>>, default| given.as_ref().map_or(default, |at| at.value.0);
     Some(ServiceLimits {
         memory: memory?,
@@ -249,6 +255,14 @@ fn limits(limits: Option<&mut vocabulary::ClusterLimits>, wasm: &Wasm, reader: &
         handles: limits.handles.as_ref().map_or(HANDLES, |count| count.value.as_usize()),
         calls: limits.calls.as_ref().map_or(CALLS, |count| count.value.as_usize()),
         call_timeout: period(&limits.call_timeout, CALL_TIMEOUT),
+        key_value_bytes: limits
+            .key_value_bytes
+            .as_ref()
+            .map_or(of_filters.key_value_bytes, |size| size.value.as_usize()),
+        key_value_keys: limits
+            .key_value_keys
+            .as_ref()
+            .map_or(of_filters.key_value_keys, |count| count.value.as_usize()),
         log_lines: limits
             .log_lines
             .as_ref()

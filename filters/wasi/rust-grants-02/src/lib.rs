@@ -3,6 +3,7 @@
 //! ../README.md says what each path does. What the host refuses is said with 403 and the host's own word for it.
 
 mod config;
+mod key_value;
 
 use exports::wasi::http::incoming_handler::Guest;
 use wasi::http::types::{Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam};
@@ -24,14 +25,32 @@ enum Answer {
     Refused(String),
 }
 
+/// What follows the question mark, as it is written.
+struct Query<'a>(&'a str);
+
+impl Query<'_> {
+    /// Empty without one.
+    fn text(&self, name: &str) -> &str {
+        let pairs = self.0.split('&').filter_map(|pair| pair.split_once('='));
+        let mut values = pairs.filter(|(key, _)| *key == name).map(|(_, value)| value);
+        values.next().unwrap_or_default()
+    }
+
+    /// 0 without one.
+    fn number(&self, name: &str) -> usize {
+        self.text(name).parse().unwrap_or(0)
+    }
+}
+
 impl Guest for Service {
     fn handle(request: IncomingRequest, out: ResponseOutparam) {
         let target = request.path_with_query().unwrap_or_default();
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
         let (family, rest) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
-        let _ = query;
+        let query = Query(query);
         match family {
             "config" => send(out, config::answer(rest)),
+            "keyvalue" => send(out, key_value::answer(rest, &query)),
             _ => send(out, Answer::Nothing),
         }
     }

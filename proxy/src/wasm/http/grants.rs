@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use wasmtime_wasi_config::WasiConfigVariables;
 
+use crate::store::Table;
+
 /// A capability.
 #[derive(Clone)]
 pub enum Grant {
@@ -21,6 +23,8 @@ pub enum Grant {
     Env(Vec<(String, String)>),
     /// `wasi:config`.
     Config(Arc<WasiConfigVariables>),
+    /// `wasi:keyvalue`, on this table.
+    KeyValue(Arc<Table>),
     /// `wasi:http/outgoing-handler` and `wasi:http/client`, to these clusters.
     Http(Vec<String>),
 }
@@ -122,6 +126,9 @@ fn refusal(import: &str, grants: &[Grant]) -> Option<String> {
     if import.starts_with("wasi:config/") {
         return opened(|grant| matches!(grant, Grant::Config(_)), "config: { KEY: value }");
     }
+    if import.starts_with("wasi:keyvalue/") {
+        return opened(|grant| matches!(grant, Grant::KeyValue(_)), "keyvalue");
+    }
     let is_offered = OFFERED.iter().any(|package| import.starts_with(package));
     // A resource's types, or functions that no package has.
     (!is_offered).then(|| format!("imports `{import}`, which Tamis does not offer to services"))
@@ -132,7 +139,17 @@ fn is_call(import: &str) -> bool {
 }
 
 /// Drafts promise nothing: each is its own interface.
-const DRAFTS: [(&str, &[&str]); 1] = [("wasi:config/", &["wasi:config/store@0.2.0-rc.1"])];
+const DRAFTS: [(&str, &[&str]); 2] = [
+    ("wasi:config/", &["wasi:config/store@0.2.0-rc.1"]),
+    (
+        "wasi:keyvalue/",
+        &[
+            "wasi:keyvalue/store@0.2.0-draft",
+            "wasi:keyvalue/atomics@0.2.0-draft",
+            "wasi:keyvalue/batch@0.2.0-draft",
+        ],
+    ),
+];
 
 fn of_another_draft(import: &str) -> Option<String> {
     let (_, known) = DRAFTS.iter().find(|(package, _)| import.starts_with(package))?;

@@ -2,7 +2,7 @@
 //!
 //! `service` is a component made ready, with what it may use (`grants`) and take; `instance` a live guest in a task of its
 //! own, `state` what the host keeps for it, `pool` a worker's guests, `call` one request to one of them and its response, `calls` its own requests to others, `attribution`
-//! for whom it makes them,
+//! for whom it makes them, `key_value` what it remembers,
 //! `pipe` how a request's body gets from its exchange to the guest, `codes` the table from error codes to statuses.
 //! A guest's store may go from thread to thread, so it holds nothing of its worker: what crosses is a value, or a pipe.
 
@@ -12,6 +12,7 @@ mod calls;
 mod codes;
 mod grants;
 mod instance;
+mod key_value;
 mod pipe;
 mod pool;
 mod service;

@@ -23,10 +23,12 @@ use wasmtime_wasi_http::{
 use super::attribution;
 use super::calls::{self, Calls};
 use super::grants::Grant;
+use super::key_value::{self, KeyValue};
 use super::service::{Instances, Service};
 use crate::outbound::Desk;
 use crate::outbox;
 use crate::service::Fault;
+use crate::store::Table;
 use crate::wasm::engine::Engine;
 use crate::wasm::filter::LogBudget;
 use crate::wasm::host::{MAX_LOG_LINE, one_line};
@@ -48,6 +50,7 @@ pub(super) struct State {
     table: ResourceTable,
     hooks: Hooks,
     config: Arc<WasiConfigVariables>,
+    key_value: Option<Arc<Table>>,
     memory: MemoryLimit,
     engine: Engine,
     /// Processor time left to each exchange, by its task. Tasks' names are used again, so there are no more than tasks.
@@ -88,6 +91,7 @@ pub(super) fn link(linker: &mut Linker<State>, instances: Instances) -> wasmtime
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
     wasmtime_wasi_http::p3::add_to_linker(linker)?;
     wasmtime_wasi_config::add_to_linker(linker, |state: &mut State| WasiConfig::from(&*state.config))?;
+    key_value::link(linker)?;
     match instances {
         Instances::Concurrent { .. } => attribution::link(linker),
         Instances::Fresh | Instances::Exclusive { .. } => Ok(()),
@@ -112,6 +116,7 @@ pub(super) fn store(service: &Service, desk: Option<&Desk>) -> Store<State> {
             calls: desk.map(|desk| Calls::new(service, desk, &speaker)),
         },
         config: config(&service.grants),
+        key_value: key_value::granted(&service.grants).cloned(),
         memory: MemoryLimit::new(limits.memory, limits.table_elements),
         engine: service.engine.clone(),
         exchanges: HashMap::new(),
@@ -133,7 +138,7 @@ fn world(service: &Service, speaker: &Arc<Speaker>) -> WasiCtx {
     builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
     for grant in &service.grants {
         match grant {
-            Grant::Clocks | Grant::Random | Grant::Http(_) | Grant::Config(_) => {}
+            Grant::Clocks | Grant::Random | Grant::Http(_) | Grant::Config(_) | Grant::KeyValue(_) => {}
             Grant::Stdio => {
                 let output = Output {
                     component: Arc::clone(service.name()),
@@ -160,6 +165,13 @@ fn config(grants: &[Grant]) -> Arc<WasiConfigVariables> {
 }
 
 impl State {
+    pub fn key_value(&mut self) -> KeyValue<'_> {
+        KeyValue {
+            handles: &mut self.table,
+            table: self.key_value.as_ref(),
+        }
+    }
+
     /// An exchange begins, as this task.
     pub fn begin(&mut self, task: GuestTaskId, cpu_ticks: u32, request_id: Option<HeaderValue>) {
         self.engine.guest_runs();
