@@ -391,6 +391,10 @@ fn service_grant(grant: &ServiceGrant) -> Json {
             let redacted = values.iter().map(|(name, _)| (name.clone(), json!(REDACTED)));
             json!({ grant.word(): Json::Object(redacted.collect()) })
         }
+        ServiceGrant::Dir(folders) => {
+            let shown = folders.iter().map(|(guest, host)| (guest.clone(), json!(whole(host))));
+            json!({ "dir": Json::Object(shown.collect()) })
+        }
         ServiceGrant::Http(clusters) => json!({ "http": clusters }),
         _ => json!(grant.word()),
     }

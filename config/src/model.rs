@@ -645,6 +645,9 @@ pub enum ServiceGrant {
     Config(Vec<(String, String)>),
     /// A table of the component's own.
     KeyValue,
+    /// Folders to read: what the component calls them, and where they are, resolved against the folder of the
+    /// configuration file.
+    Dir(Vec<(String, PathBuf)>),
     /// Names of clusters, each once; empty for a component that imports the calls and makes none.
     Http(Vec<String>),
 }

@@ -686,11 +686,13 @@ vocabulary! {
     }
 
     /// A capability of a component that serves, with its object.
-    struct ServiceGrantBlock ExactlyOneOf(env, config, http) {
+    struct ServiceGrantBlock ExactlyOneOf(env, config, dir, http) {
         /// Environment variables by name. A value `file:PATH` is replaced by the content of that file.
         env: Option<Pairs<SecretText>>,
         /// What `wasi:config/store` gives, by key. A value `file:PATH` is replaced by the content of that file.
         config: Option<Pairs<SecretText>>,
+        /// Folders that the component may read, by the path under which it finds them.
+        dir: Option<Pairs<At<String>>>,
         /// The clusters to which the component may send requests; each is the host of its URLs.
         http: Option<At<Vec<At<String>>>>,
     }

@@ -232,6 +232,7 @@ impl Word for ServiceGrantWord {
         match text {
             "http" => Err("`http` needs to know where to; write `http: [CLUSTER]`".to_owned()),
             "env" => Err("`env` needs the variables; write `env: { NAME: value }`".to_owned()),
+            "dir" => Err("`dir` needs the folders; write `dir: { /data: PATH }`".to_owned()),
             "config" => Err("`config` needs the values; write `config: { KEY: value }`".to_owned()),
             _ => find(text),
         }

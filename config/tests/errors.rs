@@ -532,6 +532,31 @@ fn grants_of_components_that_serve_are_checked() {
             "grants[0]: `config` needs the values; write `config: { KEY: value }`",
         ),
         (
+            "[dir]",
+            "grants[0]: `dir` needs the folders; write `dir: { /data: PATH }`",
+        ),
+        (
+            "[{ dir: { /data: '' } }]",
+            "grants.dir./data: an empty path; write the path of a folder",
+        ),
+        (
+            "[{ dir: { data: a } }]",
+            "grants.dir: `data` is no plain absolute path; write it as the component is to find it, as in `/data`",
+        ),
+        (
+            "[{ dir: { /data/: a } }]",
+            "grants.dir: `/data/` is no plain absolute path",
+        ),
+        (
+            "[{ dir: { /a/../b: a } }]",
+            "grants.dir: `/a/../b` is no plain absolute path",
+        ),
+        ("[{ dir: { '': a } }]", "grants.dir: `` is no plain absolute path"),
+        (
+            "[{ dir: { /data: { path: a, write: true } } }]",
+            "grants[0].dir./data: expected text, found a map",
+        ),
+        (
             "[key_value]",
             "grants[0]: `key_value` is not known; did you mean `keyvalue`?",
         ),

@@ -1,10 +1,13 @@
 //! What components of `wasi:http` may use when they are granted it, and how little it is without.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+
 use serde_json::Value;
 use tamis_integration::proxy::check;
 use tamis_integration::{Folder, Proxy};
 
-use crate::support::{apply, assert_own_reply, each, wasi_component};
+use crate::support::{apply, assert_own_reply, each, wait_until, wasi_component};
 
 /// Whatever the guest imports is granted here, so that it loads; a test adds to the one that it is about.
 fn configuration(config: &str) -> String {
@@ -301,6 +304,223 @@ routes:
         assert_eq!(refused, (403, "Error::NoSuchStore".to_owned()), "{name}");
     }
     assert!(proxy.metrics().sum("tamis_filter_table_keys", &[("filter", "app")]) >= 1.0);
+}
+
+/// A folder `data` to read, as `/data`, and a secret beside it.
+fn with_data(folder: &Folder) -> String {
+    for inner in ["data/inner", "secrets"] {
+        fs::create_dir_all(folder.path(inner)).expect("a folder");
+    }
+    folder.write("secret", "nobody's business");
+    folder.write("secrets/own", "nobody's business");
+    folder.write("data/page", "a page");
+    folder.write("data/inner/deep", "deeper");
+    let page = fs::canonicalize(folder.path("data/page")).expect("it is there");
+    for (link, to) in [
+        ("near", "page"),
+        ("up", "inner/../page"),
+        ("inner/back", "../page"),
+        ("out", "../secret"),
+        ("out-folder", "../secrets"),
+        ("whole", "/etc/passwd"),
+        ("whole-inside", page.to_str().expect("UTF-8")),
+        ("root", "/"),
+        ("loop", "loop"),
+        ("inner/chain", "../out"),
+        ("proc", "/proc/self/root"),
+    ] {
+        symlink(to, folder.path(&format!("data/{link}"))).expect("a link");
+    }
+    with_grants("keyvalue, { config: {} }, { dir: { /data: data } }")
+}
+
+fn file(operation: &str, path: &str) -> String {
+    format!("/files/{operation}?dir=/data&path={path}")
+}
+
+#[test]
+fn folders_are_read() {
+    let folder = Folder::new();
+    let proxy = Proxy::start_in(&folder, &with_data(&folder));
+    let large = "0123456789abcdef".repeat(1 << 16);
+    folder.write("data/large", &large);
+    assert_eq!(answer(&proxy, "/files/folders"), (200, "/data\n".to_owned()));
+    for (operation, path, expected) in [
+        ("read", "page", "a page"),
+        ("read", "./page", "a page"),
+        ("read", "inner/deep", "deeper"),
+        ("read", "inner/../page", "a page"),
+        ("read", "near", "a page"),
+        ("read", "up", "a page"),
+        ("read", "inner/back", "a page"),
+        ("read", "large", &large),
+        ("size", "large", "1048576\n"),
+        ("list", "inner", "back\nchain\ndeep\n"),
+        ("hold", "page&count=50", "50 open\n"),
+    ] {
+        let (status, text) = answer(&proxy, &file(operation, path));
+        assert!(
+            (status, &*text) == (200, expected),
+            "{operation} {path}: {status} {}",
+            &text[..text.len().min(99)]
+        );
+    }
+    assert_eq!(answer(&proxy, &file("read", "nowhere")).0, 404);
+    assert_eq!(
+        answer(&proxy, "/files/read?dir=/&path=etc/passwd").0,
+        404,
+        "there is no such folder"
+    );
+    // All files are closed with the instances that have opened them.
+    wait_until("no file is open", || open_files(&proxy, &folder) == 0);
+}
+
+/// Files in the folder that the proxy has open.
+fn open_files(proxy: &Proxy, folder: &Folder) -> usize {
+    let root = fs::canonicalize(folder.path("data")).expect("it is there");
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", proxy.id())).expect("it runs");
+    let targets = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    targets
+        .filter(|target| target.starts_with(&root) && *target != root)
+        .count()
+}
+
+#[test]
+fn no_path_and_no_link_leads_out_of_a_folder() {
+    let folder = Folder::new();
+    let proxy = Proxy::start_in(&folder, &with_data(&folder));
+    let absolute = folder.path("secret").display().to_string();
+    let inside = folder.path("data/page").display().to_string();
+    for path in [
+        "../secret",
+        "..",
+        "../data/page",
+        "inner/../../secret",
+        "inner/../../data/page",
+        "./../secret",
+        "/etc/passwd",
+        "/",
+        "//etc/passwd",
+        &absolute,
+        &inside,
+        "out",
+        "out-folder/own",
+        "out-folder",
+        "inner/chain",
+        "whole",
+        "whole-inside",
+        "root",
+        "root/etc/passwd",
+        "proc/etc/passwd",
+    ] {
+        for operation in ["read", "list", "size"] {
+            let refused = answer(&proxy, &file(operation, path));
+            assert_eq!(refused, (403, "not-permitted".to_owned()), "{operation} {path}");
+        }
+    }
+    assert_eq!(answer(&proxy, &file("read", "loop")), (403, "loop".to_owned()));
+    assert_eq!(answer(&proxy, &file("read", "page")), (200, "a page".to_owned()));
+}
+
+#[test]
+fn nothing_in_a_folder_is_changed() {
+    let folder = Folder::new();
+    let proxy = Proxy::start_in(&folder, &with_data(&folder));
+    let listed = answer(&proxy, &file("list", "."));
+    let written = || {
+        fs::metadata(folder.path("data/page"))
+            .and_then(|found| found.modified())
+            .expect("a time")
+    };
+    let before = written();
+    for (operation, path) in [
+        ("create", "new"),
+        ("create", "page"),
+        ("truncate", "page"),
+        ("write", "page"),
+        ("overwrite", "page"),
+        ("shorten", "page"),
+        ("touch", "page"),
+        ("remove", "page"),
+        ("make-folder", "new"),
+        ("remove-folder", "inner"),
+        ("rename", "page"),
+        ("hard-link", "page"),
+        ("make-link", "page"),
+    ] {
+        let (status, word) = answer(&proxy, &file(operation, path));
+        assert_eq!(status, 403, "{operation} {path}: {word}");
+    }
+    assert_eq!(answer(&proxy, &file("list", ".")), listed);
+    assert_eq!(answer(&proxy, &file("read", "page")).1, "a page");
+    assert_eq!(written(), before);
+}
+
+#[test]
+fn what_is_put_in_a_folders_place_is_met_after_a_reload() {
+    let folder = Folder::new();
+    let yaml = with_data(&folder);
+    let proxy = Proxy::start_in(&folder, &yaml);
+    assert_eq!(answer(&proxy, &file("read", "page")).1, "a page");
+    fs::rename(folder.path("data"), folder.path("old")).expect("it is moved");
+    assert_eq!(
+        answer(&proxy, &file("read", "page")).1,
+        "a page",
+        "it is the same folder still"
+    );
+    let (status, report) = proxy.reload(&yaml);
+    assert_eq!(status, 422, "{report}");
+    assert!(report.to_string().contains("dir `/data`: "), "{report}");
+    assert_eq!(
+        answer(&proxy, &file("read", "page")).1,
+        "a page",
+        "what was there goes on"
+    );
+    fs::create_dir(folder.path("data")).expect("a folder");
+    folder.write("data/page", "another page");
+    apply(&proxy, &yaml);
+    assert_eq!(answer(&proxy, &file("read", "page")).1, "another page");
+}
+
+/// Each file is counted among what the guest holds; more is its end, and leaves nothing open.
+#[test]
+fn files_that_are_held_have_an_end() {
+    let folder = Folder::new();
+    let proxy = Proxy::start_in(&folder, &with_data(&folder));
+    for _ in 0..3 {
+        assert_own_reply(&proxy.get(&file("hold", "page&count=1000")), 502, "too many handles");
+        wait_until("no file is open", || open_files(&proxy, &folder) == 0);
+    }
+    assert_eq!(answer(&proxy, &file("read", "page")).1, "a page");
+}
+
+#[test]
+fn a_folder_that_is_none_is_refused_in_words() {
+    let folder = Folder::new();
+    folder.write("file", "");
+    let grants = |path: &str| with_grants(&format!("keyvalue, {{ config: {{}} }}, {{ dir: {{ /data: {path} }} }}"));
+    for (path, why) in [("nowhere", "No such file or directory"), ("file", "is not a folder")] {
+        let (status, errors) = check(&folder, &grants(path));
+        assert_eq!(status, 1, "{path}: {errors}");
+        let expected = format!("component: dir `/data`: {}: {why}", folder.path(path).display());
+        assert!(errors.contains(&expected), "{errors}");
+    }
+    let (status, errors) = check(&folder, &grants("."));
+    assert_eq!(status, 0, "{errors}");
+}
+
+/// Without the grant the same calls find nothing.
+#[test]
+fn without_a_grant_there_are_no_folders() {
+    let proxy = Proxy::start(&configuration(""));
+    assert_eq!(answer(&proxy, "/files/folders"), (200, String::new()));
+    for name in ["/", ".", "/data"] {
+        assert_eq!(
+            answer(&proxy, &format!("/files/read?dir={name}&path=etc/passwd")).0,
+            404,
+            "{name}"
+        );
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use tamis_config as config;
 
 use super::Build;
 use crate::store::{self, TableName};
-use crate::wasm::http::{Grant, Instances, Limits, Service, Settings};
+use crate::wasm::http::{Folders, Grant, Instances, Limits, Service, Settings};
 use crate::wasm::{self, Artifact, Digest, Engine};
 
 /// What one call across the border may copy out of the guest; a filter's default. Bodies go in pieces.
@@ -58,13 +58,13 @@ impl Build<'_> {
         let bytes = Artifact::read(&service.component, self.compiler.max_component())?;
         let engine = self.compiler.engine().services(self.service_reservation())?;
         let artifact = self.service_artifact(&engine, bytes).await.map_err(of_file)?;
-        let grants = self.service_grants(&service.grants, service_table(cluster, service));
+        let grants = self.service_grants(&service.grants, service_table(cluster, service))?;
         let limits = limits(service, self.assembler.workers);
         let instances = instances(service);
         let key = ServiceKey {
             name: cluster.name.clone(),
             component: artifact.digest(),
-            terms: format!("{:?} {limits:?} {instances:?}", service.grants),
+            terms: format!("{:?} {:?} {limits:?} {instances:?}", service.grants, folders(&grants)),
         };
         let kept = self.assembler.parts.services.get(&key).cloned();
         let loaded = match kept {
@@ -90,19 +90,22 @@ impl Build<'_> {
         &mut self,
         grants: &[config::ServiceGrant],
         (name, bounds): (TableName, store::Bounds),
-    ) -> Vec<Grant> {
-        let grant = |grant: &config::ServiceGrant| match grant {
-            config::ServiceGrant::Clocks => Grant::Clocks,
-            config::ServiceGrant::Random => Grant::Random,
-            config::ServiceGrant::Stdio => Grant::Stdio,
-            config::ServiceGrant::Env(variables) => Grant::Env(variables.clone()),
-            config::ServiceGrant::Config(values) => Grant::Config(Arc::new(values.iter().cloned().collect())),
-            config::ServiceGrant::KeyValue => {
-                let table = self.assembler.tables.open(&name, bounds);
-                self.parts.tables.insert(name.clone(), (Arc::clone(&table), bounds));
-                Grant::KeyValue(table)
-            }
-            config::ServiceGrant::Http(clusters) => Grant::Http(clusters.clone()),
+    ) -> Result<Vec<Grant>, String> {
+        let grant = |grant: &config::ServiceGrant| {
+            Ok(match grant {
+                config::ServiceGrant::Clocks => Grant::Clocks,
+                config::ServiceGrant::Random => Grant::Random,
+                config::ServiceGrant::Stdio => Grant::Stdio,
+                config::ServiceGrant::Env(variables) => Grant::Env(variables.clone()),
+                config::ServiceGrant::Config(values) => Grant::Config(Arc::new(values.iter().cloned().collect())),
+                config::ServiceGrant::KeyValue => {
+                    let table = self.assembler.tables.open(&name, bounds);
+                    self.parts.tables.insert(name.clone(), (Arc::clone(&table), bounds));
+                    Grant::KeyValue(table)
+                }
+                config::ServiceGrant::Dir(folders) => Grant::Dir(Folders::open(folders)?),
+                config::ServiceGrant::Http(clusters) => Grant::Http(clusters.clone()),
+            })
         };
         grants.iter().map(grant).collect()
     }
@@ -131,6 +134,14 @@ impl Build<'_> {
             table_elements: wasm.max_table_elements,
         }
     }
+}
+
+/// Which ones are open, whatever their paths are.
+fn folders(grants: &[Grant]) -> Option<&str> {
+    grants.iter().find_map(|grant| match grant {
+        Grant::Dir(folders) => Some(folders.identity()),
+        _ => None,
+    })
 }
 
 fn service_table(cluster: &config::Cluster, service: &config::Service) -> (TableName, store::Bounds) {

@@ -9,7 +9,7 @@ use crate::model::{FilterLimits, Instances, Service, ServiceGrant, ServiceLimits
 use crate::parse::Names;
 use crate::parse::ceiling::Ceiling;
 use crate::place::Place;
-use crate::reader::Reader;
+use crate::reader::{Reader, quote};
 use crate::settings::SecretText;
 use crate::shape::{At, Pairs, ShortOr};
 use crate::units::show_size;
@@ -148,6 +148,9 @@ fn grants(
             ShortOr::Block(ServiceGrantBlock {
                 config: Some(config), ..
             }) => ServiceGrant::Config(values(config)),
+            ShortOr::Block(ServiceGrantBlock { dir: Some(dir), .. }) => {
+                reader.within("dir", |reader| folders(dir, reader))?
+            }
             ShortOr::Block(block) => reader.within("http", |reader| http(block.http?, names, reader))?,
         };
         if seen.insert(grant.word()) {
@@ -164,6 +167,33 @@ fn grants(
 fn values(pairs: Pairs<SecretText>) -> Vec<(String, String)> {
     let pairs = pairs.0.into_iter();
     pairs.map(|(key, value)| (key.value, value.0)).collect()
+}
+
+/// Whether they are there is for the proxy to say.
+fn folders(pairs: Pairs<At<String>>, reader: &mut Reader) -> Option<ServiceGrant> {
+    let mut convert = |(guest, host): (At<String>, At<String>)| {
+        if !is_absolute(&guest.value) {
+            let message = "is no plain absolute path; write it as the component is to find it, as in `/data`";
+            reader.error(&guest.place, format!("`{}` {message}", quote(&guest.value)));
+            return None;
+        }
+        if host.value.is_empty() {
+            reader.error_at(&host.place, &guest.value, "an empty path; write the path of a folder");
+            return None;
+        }
+        Some((guest.value, reader.resolve(&host.value)))
+    };
+    let converted: Vec<_> = pairs.0.into_iter().map(&mut convert).collect();
+    converted.into_iter().collect::<Option<_>>().map(ServiceGrant::Dir)
+}
+
+/// With nothing in it that names another path, so that each folder has one name.
+fn is_absolute(path: &str) -> bool {
+    let is_plain = |part: &str| !["", ".", ".."].contains(&part) && !part.contains('\0');
+    path == "/"
+        || path
+            .strip_prefix('/')
+            .is_some_and(|parts| parts.split('/').all(is_plain))
 }
 
 fn http(clusters: At<Vec<At<String>>>, names: &Names, reader: &mut Reader) -> Option<ServiceGrant> {
@@ -190,6 +220,7 @@ impl ServiceGrant {
             Self::Env(_) => "env",
             Self::Config(_) => "config",
             Self::KeyValue => "keyvalue",
+            Self::Dir(_) => "dir",
             Self::Http(_) => "http",
         }
     }

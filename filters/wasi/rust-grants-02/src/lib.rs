@@ -3,6 +3,7 @@
 //! ../README.md says what each path does. What the host refuses is said with 403 and the host's own word for it.
 
 mod config;
+mod files;
 mod key_value;
 
 use exports::wasi::http::incoming_handler::Guest;
@@ -50,6 +51,7 @@ impl Guest for Service {
         let query = Query(query);
         match family {
             "config" => send(out, config::answer(rest)),
+            "files" => send(out, files::answer(rest, &query)),
             "keyvalue" => send(out, key_value::answer(rest, &query)),
             _ => send(out, Answer::Nothing),
         }

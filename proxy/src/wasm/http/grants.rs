@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use wasmtime_wasi_config::WasiConfigVariables;
 
+use super::folders::Folders;
 use crate::store::Table;
 
 /// A capability.
@@ -25,6 +26,8 @@ pub enum Grant {
     Config(Arc<WasiConfigVariables>),
     /// `wasi:keyvalue`, on this table.
     KeyValue(Arc<Table>),
+    /// `wasi:filesystem`, with these folders to read.
+    Dir(Folders),
     /// `wasi:http/outgoing-handler` and `wasi:http/client`, to these clusters.
     Http(Vec<String>),
 }

@@ -136,9 +136,11 @@ fn world(service: &Service, speaker: &Arc<Speaker>) -> WasiCtx {
     let mut builder = WasiCtxBuilder::new();
     // It says so itself, and nobody else has a say in what the process may open.
     builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+    let mut folders = None;
     for grant in &service.grants {
         match grant {
             Grant::Clocks | Grant::Random | Grant::Http(_) | Grant::Config(_) | Grant::KeyValue(_) => {}
+            Grant::Dir(granted) => folders = Some(granted.handles.clone()),
             Grant::Stdio => {
                 let output = Output {
                     component: Arc::clone(service.name()),
@@ -152,7 +154,11 @@ fn world(service: &Service, speaker: &Arc<Speaker>) -> WasiCtx {
             }
         }
     }
-    builder.build()
+    let mut world = builder.build();
+    if let Some(folders) = folders {
+        *world.filesystem() = folders;
+    }
+    world
 }
 
 /// Empty for whoever is granted none.
