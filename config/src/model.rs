@@ -648,6 +648,8 @@ pub enum ServiceGrant {
     /// Folders to read: what the component calls them, and where they are, resolved against the folder of the
     /// configuration file.
     Dir(Vec<(String, PathBuf)>),
+    /// TCP, UDP and name look-up, to and from wherever the process may.
+    UnsafeSockets,
     /// Names of clusters, each once; empty for a component that imports the calls and makes none.
     Http(Vec<String>),
 }

@@ -216,16 +216,18 @@ pub(crate) enum ServiceGrantWord {
     Random,
     Stdio,
     KeyValue,
+    UnsafeSockets,
 }
 
 impl Word for ServiceGrantWord {
     const NAME: &'static str = "ServiceGrant";
-    const DESCRIPTION: &'static str = "A capability of WASI. `clocks` tells the time and sleeps; `random` gives random numbers; with `stdio` output goes to the log; `keyvalue` is a table of the component's own.";
+    const DESCRIPTION: &'static str = "A capability of WASI. `clocks` tells the time and sleeps; `random` gives random numbers; with `stdio` output goes to the log; `keyvalue` is a table of the component's own; `unsafe_sockets` lets it speak TCP and UDP with whomever this process may.";
     const WORDS: &'static [(&'static str, Self)] = &[
         ("clocks", Self::Clocks),
         ("random", Self::Random),
         ("stdio", Self::Stdio),
         ("keyvalue", Self::KeyValue),
+        ("unsafe_sockets", Self::UnsafeSockets),
     ];
 
     fn parse(text: &str) -> Result<Self, String> {

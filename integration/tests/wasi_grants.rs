@@ -1,6 +1,8 @@
 //! What components of `wasi:http` may use when they are granted it, and how little it is without.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::symlink;
 
 use serde_json::Value;
@@ -520,6 +522,74 @@ fn without_a_grant_there_are_no_folders() {
             404,
             "{name}"
         );
+    }
+}
+
+/// One connection and one datagram, each answered with what was heard, in capitals.
+fn echoing() -> (TcpListener, UdpSocket) {
+    let bind = "127.0.0.1:0";
+    let (tcp, udp) = (
+        TcpListener::bind(bind).expect("a port"),
+        UdpSocket::bind(bind).expect("a port"),
+    );
+    let (listener, socket) = (tcp.try_clone().expect("the same"), udp.try_clone().expect("the same"));
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.expect("a guest");
+            let mut heard = String::new();
+            connection.read_to_string(&mut heard).expect("it ends");
+            connection
+                .write_all(heard.to_uppercase().as_bytes())
+                .expect("it is taken");
+        }
+    });
+    std::thread::spawn(move || {
+        let mut heard = [0; 1500];
+        while let Ok((length, from)) = socket.recv_from(&mut heard) {
+            socket
+                .send_to(&heard[..length].to_ascii_uppercase(), from)
+                .expect("it is sent");
+        }
+    });
+    (tcp, udp)
+}
+
+#[test]
+fn sockets_are_open_to_whoever_is_granted_them() {
+    let proxy = Proxy::start(&with_grants("keyvalue, { config: {} }, unsafe_sockets"));
+    let (tcp, udp) = echoing();
+    let (tcp, udp) = (
+        tcp.local_addr().expect("bound").port(),
+        udp.local_addr().expect("bound").port(),
+    );
+    let said = (200, "HELLO FROM A GUEST\n".to_owned());
+    assert_eq!(answer(&proxy, &format!("/sockets/tcp?port={tcp}")), said);
+    assert_eq!(answer(&proxy, &format!("/sockets/udp?port={udp}")), said);
+    let (status, addresses) = answer(&proxy, "/sockets/lookup?name=localhost");
+    assert_eq!(status, 200, "{addresses}");
+    assert!(addresses.lines().any(|address| address == "127.0.0.1"), "{addresses}");
+    let (status, port) = answer(&proxy, "/sockets/listen?port=0");
+    assert_eq!(status, 200, "{port}");
+    let port: u16 = port.trim().parse().expect("a port");
+    // With the instance its sockets are gone.
+    wait_until("the port is free", || TcpListener::bind(("127.0.0.1", port)).is_ok());
+    let closed = answer(&proxy, &format!("/sockets/tcp?port={port}"));
+    assert_eq!(closed, (403, "connection-refused".to_owned()));
+}
+
+#[test]
+fn nothing_else_opens_sockets() {
+    let folder = Folder::new();
+    let all = "clocks, random, stdio, keyvalue, { env: { A: b } }, { config: {} }, { dir: { /data: . } }, { http: [] }";
+    let proxy = Proxy::start_in(&folder, &with_grants(all));
+    let (tcp, udp) = echoing();
+    for target in [
+        format!("/sockets/tcp?port={}", tcp.local_addr().expect("bound").port()),
+        format!("/sockets/udp?port={}", udp.local_addr().expect("bound").port()),
+        "/sockets/listen?port=0".to_owned(),
+        "/sockets/lookup?name=localhost".to_owned(),
+    ] {
+        assert_eq!(answer(&proxy, &target), (403, "access-denied".to_owned()), "{target}");
     }
 }
 

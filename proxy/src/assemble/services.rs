@@ -104,6 +104,7 @@ impl Build<'_> {
                     Grant::KeyValue(table)
                 }
                 config::ServiceGrant::Dir(folders) => Grant::Dir(Folders::open(folders)?),
+                config::ServiceGrant::UnsafeSockets => Grant::UnsafeSockets,
                 config::ServiceGrant::Http(clusters) => Grant::Http(clusters.clone()),
             })
         };

@@ -144,6 +144,7 @@ fn grants(
             ShortOr::Short(ServiceGrantWord::Random) => ServiceGrant::Random,
             ShortOr::Short(ServiceGrantWord::Stdio) => ServiceGrant::Stdio,
             ShortOr::Short(ServiceGrantWord::KeyValue) => ServiceGrant::KeyValue,
+            ShortOr::Short(ServiceGrantWord::UnsafeSockets) => ServiceGrant::UnsafeSockets,
             ShortOr::Block(ServiceGrantBlock { env: Some(env), .. }) => ServiceGrant::Env(values(env)),
             ShortOr::Block(ServiceGrantBlock {
                 config: Some(config), ..
@@ -221,6 +222,7 @@ impl ServiceGrant {
             Self::Config(_) => "config",
             Self::KeyValue => "keyvalue",
             Self::Dir(_) => "dir",
+            Self::UnsafeSockets => "unsafe_sockets",
             Self::Http(_) => "http",
         }
     }

@@ -5,6 +5,7 @@
 mod config;
 mod files;
 mod key_value;
+mod sockets;
 
 use exports::wasi::http::incoming_handler::Guest;
 use wasi::http::types::{Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam};
@@ -53,6 +54,7 @@ impl Guest for Service {
             "config" => send(out, config::answer(rest)),
             "files" => send(out, files::answer(rest, &query)),
             "keyvalue" => send(out, key_value::answer(rest, &query)),
+            "sockets" => send(out, sockets::answer(rest, &query)),
             _ => send(out, Answer::Nothing),
         }
     }

@@ -28,6 +28,8 @@ pub enum Grant {
     KeyValue(Arc<Table>),
     /// `wasi:filesystem`, with these folders to read.
     Dir(Folders),
+    /// `wasi:sockets`, to and from wherever the process may.
+    UnsafeSockets,
     /// `wasi:http/outgoing-handler` and `wasi:http/client`, to these clusters.
     Http(Vec<String>),
 }

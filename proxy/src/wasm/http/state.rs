@@ -141,6 +141,10 @@ fn world(service: &Service, speaker: &Arc<Speaker>) -> WasiCtx {
         match grant {
             Grant::Clocks | Grant::Random | Grant::Http(_) | Grant::Config(_) | Grant::KeyValue(_) => {}
             Grant::Dir(granted) => folders = Some(granted.handles.clone()),
+            Grant::UnsafeSockets => {
+                builder.allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true);
+                builder.inherit_network();
+            }
             Grant::Stdio => {
                 let output = Output {
                     component: Arc::clone(service.name()),
