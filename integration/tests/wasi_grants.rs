@@ -22,7 +22,11 @@ fn with_grants(grants: &str) -> String {
 
 /// The cluster `app` has these grants, and what else is given.
 fn cluster(grants: &str, others: &str) -> String {
-    let path = wasi_component("rust-grants-02").expect("`make wasi` builds those in Rust");
+    cluster_of("rust-grants-02", grants, others)
+}
+
+fn cluster_of(guest: &str, grants: &str, others: &str) -> String {
+    let path = wasi_component(guest).expect("`make wasi` builds those in Rust");
     format!(
         "\
 workers: 1
@@ -496,6 +500,29 @@ fn files_that_are_held_have_an_end() {
     assert_eq!(answer(&proxy, &file("read", "page")).1, "a page");
 }
 
+/// Of few descriptors half are left to everybody else, however many the guest may hold.
+#[test]
+fn files_leave_descriptors_to_clients() {
+    each(
+        ["rust-grants-02", "rust-grants-03"],
+        |guest| (*guest).to_owned(),
+        |guest| {
+            let folder = Folder::new();
+            with_data(&folder);
+            let grants = "keyvalue, { config: {} }, { dir: { /data: data } }";
+            folder.write("tamis.yaml", cluster_of(guest, grants, ", limits: { handles: 20000 }"));
+            let proxy = Proxy::launch_through(&["prlimit", "--nofile=256"], &folder, &[]);
+            let (status, word) = answer(&proxy, &file("hold", "page&count=200"));
+            assert_eq!(status, 403, "{word}");
+            assert!(word.contains("quota"), "{word}");
+            assert_eq!(
+                answer(&proxy, &file("hold", "page&count=50")),
+                (200, "50 open\n".to_owned())
+            );
+        },
+    );
+}
+
 #[test]
 fn a_folder_that_is_none_is_refused_in_words() {
     let folder = Folder::new();
@@ -591,6 +618,61 @@ fn nothing_else_opens_sockets() {
     ] {
         assert_eq!(answer(&proxy, &target), (403, "access-denied".to_owned()), "{target}");
     }
+}
+
+/// What another test says in full of 0.2 holds for 0.3, which has files and sockets of its own.
+#[test]
+fn components_of_either_wasi_are_granted_the_same() {
+    const ALL: &str = "keyvalue, { config: { key: value } }, { dir: { /data: data } }";
+    let (tcp, udp) = echoing();
+    let (tcp, udp) = (
+        tcp.local_addr().expect("bound").port(),
+        udp.local_addr().expect("bound").port(),
+    );
+    let sockets = [
+        format!("/sockets/tcp?port={tcp}"),
+        format!("/sockets/udp?port={udp}"),
+        "/sockets/lookup?name=localhost".to_owned(),
+    ];
+    each(
+        ["rust-grants-02", "rust-grants-03"],
+        |guest| (*guest).to_owned(),
+        |guest| {
+            let folder = Folder::new();
+            with_data(&folder);
+            let proxy = Proxy::start_in(&folder, &cluster_of(guest, &format!("{ALL}, unsafe_sockets"), ""));
+            assert_eq!(answer(&proxy, "/config/key"), (200, "value".to_owned()));
+            assert_eq!(answer(&proxy, "/keyvalue/increment/n").1, "1\n");
+            assert_eq!(answer(&proxy, "/keyvalue/increment/n").1, "2\n");
+            assert_eq!(answer(&proxy, &file("read", "page")), (200, "a page".to_owned()));
+            assert_eq!(answer(&proxy, &file("hold", "page&count=50")).1, "50 open\n");
+            for path in [
+                "../secret",
+                "/etc/passwd",
+                "out",
+                "inner/chain",
+                "root/etc/passwd",
+                "inner/../../secret",
+            ] {
+                let (status, word) = answer(&proxy, &file("read", path));
+                assert_eq!(status, 403, "{path}: {word}");
+                assert!(word.contains("permitted"), "{path}: {word}");
+            }
+            for (operation, path) in [("create", "new"), ("create", "page"), ("remove", "page")] {
+                assert_eq!(answer(&proxy, &file(operation, path)).0, 403, "{operation} {path}");
+            }
+            assert_eq!(answer(&proxy, &file("read", "page")), (200, "a page".to_owned()));
+            for target in &sockets {
+                assert_eq!(answer(&proxy, target).0, 200, "{target}");
+            }
+            apply(&proxy, &cluster_of(guest, ALL, ""));
+            assert_eq!(answer(&proxy, "/keyvalue/get/n").1, "2");
+            for target in &sockets {
+                assert_eq!(answer(&proxy, target).0, 403, "{target}");
+            }
+            assert_eq!(answer(&proxy, &file("read", "page")), (200, "a page".to_owned()));
+        },
+    );
 }
 
 #[test]

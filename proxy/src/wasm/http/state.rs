@@ -22,6 +22,7 @@ use wasmtime_wasi_http::{
 
 use super::attribution;
 use super::calls::{self, Calls};
+use super::folders;
 use super::grants::Grant;
 use super::key_value::{self, KeyValue};
 use super::service::{Instances, Service};
@@ -92,6 +93,7 @@ pub(super) fn link(linker: &mut Linker<State>, instances: Instances) -> wasmtime
     wasmtime_wasi_http::p3::add_to_linker(linker)?;
     wasmtime_wasi_config::add_to_linker(linker, |state: &mut State| WasiConfig::from(&*state.config))?;
     key_value::link(linker)?;
+    folders::link(linker)?;
     match instances {
         Instances::Concurrent { .. } => attribution::link(linker),
         Instances::Fresh | Instances::Exclusive { .. } => Ok(()),
