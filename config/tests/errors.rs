@@ -697,7 +697,7 @@ fn clusters_are_checked() {
     for (cluster, part) in [
         (
             "{}",
-            "cluster `c`: exactly one of `component`, `endpoints`, `endpoints_file` is needed",
+            "cluster `c`: exactly one of `endpoints`, `endpoints_file`, `component` is needed",
         ),
         (
             "{ endpoints: [exämple.com:80] }",
