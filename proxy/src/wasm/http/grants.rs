@@ -4,6 +4,8 @@
 //! and empty: no arguments, no environment, no directories, closed input, output that goes nowhere, sockets that refuse.
 //! What is a capability is a load error without its grant, in words that name the import.
 
+use wasmparser::{Parser, Payload};
+
 /// A capability.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Grant {
@@ -83,15 +85,46 @@ impl Kind {
     }
 }
 
-/// A sentence for each import that the grants do not open.
-pub fn ungranted(imports: &[String], grants: &[Grant]) -> Vec<String> {
-    imports.iter().filter_map(|import| refusal(import, grants)).collect()
+/// Whether a component is a middleware by the names of what it imports and exports; read without compiling it, because
+/// it compiles for one engine only. What cannot be read is none.
+pub fn is_middleware(component: &[u8]) -> bool {
+    let (mut imports, mut exports) = (false, false);
+    let mut depth = 0_usize;
+    for payload in Parser::new(0).parse_all(component) {
+        match payload {
+            Ok(Payload::ModuleSection { .. } | Payload::ComponentSection { .. }) => depth += 1,
+            Ok(Payload::End(_)) => depth = depth.saturating_sub(1),
+            Ok(Payload::ComponentImportSection(section)) if depth == 0 => {
+                imports |= section.into_iter().flatten().any(|import| is_handler(import.name.name));
+            }
+            Ok(Payload::ComponentExportSection(section)) if depth == 0 => {
+                exports |= section.into_iter().flatten().any(|export| is_handler(export.name.name));
+            }
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+    }
+    imports && exports
 }
 
-fn refusal(import: &str, grants: &[Grant]) -> Option<String> {
+fn is_handler(name: &str) -> bool {
+    name.starts_with("wasi:http/handler@")
+}
+
+/// A sentence for each import that the grants do not open.
+///
+/// `owner` is what has the grants, as "cluster".
+pub fn ungranted(imports: &[String], grants: &[Grant], owner: &str) -> Vec<String> {
+    imports
+        .iter()
+        .filter_map(|import| refusal(import, grants, owner))
+        .collect()
+}
+
+fn refusal(import: &str, grants: &[Grant], owner: &str) -> Option<String> {
     let needs = |grant: &str| {
         Some(format!(
-            "imports `{import}` without the grant; add `{grant}` to the cluster's `grants`"
+            "imports `{import}` without the grant; add `{grant}` to the {owner}'s `grants`"
         ))
     };
     let version = import.rsplit_once('@').map_or("", |(_, version)| version);
@@ -112,7 +145,7 @@ fn refusal(import: &str, grants: &[Grant]) -> Option<String> {
     }
     let is_offered = OFFERED.iter().any(|package| import.starts_with(package));
     // A resource's types, or functions that no package has.
-    (!is_offered).then(|| format!("imports `{import}`, which Tamis does not offer to services"))
+    (!is_offered).then(|| format!("imports `{import}`, which Tamis does not offer to components of wasi:http"))
 }
 
 fn is_call(import: &str) -> bool {
