@@ -12,7 +12,7 @@ use super::services::{grant, instances, limits};
 use super::{Build, breaker_settings, on_failure};
 use crate::breaker::Breaker;
 use crate::wasm::Digest;
-use crate::wasm::http::{Middleware, Role, Service, Settings, Terms, is_middleware};
+use crate::wasm::http::{Middleware, Nature, Role, Service, Settings, Terms, nature};
 
 /// Two uses of a component with the same key are one middleware.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -27,10 +27,13 @@ impl Build<'_> {
     /// Whether the component of this filter is a middleware. The error names what the filter has that its component has
     /// no use for.
     pub(super) fn is_middleware(&self, filter: &config::Filter, bytes: &[u8]) -> Result<bool, String> {
-        let is_one = is_middleware(bytes);
-        let (is, foreign) = match is_one {
-            true => (ComponentKind::Middleware, &filter.middleware.foreign),
-            false => (ComponentKind::Filter, &filter.middleware.own),
+        let (is, foreign) = match nature(bytes) {
+            Nature::Middleware => (ComponentKind::Middleware, &filter.middleware.foreign),
+            Nature::Other => (ComponentKind::Filter, &filter.middleware.own),
+            Nature::Service => {
+                let message = "is a service, which answers every request; name it as the `component` of a cluster";
+                return Err(message.to_owned());
+            }
         };
         let what = match is {
             ComponentKind::Middleware => "a middleware (it imports and exports `wasi:http/handler`)",
@@ -44,7 +47,7 @@ impl Build<'_> {
             return Err(format!("is {what}, but `kind` is `{wanted}`"));
         }
         match foreign.as_slice() {
-            [] => Ok(is_one),
+            [] => Ok(is == ComponentKind::Middleware),
             [key] => Err(format!("is {what}, to which `{key}` says nothing; remove it")),
             keys => Err(format!(
                 "is {what}, to which these say nothing; remove them: `{}`",

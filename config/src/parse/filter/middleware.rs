@@ -72,9 +72,15 @@ impl Given {
         reader: &mut Reader,
     ) -> Option<Middleware> {
         let mut limits = limits.map(|limits| as_of_service(limits, place));
-        if self.kind == Some(ComponentKind::Filter) {
-            // Nobody asks.
-            limits = None;
+        if let Some(limits) = limits.as_mut().filter(|_| self.kind != Some(ComponentKind::Middleware)) {
+            // Whether it is one is not known, and the ceilings of filters are asked for it: no more than there may be.
+            let (memory, instances) = (wasm.max_service_memory, wasm.max_service_instances);
+            if let Some(given) = &mut limits.memory {
+                given.value.0 = given.value.0.min(memory);
+            }
+            if let Some(given) = &mut limits.instances {
+                given.value.0 = given.value.0.min(instances.into());
+            }
         }
         let limits = reader.within("limits", |reader| service::limits(limits.as_mut(), wasm, reader));
         Some(Middleware {

@@ -85,26 +85,44 @@ impl Kind {
     }
 }
 
-/// Whether a component is a middleware by the names of what it imports and exports; read without compiling it, because
-/// it compiles for one engine only. What cannot be read is none.
-pub fn is_middleware(component: &[u8]) -> bool {
-    let (mut imports, mut exports) = (false, false);
+/// What a component is in a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nature {
+    /// It imports and exports `wasi:http/handler`.
+    Middleware,
+    /// It exports a handler, and has no use for what stands behind it.
+    Service,
+    /// Not of `wasi:http`.
+    Other,
+}
+
+/// By the names of what it imports and exports; read without compiling it, because it compiles for one engine only. What
+/// cannot be read is none of them.
+pub fn nature(component: &[u8]) -> Nature {
+    let (mut passes_on, mut handles, mut handles_p2) = (false, false, false);
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(component) {
         match payload {
             Ok(Payload::ModuleSection { .. } | Payload::ComponentSection { .. }) => depth += 1,
             Ok(Payload::End(_)) => depth = depth.saturating_sub(1),
             Ok(Payload::ComponentImportSection(section)) if depth == 0 => {
-                imports |= section.into_iter().flatten().any(|import| is_handler(import.name.name));
+                passes_on |= section.into_iter().flatten().any(|import| is_handler(import.name.name));
             }
             Ok(Payload::ComponentExportSection(section)) if depth == 0 => {
-                exports |= section.into_iter().flatten().any(|export| is_handler(export.name.name));
+                for export in section.into_iter().flatten() {
+                    handles |= is_handler(export.name.name);
+                    handles_p2 |= export.name.name.starts_with("wasi:http/incoming-handler@");
+                }
             }
             Ok(_) => {}
-            Err(_) => return false,
+            Err(_) => return Nature::Other,
         }
     }
-    imports && exports
+    match (passes_on, handles) {
+        (true, true) => Nature::Middleware,
+        _ if handles || handles_p2 => Nature::Service,
+        _ => Nature::Other,
+    }
 }
 
 fn is_handler(name: &str) -> bool {

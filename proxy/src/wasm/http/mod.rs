@@ -24,7 +24,7 @@ mod session;
 mod state;
 
 pub use call::{Call, Receiving};
-pub use grants::{Grant, Kind, is_middleware, ungranted};
+pub use grants::{Grant, Kind, Nature, nature, ungranted};
 pub use middleware::{Middleware, Terms};
 pub use pool::{Place, Pool, Pools, Unplaced, Usage};
 pub use service::{Instances, Limits, Role, Service, Settings};
