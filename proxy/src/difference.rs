@@ -16,6 +16,7 @@ use crate::cluster::Cluster;
 use crate::snapshot::Snapshot;
 use crate::tls;
 use crate::wasm;
+use crate::wasm::http::Middleware;
 
 /// What cannot change while the process runs, and why.
 const FIXED: [(&str, &str); 8] = [
@@ -136,7 +137,7 @@ impl Hidden {
         let filters = old
             .filters
             .iter()
-            .map(|filter| (&*filter.name, &filter.config))
+            .map(|filter| (&*filter.name, (&filter.config, values(&filter.middleware.grants))))
             .collect();
         let listeners = old
             .listeners
@@ -146,7 +147,7 @@ impl Hidden {
         let clusters = old
             .clusters
             .iter()
-            .map(|cluster| (&*cluster.name, values(cluster)))
+            .map(|cluster| (&*cluster.name, values(granted(cluster))))
             .collect();
         let routes = old
             .routes
@@ -156,7 +157,9 @@ impl Hidden {
         Self {
             filters: differing(
                 filters,
-                new.filters.iter().map(|filter| (&*filter.name, &filter.config)),
+                new.filters
+                    .iter()
+                    .map(|filter| (&*filter.name, (&filter.config, values(&filter.middleware.grants)))),
             ),
             listeners: differing(
                 listeners,
@@ -166,7 +169,9 @@ impl Hidden {
             ),
             clusters: differing(
                 clusters,
-                new.clusters.iter().map(|cluster| (&*cluster.name, values(cluster))),
+                new.clusters
+                    .iter()
+                    .map(|cluster| (&*cluster.name, values(granted(cluster)))),
             ),
             routes: differing(
                 routes,
@@ -181,12 +186,16 @@ fn uses(chain: &[FilterUse]) -> Vec<Option<&tamis_config::Settings>> {
     chain.iter().map(|used| used.config.as_ref()).collect()
 }
 
+fn granted(cluster: &tamis_config::Cluster) -> &[ServiceGrant] {
+    match &cluster.endpoints {
+        Endpoints::Component(service) => &service.grants,
+        _ => &[],
+    }
+}
+
 /// What a component is given that is never shown.
-fn values(cluster: &tamis_config::Cluster) -> Vec<&[(String, String)]> {
-    let Endpoints::Component(service) = &cluster.endpoints else {
-        return Vec::new();
-    };
-    let given = service.grants.iter().filter_map(|grant| match grant {
+fn values(grants: &[ServiceGrant]) -> Vec<&[(String, String)]> {
+    let given = grants.iter().filter_map(|grant| match grant {
         ServiceGrant::Env(values) | ServiceGrant::Config(values) => Some(values.as_slice()),
         _ => None,
     });
@@ -204,7 +213,7 @@ impl State {
         Self {
             generation: snapshot.generation,
             config: Arc::clone(&snapshot.description),
-            components: components(&snapshot.guests),
+            components: components(&snapshot.guests, &snapshot.middlewares),
             listener_files: listener_files(snapshot.listeners.iter().map(|of| (&*of.name, of.tls.as_deref()))),
             cluster_files: cluster_files(&snapshot.clusters),
         }
@@ -274,16 +283,17 @@ fn without_keys(files: &BTreeMap<String, String>) -> BTreeMap<String, String> {
 }
 
 /// By the filter's name.
-pub fn components(guests: &[Arc<wasm::Filter>]) -> BTreeMap<String, Component> {
-    let component = |guest: &Arc<wasm::Filter>| {
-        let artifact = guest.artifact();
+pub fn components(guests: &[Arc<wasm::Filter>], middlewares: &[Arc<Middleware>]) -> BTreeMap<String, Component> {
+    let guests = guests.iter().map(|guest| (guest.name(), guest.artifact()));
+    let middlewares = middlewares.iter().map(|one| (one.name(), one.service.artifact()));
+    let component = |(name, artifact): (&Arc<str>, &Arc<wasm::Artifact>)| {
         let component = Component {
             sha256: artifact.digest().to_string(),
             imports: artifact.imports(),
         };
-        (guest.name().to_string(), component)
+        (name.to_string(), component)
     };
-    guests.iter().map(component).collect()
+    guests.chain(middlewares).map(component).collect()
 }
 
 fn holds_secret(value: &Value) -> bool {

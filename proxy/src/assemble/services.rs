@@ -9,7 +9,7 @@ use tamis_config as config;
 
 use super::Build;
 use crate::store::{self, TableName};
-use crate::wasm::http::{Folders, Grant, Instances, Limits, Service, Settings};
+use crate::wasm::http::{Folders, Grant, Instances, Limits, Role, Service, Settings};
 use crate::wasm::{self, Artifact, Digest, Engine};
 
 /// What one call across the border may copy out of the guest; a filter's default. Bodies go in pieces.
@@ -58,9 +58,10 @@ impl Build<'_> {
         let bytes = Artifact::read(&service.component, self.compiler.max_component())?;
         let engine = self.compiler.engine().services(self.service_reservation())?;
         let artifact = self.service_artifact(&engine, bytes).await.map_err(of_file)?;
-        let grants = self.service_grants(&service.grants, service_table(cluster, service))?;
-        let limits = limits(service, self.assembler.workers);
-        let instances = instances(service);
+        let table = (TableName::Service(cluster.name.clone()), bounds(&service.limits));
+        let grants = self.service_grants(&service.grants, table)?;
+        let limits = limits(&service.limits, self.assembler.workers);
+        let instances = (service.instances).map(|ways| instances(ways, service.instance_reuse));
         let key = ServiceKey {
             name: cluster.name.clone(),
             component: artifact.digest(),
@@ -72,6 +73,7 @@ impl Build<'_> {
             None => {
                 let settings = Settings {
                     name: cluster.name.clone(),
+                    role: Role::Service,
                     grants,
                     limits,
                     instances,
@@ -111,7 +113,7 @@ impl Build<'_> {
         grants.iter().map(grant).collect()
     }
 
-    async fn service_artifact(&mut self, engine: &Engine, bytes: Vec<u8>) -> Result<Arc<Artifact>, String> {
+    pub(super) async fn service_artifact(&mut self, engine: &Engine, bytes: Vec<u8>) -> Result<Arc<Artifact>, String> {
         let digest = Digest::of(&bytes);
         let known = [&self.assembler.parts, &self.parts];
         let kept = known
@@ -126,7 +128,7 @@ impl Build<'_> {
         Ok(artifact)
     }
 
-    fn service_reservation(&self) -> wasm::Reservation {
+    pub(super) fn service_reservation(&self) -> wasm::Reservation {
         let wasm = &self.config.wasm;
         wasm::Reservation {
             instances: wasm.max_service_instances,
@@ -138,34 +140,32 @@ impl Build<'_> {
 }
 
 /// Which ones are open, whatever their paths are.
-fn folders(grants: &[Grant]) -> Option<&str> {
+pub(super) fn folders(grants: &[Grant]) -> Option<&str> {
     grants.iter().find_map(|grant| match grant {
         Grant::Dir(folders) => Some(folders.identity()),
         _ => None,
     })
 }
 
-fn service_table(cluster: &config::Cluster, service: &config::Service) -> (TableName, store::Bounds) {
-    let bounds = store::Bounds {
-        bytes: service.limits.key_value_bytes,
-        keys: service.limits.key_value_keys,
+/// What the component's own table may hold.
+pub(super) fn bounds(limits: &config::ServiceLimits) -> store::Bounds {
+    store::Bounds {
+        bytes: limits.key_value_bytes,
+        keys: limits.key_value_keys,
         ..store::Bounds::default()
-    };
-    (TableName::Service(cluster.name.clone()), bounds)
+    }
 }
 
-fn instances(service: &config::Service) -> Option<Instances> {
-    let reuse = service.instance_reuse;
-    Some(match service.instances? {
+pub(super) fn instances(ways: config::Instances, reuse: u32) -> Instances {
+    match ways {
         config::Instances::Fresh => Instances::Fresh,
         config::Instances::Exclusive => Instances::Exclusive { reuse },
         config::Instances::Concurrent(at_once) => Instances::Concurrent { at_once, reuse },
-    })
+    }
 }
 
 /// What one service may take, in one of so many workers.
-fn limits(service: &config::Service, workers: usize) -> Limits {
-    let limits = &service.limits;
+pub(super) fn limits(limits: &config::ServiceLimits, workers: usize) -> Limits {
     let share = limits.instances.div_ceil(u32::try_from(workers).unwrap_or(1)).max(1);
     Limits {
         memory: usize::try_from(limits.memory).unwrap_or(usize::MAX),

@@ -145,14 +145,7 @@ fn grants(
             ShortOr::Short(ServiceGrantWord::Stdio) => ServiceGrant::Stdio,
             ShortOr::Short(ServiceGrantWord::KeyValue) => ServiceGrant::KeyValue,
             ShortOr::Short(ServiceGrantWord::UnsafeSockets) => ServiceGrant::UnsafeSockets,
-            ShortOr::Block(ServiceGrantBlock { env: Some(env), .. }) => ServiceGrant::Env(values(env)),
-            ShortOr::Block(ServiceGrantBlock {
-                config: Some(config), ..
-            }) => ServiceGrant::Config(values(config)),
-            ShortOr::Block(ServiceGrantBlock { dir: Some(dir), .. }) => {
-                reader.within("dir", |reader| folders(dir, reader))?
-            }
-            ShortOr::Block(block) => reader.within("http", |reader| http(block.http?, names, reader))?,
+            ShortOr::Block(block) => with_object(block, names, reader)?,
         };
         if seen.insert(grant.word()) {
             return Some(grant);
@@ -163,6 +156,21 @@ fn grants(
     let listed = grants.map(|grants| grants.value).unwrap_or_default();
     let converted: Vec<_> = listed.into_iter().map(&mut convert).collect();
     converted.into_iter().collect()
+}
+
+pub(in crate::parse) fn with_object(
+    block: ServiceGrantBlock,
+    names: &Names,
+    reader: &mut Reader,
+) -> Option<ServiceGrant> {
+    match block {
+        ServiceGrantBlock { env: Some(env), .. } => Some(ServiceGrant::Env(values(env))),
+        ServiceGrantBlock {
+            config: Some(config), ..
+        } => Some(ServiceGrant::Config(values(config))),
+        ServiceGrantBlock { dir: Some(dir), .. } => reader.within("dir", |reader| folders(dir, reader)),
+        block => reader.within("http", |reader| http(block.http?, names, reader)),
+    }
 }
 
 fn values(pairs: Pairs<SecretText>) -> Vec<(String, String)> {
@@ -228,7 +236,7 @@ impl ServiceGrant {
     }
 }
 
-fn instances(instances: Option<At<vocabulary::Instances>>) -> Option<Instances> {
+pub(in crate::parse) fn instances(instances: Option<At<vocabulary::Instances>>) -> Option<Instances> {
     Some(match instances?.value {
         ShortOr::Short(InstancesWord::Exclusive) => Instances::Exclusive,
         ShortOr::Short(InstancesWord::Fresh) => Instances::Fresh,
@@ -256,7 +264,11 @@ fn instance_reuse<const MIN: u64, const MAX: u64>(
     }
 }
 
-fn limits(limits: Option<&mut vocabulary::ClusterLimits>, wasm: &Wasm, reader: &mut Reader) -> Option<ServiceLimits> {
+pub(in crate::parse) fn limits(
+    limits: Option<&mut vocabulary::ClusterLimits>,
+    wasm: &Wasm,
+    reader: &mut Reader,
+) -> Option<ServiceLimits> {
     let mut none = vocabulary::ClusterLimits::default();
     let limits = limits.unwrap_or(&mut none);
     let memory = Ceiling {

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use wasmparser::{Parser, Payload};
 use wasmtime_wasi_config::WasiConfigVariables;
 
 use super::folders::Folders;
@@ -98,15 +99,64 @@ impl Kind {
     }
 }
 
-/// A sentence for each import that the grants do not open.
-pub fn ungranted(imports: &[String], grants: &[Grant]) -> Vec<String> {
-    imports.iter().filter_map(|import| refusal(import, grants)).collect()
+/// What a component is in a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nature {
+    /// It imports and exports `wasi:http/handler`.
+    Middleware,
+    /// It exports a handler, and has no use for what stands behind it.
+    Service,
+    /// Not of `wasi:http`.
+    Other,
 }
 
-fn refusal(import: &str, grants: &[Grant]) -> Option<String> {
+/// By the names of what it imports and exports; read without compiling it, because it compiles for one engine only. What
+/// cannot be read is none of them.
+pub fn nature(component: &[u8]) -> Nature {
+    let (mut passes_on, mut handles, mut handles_p2) = (false, false, false);
+    let mut depth = 0_usize;
+    for payload in Parser::new(0).parse_all(component) {
+        match payload {
+            Ok(Payload::ModuleSection { .. } | Payload::ComponentSection { .. }) => depth += 1,
+            Ok(Payload::End(_)) => depth = depth.saturating_sub(1),
+            Ok(Payload::ComponentImportSection(section)) if depth == 0 => {
+                passes_on |= section.into_iter().flatten().any(|import| is_handler(import.name.name));
+            }
+            Ok(Payload::ComponentExportSection(section)) if depth == 0 => {
+                for export in section.into_iter().flatten() {
+                    handles |= is_handler(export.name.name);
+                    handles_p2 |= export.name.name.starts_with("wasi:http/incoming-handler@");
+                }
+            }
+            Ok(_) => {}
+            Err(_) => return Nature::Other,
+        }
+    }
+    match (passes_on, handles) {
+        (true, true) => Nature::Middleware,
+        _ if handles || handles_p2 => Nature::Service,
+        _ => Nature::Other,
+    }
+}
+
+fn is_handler(name: &str) -> bool {
+    name.starts_with("wasi:http/handler@")
+}
+
+/// A sentence for each import that the grants do not open.
+///
+/// `owner` is what has the grants, as "cluster".
+pub fn ungranted(imports: &[String], grants: &[Grant], owner: &str) -> Vec<String> {
+    imports
+        .iter()
+        .filter_map(|import| refusal(import, grants, owner))
+        .collect()
+}
+
+fn refusal(import: &str, grants: &[Grant], owner: &str) -> Option<String> {
     let needs = |grant: &str| {
         Some(format!(
-            "imports `{import}` without the grant; add `{grant}` to the cluster's `grants`"
+            "imports `{import}` without the grant; add `{grant}` to the {owner}'s `grants`"
         ))
     };
     let version = import.rsplit_once('@').map_or("", |(_, version)| version);
@@ -136,7 +186,7 @@ fn refusal(import: &str, grants: &[Grant]) -> Option<String> {
     }
     let is_offered = OFFERED.iter().any(|package| import.starts_with(package));
     // A resource's types, or functions that no package has.
-    (!is_offered).then(|| format!("imports `{import}`, which Tamis does not offer to services"))
+    (!is_offered).then(|| format!("imports `{import}`, which Tamis does not offer to components of wasi:http"))
 }
 
 fn is_call(import: &str) -> bool {
@@ -169,4 +219,67 @@ fn of_another_draft(import: &str) -> Option<String> {
 /// Types alone.
 fn is_inert(import: &str) -> bool {
     import.starts_with("wasi:clocks/types@")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Bounds;
+
+    fn all() -> Vec<Grant> {
+        vec![
+            Grant::Clocks,
+            Grant::Random,
+            Grant::Stdio,
+            Grant::Config(Arc::default()),
+            Grant::KeyValue(Arc::new(Table::new(Bounds::default()))),
+            Grant::UnsafeSockets,
+            Grant::Http(Vec::new()),
+        ]
+    }
+
+    fn refused(import: &str, grants: &[Grant]) -> String {
+        ungranted(&[import.to_owned()], grants, "cluster").join("; ")
+    }
+
+    #[test]
+    fn each_capability_has_its_grant() {
+        for (import, grant) in [
+            ("wasi:clocks/wall-clock@0.2.3", "clocks"),
+            ("wasi:random/random@0.3.0", "random"),
+            ("wasi:http/client@0.3.0", "http: [CLUSTER]"),
+            ("wasi:config/store@0.2.0-rc.1", "config: { KEY: value }"),
+            ("wasi:keyvalue/store@0.2.0-draft", "keyvalue"),
+            ("wasi:keyvalue/atomics@0.2.0-draft", "keyvalue"),
+            ("wasi:keyvalue/batch@0.2.0-draft", "keyvalue"),
+        ] {
+            let expected = format!("imports `{import}` without the grant; add `{grant}` to the cluster's `grants`");
+            assert_eq!(refused(import, &[]), expected);
+            assert_eq!(refused(import, &all()), "");
+        }
+        // There for everybody, and empty.
+        for import in ["wasi:filesystem/types@0.2.12", "wasi:sockets/tcp@0.2.0"] {
+            assert_eq!(refused(import, &[]), "");
+        }
+    }
+
+    #[test]
+    fn another_draft_is_another_interface_whatever_is_granted() {
+        for import in [
+            "wasi:config/store@0.2.0-rc.2",
+            "wasi:config/runtime@0.2.0-draft",
+            "wasi:keyvalue/store@0.2.0-draft2",
+            "wasi:keyvalue/watcher@0.2.0-draft",
+        ] {
+            let said = refused(import, &all());
+            assert!(
+                said.starts_with(&format!(
+                    "imports `{import}`, which is of another draft than Tamis knows ("
+                )),
+                "{said}"
+            );
+        }
+        assert!(refused("wasi:config/store@0.3.0", &all()).contains("another draft"));
+        assert!(refused("wasi:config/store@1.0.0", &all()).contains("another WASI"));
+    }
 }
