@@ -675,6 +675,59 @@ fn components_of_either_wasi_are_granted_the_same() {
     );
 }
 
+/// A filter's grants are its own, as is what it keeps: the cluster behind it has the same name.
+#[test]
+fn middlewares_are_granted_the_same() {
+    let (tcp, _) = echoing();
+    let socket = format!("/sockets/tcp?port={}", tcp.local_addr().expect("bound").port());
+    let component = wasi_component("rust-grants-middleware-03").expect("`make wasi` builds those in Rust");
+    let folder = Folder::new();
+    with_data(&folder);
+    let with = |grants: &str, others: &str| {
+        let filter = format!(
+            "filters: {{ app: {{ component: {}, grants: [{grants}]{others} }} }}\n",
+            component.display()
+        );
+        let served = configuration("").replace(
+            "routes: [{ cluster: app }]",
+            "routes: [{ match: { hosts: [b.example] }, cluster: app }, { filters: [app], cluster: app }]",
+        );
+        filter + &served
+    };
+    let all = "keyvalue, { config: { key: value } }, { dir: { /data: data } }";
+    let proxy = Proxy::start_in(&folder, &with(&format!("{all}, unsafe_sockets"), ""));
+    assert_eq!(answer(&proxy, "/nowhere").0, 404, "it is passed on");
+    assert_eq!(answer(&proxy, "/config/key"), (200, "value".to_owned()));
+    assert_eq!(answer(&proxy, &file("read", "page")), (200, "a page".to_owned()));
+    assert_eq!(answer(&proxy, &file("read", "out")).0, 403);
+    assert_eq!(answer(&proxy, &file("create", "new")).0, 403);
+    assert_eq!(answer(&proxy, &socket).0, 200);
+    assert_eq!(answer(&proxy, "/keyvalue/increment/n").1, "1\n");
+    let behind = proxy
+        .client()
+        .exchange("GET /keyvalue/list HTTP/1.1\r\nHost: b.example\r\n\r\n");
+    assert_eq!((behind.status(), behind.text()), (200, String::new()), "the cluster's");
+    let report = apply(&proxy, &with(all, ", limits: { key_value_keys: 2 }"));
+    assert_eq!(report["difference"]["filters"]["changed"][0]["name"], "app", "{report}");
+    assert_eq!(answer(&proxy, &socket).0, 403);
+    assert_eq!(answer(&proxy, "/keyvalue/get/n").1, "1", "it is kept");
+    assert_eq!(answer(&proxy, "/keyvalue/set-many/k?count=5").0, 200);
+    assert_eq!(answer(&proxy, "/keyvalue/list"), (200, "k3\nk4\n".to_owned()));
+    let changed = "keyvalue, { config: { key: another } }, { dir: { /data: data } }";
+    let report = apply(&proxy, &with(changed, ", limits: { key_value_keys: 2 }"));
+    assert_eq!(
+        report["difference"]["filters"]["changed"][0]["name"], "app",
+        "a value that is not shown: {report}"
+    );
+    assert_eq!(answer(&proxy, "/config/key"), (200, "another".to_owned()));
+    let (status, errors) = check(&folder, &with("{ config: {} }", ""));
+    assert_eq!(status, 1, "{errors}");
+    assert!(errors.contains("add `keyvalue` to the filter's `grants`"), "{errors}");
+    let (status, errors) = check(&folder, &with(&all.replace("data }", "nowhere }"), ""));
+    assert_eq!(status, 1, "{errors}");
+    assert!(errors.contains("dir `/data`: "), "{errors}");
+}
+
 #[test]
 fn what_is_not_granted_is_refused_in_words() {
     let cases = [

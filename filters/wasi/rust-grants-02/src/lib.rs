@@ -2,11 +2,13 @@
 //!
 //! ../README.md says what each path does. What the host refuses is said with 403 and the host's own word for it.
 
+mod answer;
 mod config;
 mod files;
 mod key_value;
 mod sockets;
 
+use answer::{Answer, Query};
 use exports::wasi::http::incoming_handler::Guest;
 use wasi::http::types::{Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam};
 
@@ -18,31 +20,6 @@ export!(Service);
 
 /// What a blocking write takes at once, by WASI's definition.
 const WRITE_BYTES: usize = 4096;
-
-/// What comes of a path.
-enum Answer {
-    Found(Vec<u8>),
-    Nothing,
-    /// The host's word.
-    Refused(String),
-}
-
-/// What follows the question mark, as it is written.
-struct Query<'a>(&'a str);
-
-impl Query<'_> {
-    /// Empty without one.
-    fn text(&self, name: &str) -> &str {
-        let pairs = self.0.split('&').filter_map(|pair| pair.split_once('='));
-        let mut values = pairs.filter(|(key, _)| *key == name).map(|(_, value)| value);
-        values.next().unwrap_or_default()
-    }
-
-    /// 0 without one.
-    fn number(&self, name: &str) -> usize {
-        self.text(name).parse().unwrap_or(0)
-    }
-}
 
 impl Guest for Service {
     fn handle(request: IncomingRequest, out: ResponseOutparam) {
