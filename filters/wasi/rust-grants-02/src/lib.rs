@@ -25,7 +25,8 @@ impl Guest for Service {
     fn handle(request: IncomingRequest, out: ResponseOutparam) {
         let target = request.path_with_query().unwrap_or_default();
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-        let (family, rest) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
+        let path = path.trim_start_matches('/');
+        let (family, rest) = path.split_once('/').unwrap_or((path, ""));
         let query = Query(query);
         match family {
             "config" => send(out, config::answer(rest)),
