@@ -163,7 +163,7 @@ fn bodies_stream() {
     let upstream = Upstream::each([vec![
         Step::Head,
         Step::Bytes(10),
-        Step::send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n"),
+        Step::send("HTTP/1.1 200 OK\r\nTrailer: x-last\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n"),
         Step::Bytes(14),
         Step::send("3\r\ntwo\r\n0\r\nX-Last: 1\r\n\r\n"),
         Step::Hold,
@@ -384,6 +384,8 @@ fn a_large_body_takes_no_room() {
         Step::Pour(BYTES as u64),
     ]]);
     let proxy = one(&upstream, "rust-guard-03", ", kind: middleware, limits: { cpu: 60s }");
+    // What the first of them takes is taken once.
+    assert_eq!(proxy.client().get("/private").status(), 401);
     let before = proxy.resident();
     let mut client = proxy.client();
     let mut sender = client.sender();
@@ -439,11 +441,12 @@ fn an_upgrade_passes_by() {
 
 #[test]
 fn instances_are_shared_as_it_is_written() {
+    // The next request may come before the instance of the last one is at rest; then there is a second one.
     for (settings, left) in [
-        ("", 1),
-        (", instances: fresh", 0),
-        (", instance_reuse: 10", 0),
-        (", instances: { concurrent: 4 }", 1),
+        ("", 1..=2),
+        (", instances: fresh", 0..=0),
+        (", instance_reuse: 1", 0..=0),
+        (", instances: { concurrent: 4 }", 1..=1),
     ] {
         let upstream = echoing();
         let proxy = one(&upstream, "rust-stamp-03", settings);
@@ -451,8 +454,9 @@ fn instances_are_shared_as_it_is_written() {
         for _ in 0..40 {
             assert_eq!(client.get("/hello").text(), "GET /hello ", "{settings}");
         }
-        wait_until(&format!("{settings}: {left} are left"), || {
-            filter_state(&proxy, "it")["instances"] == left
+        wait_until(&format!("{settings}: {left:?} are left"), || {
+            let instances = filter_state(&proxy, "it")["instances"].as_u64();
+            instances.is_some_and(|instances| left.contains(&instances))
         });
     }
 }
