@@ -182,7 +182,7 @@ fn bodies_stream() {
         let rest = client.read(24).to_ascii_lowercase();
         assert_eq!(
             rest,
-            b"3\r\ntwo\r\n0\r\nx-last: 1\r\n",
+            b"3\r\ntwo\r\n0\r\nx-last: 1\r\n\r\n",
             "{name}: {}",
             rest.escape_ascii()
         );
@@ -405,6 +405,35 @@ fn a_large_body_takes_no_room() {
     sending.join().expect("it was sent");
     let growth = most.saturating_sub(before);
     assert!(growth < 16 << 20, "{growth} bytes");
+}
+
+/// What is sent again, and what a mirror gets, is what the middleware made.
+#[test]
+fn what_it_made_is_sent_again_and_mirrored() {
+    let upstream = Upstream::each([
+        vec![Step::Message, Step::Reset],
+        vec![Step::Message, Step::send(ok("second")), Step::Hold],
+    ]);
+    let mirror = echoing();
+    let yaml = configuration(&upstream, "it", &[middleware("it", "rust-guard-03", "")])
+        .replace(
+            "filters: [it],",
+            "filters: [it], retry: { on: [reset], methods: [POST] }, mirror: { cluster: shadow },",
+        )
+        .replace(
+            "clusters:\n",
+            &format!("clusters:\n  shadow: {{ endpoints: [\"{}\"] }}\n", mirror.address()),
+        );
+    let proxy = Proxy::start(&yaml);
+    let answer = proxy
+        .client()
+        .exchange(post("/", "Transfer-Encoding: chunked\r\n", "4\r\nBODY\r\n0\r\n\r\n"));
+    assert_eq!((answer.status(), answer.text().as_str()), (200, "SECOND"));
+    let requests = upstream.take_requests();
+    assert_eq!(requests.len(), 2);
+    assert!(requests.iter().all(|request| request.text() == "body"), "{requests:?}");
+    mirror.wait_requests(1);
+    assert_eq!(mirror.take_request("the copy").text(), "body");
 }
 
 /// The handshake is an exchange like any other; then the tunnel passes by.
