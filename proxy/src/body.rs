@@ -388,6 +388,24 @@ impl RequestBody {
         Ok((seen.freeze(), true))
     }
 
+    /// Ready when it has begun, which nothing is lost of, or has come to its end; it is [`RequestBody::Empty`] then. Not to
+    /// be polled again after an end.
+    pub fn poll_begin(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BrokenUpload>> {
+        if self.is_end_stream() {
+            *self = Self::Empty;
+            return Poll::Ready(Ok(()));
+        }
+        match ready!(Pin::new(&mut *self).poll_frame(context))
+            .transpose()?
+            .map(Frame::into_data)
+        {
+            Some(Ok(bytes)) => self.put(bytes, None),
+            Some(Err(frame)) => self.put(Bytes::new(), frame.into_trailers().ok()),
+            None => *self = Self::Empty,
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Puts bytes before what is left of it.
     pub fn put(&mut self, seen: Bytes, trailers: Option<HeaderMap>) {
         let rest = std::mem::replace(self, Self::Empty);

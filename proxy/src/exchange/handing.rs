@@ -5,14 +5,12 @@
 //! had.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant as Clock;
 
 use http::{StatusCode, header};
-use http_body::Body as _;
 use tokio::time::Instant;
 
 use super::Exchange;
@@ -115,8 +113,8 @@ impl Exchange {
                 }
                 let ours = Rc::clone(self.upload.get_or_insert_with(Upload::nothing));
                 let mut body = RequestBody::passed(passing, &ours, &passage.step(turn).name);
-                if had_none && !self.begins(turn, &mut body).await? {
-                    body = RequestBody::Empty;
+                if had_none {
+                    self.begin_body(turn, &mut body).await?;
                 }
                 *upload = body;
                 passage.spoke(turn, Hook::RequestHead, clock);
@@ -143,33 +141,19 @@ impl Exchange {
         Ok(None)
     }
 
-    /// Whether a body has a first byte. A request that had none is not to be sent with an empty one, which says another
-    /// thing; a guest that makes its bodies of streams does not know before their end.
-    async fn begins(&self, turn: usize, body: &mut RequestBody) -> Result<bool, Error> {
-        if body.is_end_stream() {
-            return Ok(false);
-        }
-        let waited = self.wait_for(turn, |context| Pin::new(&mut *body).poll_frame(context).map(Ok));
-        let first = match waited.await {
-            Said::Word(first) => first,
-            Said::Fault(fault) => {
-                self.passage.fell(turn, Hook::RequestHead, told(fault), false)?;
-                None
-            }
-        };
-        match first {
-            Some(Ok(frame)) => {
-                match frame.into_data() {
-                    Ok(bytes) => body.put(bytes, None),
-                    Err(frame) => body.put(bytes::Bytes::new(), frame.into_trailers().ok()),
-                }
-                Ok(true)
-            }
-            Some(Err(broken)) => match self.cut_short() {
+    /// A request that had no body is not to be sent with an empty one, which says another thing; a guest that makes its
+    /// bodies of streams does not know before their end.
+    async fn begin_body(&self, turn: usize, body: &mut RequestBody) -> Result<(), Error> {
+        match self.wait_for(turn, |context| body.poll_begin(context).map(Ok)).await {
+            Said::Word(Ok(())) => Ok(()),
+            Said::Word(Err(broken)) => match self.cut_short() {
                 Some(Err(error)) => Err(error),
                 _ => Err(Kind::Upload(broken.0).into()),
             },
-            None => Ok(false),
+            Said::Fault(fault) => {
+                self.passage.fell(turn, Hook::RequestHead, told(fault), false)?;
+                Ok(())
+            }
         }
     }
 
