@@ -408,15 +408,21 @@ fn service_limits(limits: &ServiceLimits, described: &mut Json) {
     described["handles"] = json!(limits.handles);
     described["calls"] = json!(limits.calls);
     described["call_timeout"] = json!(show_duration(limits.call_timeout));
+    described["key_value_bytes"] = json!(show_size(limits.key_value_bytes as u64));
+    described["key_value_keys"] = json!(limits.key_value_keys);
     described["log_lines"] = json!(limits.log_lines);
 }
 
 /// Values may be secrets.
 fn service_grant(grant: &ServiceGrant) -> Json {
     match grant {
-        ServiceGrant::Env(variables) => {
-            let redacted = variables.iter().map(|(name, _)| (name.clone(), json!(REDACTED)));
-            json!({ "env": Json::Object(redacted.collect()) })
+        ServiceGrant::Env(values) | ServiceGrant::Config(values) => {
+            let redacted = values.iter().map(|(name, _)| (name.clone(), json!(REDACTED)));
+            json!({ grant.word(): Json::Object(redacted.collect()) })
+        }
+        ServiceGrant::Dir(folders) => {
+            let shown = folders.iter().map(|(guest, host)| (guest.clone(), json!(whole(host))));
+            json!({ "dir": Json::Object(shown.collect()) })
         }
         ServiceGrant::Http(clusters) => json!({ "http": clusters }),
         _ => json!(grant.word()),

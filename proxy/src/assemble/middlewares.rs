@@ -8,9 +8,10 @@ use std::sync::Arc;
 use tamis_config as config;
 use tamis_config::ComponentKind;
 
-use super::services::{grant, instances, limits};
+use super::services::{bounds, folders, instances, limits};
 use super::{Build, breaker_settings, on_failure};
 use crate::breaker::Breaker;
+use crate::store::TableName;
 use crate::wasm::Digest;
 use crate::wasm::http::{Middleware, Nature, Role, Service, Settings, Terms, nature};
 
@@ -68,6 +69,8 @@ impl Build<'_> {
         let engine = self.compiler.engine().services(self.service_reservation())?;
         let artifact = self.service_artifact(&engine, bytes).await.map_err(of_file)?;
         let terms = &filter.middleware;
+        let table = (TableName::Own(filter.name.clone()), bounds(&terms.limits));
+        let grants = self.service_grants(&terms.grants, table).map_err(of_file)?;
         let limits = limits(&terms.limits, self.assembler.workers);
         let ways = terms.instances.unwrap_or(config::Instances::Exclusive);
         let ways = instances(ways, filter.instance_reuse);
@@ -76,8 +79,11 @@ impl Build<'_> {
             name: filter.name.clone(),
             component: artifact.digest(),
             terms: format!(
-                "{settings} {:?} {limits:?} {ways:?} {:?} {:?} {breaker:?}",
-                terms.grants, filter.on_failure, filter.limits.wait
+                "{settings} {:?} {:?} {limits:?} {ways:?} {:?} {:?} {breaker:?}",
+                terms.grants,
+                folders(&grants),
+                filter.on_failure,
+                filter.limits.wait
             ),
         };
         let known = [&self.assembler.parts, &self.parts];
@@ -89,7 +95,7 @@ impl Build<'_> {
                 let made = Settings {
                     name: filter.name.clone(),
                     role: Role::Middleware,
-                    grants: terms.grants.iter().map(grant).collect(),
+                    grants,
                     limits,
                     instances: Some(ways),
                     instance_reuse: filter.instance_reuse,

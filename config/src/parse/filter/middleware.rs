@@ -33,8 +33,6 @@ impl Given {
             ("limits.lifted_bytes", limits.lifted_bytes.is_some()),
             ("limits.outbound_calls", limits.outbound_calls.is_some()),
             ("limits.outbound_concurrent", limits.outbound_concurrent.is_some()),
-            ("limits.key_value_bytes", limits.key_value_bytes.is_some()),
-            ("limits.key_value_keys", limits.key_value_keys.is_some()),
         ];
         let own = [
             ("instances", filter.instances.is_some()),
@@ -60,6 +58,8 @@ impl Given {
                 }
                 ShortOr::Block(block) if block.outbound.is_some() => given.foreign.push("grants: outbound".to_owned()),
                 ShortOr::Block(block) if block.env.is_some() => given.own.push("grants: env".to_owned()),
+                ShortOr::Block(block) if block.config.is_some() => given.own.push("grants: config".to_owned()),
+                ShortOr::Block(block) if block.dir.is_some() => given.own.push("grants: dir".to_owned()),
                 ShortOr::Block(_) => given.own.push("grants: http".to_owned()),
             }
         }
@@ -129,6 +129,8 @@ fn as_of_service(limits: &vocabulary::FilterLimits, place: &Place) -> vocabulary
         handles: limits.handles.map(|count| at(place, count)),
         calls: limits.calls.map(|count| at(place, count)),
         call_timeout: limits.call_timeout.map(|timeout| at(place, timeout)),
+        key_value_bytes: limits.key_value_bytes.map(|size| at(place, size)),
+        key_value_keys: limits.key_value_keys.map(|count| at(place, count)),
         log_lines: limits.log_lines.map(|count: Count<0, 100_000>| at(place, count)),
         ..vocabulary::ClusterLimits::default()
     }

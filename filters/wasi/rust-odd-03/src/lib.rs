@@ -112,7 +112,9 @@ async fn impatient(request: Request) -> Result<Response, ErrorCode> {
 fn elsewhere(request: Request) -> Request {
     let request = made(request, Fields::clone, None);
     request.set_method(&Method::Put).expect("a method");
-    request.set_authority(Some("elsewhere.example:81")).expect("an authority");
+    request
+        .set_authority(Some("elsewhere.example:81"))
+        .expect("an authority");
     request.set_path_with_query(Some("/else?where")).expect("a path");
     request
 }
@@ -126,7 +128,9 @@ async fn ask(request: Request) -> Result<Response, ErrorCode> {
         request,
         |fields| {
             let fields = fields.clone();
-            fields.append("x-asked", asked.to_string().as_bytes()).expect("it is allowed");
+            fields
+                .append("x-asked", asked.to_string().as_bytes())
+                .expect("it is allowed");
             fields
         },
         None,
@@ -223,7 +227,9 @@ fn made(request: Request, fields: impl Fn(&Fields) -> Fields, begins: Option<&st
     request.set_method(&method).expect("it came like that");
     request.set_scheme(scheme.as_ref()).expect("it came like that");
     request.set_authority(authority.as_deref()).expect("it came like that");
-    request.set_path_with_query(target.as_deref()).expect("it came like that");
+    request
+        .set_path_with_query(target.as_deref())
+        .expect("it came like that");
     request
 }
 
