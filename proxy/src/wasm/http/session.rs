@@ -73,7 +73,7 @@ pub struct Answered(Response<WasiBody>);
 impl Session {
     /// Hands the request over.
     pub fn begin(mut place: Place, head: &RequestHead, body: RequestBody, wall: Duration) -> Self {
-        let length = body.size_hint().exact().filter(|_| !body.is_empty());
+        let length = body.size_hint().exact();
         let whole = match &body {
             RequestBody::Empty => Some(Bytes::new()),
             RequestBody::Full(bytes) => Some(bytes.clone()),
@@ -327,8 +327,9 @@ fn handed(head: &RequestHead, length: Option<u64>) -> Request<()> {
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = uri(host, target, head.scheme == "https");
     let mut headers = allowed(&head.headers);
-    // A filter may have put another body there.
-    set_length(&mut headers, length);
+    // A filter may have put another body there. None at all is another thing than an empty one.
+    let had_length = headers.contains_key(header::CONTENT_LENGTH);
+    set_length(&mut headers, length.filter(|length| *length > 0 || had_length));
     *request.headers_mut() = headers;
     request
 }
