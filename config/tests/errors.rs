@@ -609,7 +609,7 @@ fn grants_are_checked() {
         ("[5]", "grants[0]: expected a word, found the number 5"),
         (
             "[{}]",
-            "grants[0]: exactly one of `key_value`, `outbound`, `env`, `http` is needed; add one",
+            "grants[0]: exactly one of `key_value`, `outbound`, `env`, `config`, `dir`, `http` is needed; add one",
         ),
         (
             "[{ key_value: sessions, outbound: [app] }]",
