@@ -204,9 +204,10 @@ fn filter(config: &Config, filter: &Filter) -> Json {
                 }
             }
             described.insert("grants".to_owned(), json!(grants));
-            let limits = match filter.wanted {
-                Some(ComponentKind::Middleware) => middleware_limits(&filter.middleware.limits, filter.limits.wait),
-                _ => filter_limits(&filter.limits),
+            let is_middleware = filter.wanted == Some(ComponentKind::Middleware) || !filter.middleware.own.is_empty();
+            let limits = match is_middleware {
+                true => middleware_limits(&filter.middleware.limits, filter.limits.wait),
+                false => filter_limits(&filter.limits),
             };
             described.insert("limits".to_owned(), limits);
             if let Some(kind) = filter.wanted {

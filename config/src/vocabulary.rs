@@ -413,7 +413,8 @@ vocabulary! {
         exchange_cpu: Option<Period>,
         /// Wall time of one hook. Default `100ms`, and `5s` with the grant `outbound`, because it waits for others. Of a
         /// middleware: until it says what becomes of a request or a response, while nothing of a body moves, and how long
-        /// it may go on when nobody waits for it any more. Default `10s`.
+        /// it may go on when nobody waits for it any more. Default `10s`, and with the grant `http` the
+        /// `call_timeout` if that is more.
         wall: Option<Period>,
         /// How long an exchange waits for an instance when all are busy. Default `100ms`.
         wait: Option<Period>,

@@ -398,6 +398,14 @@ fn duplicate_route_names_are_refused_with_the_other_place() {
 fn filters_are_checked() {
     for (filter, part) in [
         ("{}", "filter `f`: exactly one of `component`, `native` is needed"),
+        (
+            "{ component: a, kind: middleware, instances: fresh, instance_reuse: 5 }",
+            "filter `f`: instance_reuse: with `instances: fresh` each exchange has an instance of its own",
+        ),
+        (
+            "{ component: a, kind: middleware, limits: { memory: 3GiB } }",
+            "filter `f`: limits.memory: more than wasm.max_service_memory",
+        ),
         ("{ native: 'a b' }", "native: `a b` is not a name"),
         ("{ component: '' }", "component: an empty path"),
         (

@@ -46,7 +46,7 @@ pub fn run(listen: SocketAddr) -> Result<(), String> {
     let origin = start_origin().map_err(|error| format!("demo: its origin cannot listen: {error}"))?;
     let file = folder.write(listen, origin).map_err(failed)?;
     server::run_then(&server::Options::new(&file), |bound| {
-        print!("{}", greeting(bound.unwrap_or(listen), origin, &file))
+        crate::tell!("{}", greeting(bound.unwrap_or(listen), origin, &file))
     })
 }
 

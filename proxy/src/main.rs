@@ -179,13 +179,13 @@ fn main() -> ExitCode {
         } => check_against(&file.path, &admin, json),
         Command::Demo { listen, logging } => logging.start().and_then(|_guard| demo::run(listen)),
         Command::Schema => {
-            println!("{:#}", tamis_config::schema());
+            tamis::tell_line!("{:#}", tamis_config::schema());
             Ok(())
         }
         Command::Filter(command) => toolbox::run(command),
         Command::Reload { admin, expect, json } => reload(&admin, expect, json),
         Command::Upgrade { state, binary, timeout } => {
-            let tell = |after: Duration, step: &str| println!("{:>8.3} s  {step}", after.as_secs_f64());
+            let tell = |after: Duration, step: &str| tamis::tell_line!("{:>8.3} s  {step}", after.as_secs_f64());
             handover::client::upgrade(&state, binary.as_deref(), timeout, tell)
         }
     };
@@ -202,7 +202,7 @@ fn check(path: &std::path::Path) -> Result<(), String> {
     for warning in server::check(path)? {
         eprintln!("warning: {warning}");
     }
-    println!("{}: ok", path.display());
+    tamis::tell_line!("{}: ok", path.display());
     Ok(())
 }
 
@@ -212,9 +212,9 @@ fn check_against(path: &std::path::Path, admin: &Address, json: bool) -> Result<
         eprintln!("warning: {warning}");
     }
     if json {
-        println!("{:#}", serde_json::json!(comparison));
+        tamis::tell_line!("{:#}", serde_json::json!(comparison));
     } else {
-        print!("{}: ok; {comparison}", path.display());
+        tamis::tell!("{}: ok; {comparison}", path.display());
     }
     match &*comparison.needs_restart {
         [] => Ok(()),
@@ -230,9 +230,9 @@ fn reload(admin: &Address, expect: Option<u64>, json: bool) -> Result<(), String
     let report: Report = serde_json::from_str(&body)
         .map_err(|error| format!("the admin endpoint's answer (status {status}) is no report: {error}"))?;
     if json {
-        println!("{:#}", serde_json::json!(report));
+        tamis::tell_line!("{:#}", serde_json::json!(report));
     } else {
-        print!("{report}");
+        tamis::tell!("{report}");
     }
     match report.is_success() {
         true => Ok(()),

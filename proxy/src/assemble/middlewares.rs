@@ -20,7 +20,7 @@ use crate::wasm::http::{Middleware, Nature, Role, Service, Settings, Terms, natu
 pub(super) struct MiddlewareKey {
     name: String,
     component: Digest,
-    /// Settings, grants, bounds and what failures mean, spelled out.
+    /// Grants, bounds and what failures mean, spelled out.
     terms: String,
 }
 
@@ -66,6 +66,11 @@ impl Build<'_> {
         settings: &serde_json::Value,
     ) -> Result<usize, String> {
         let of_file = |message: String| format!("component {}: {message}", path.display());
+        if !(settings.is_null() || settings.as_object().is_some_and(serde_json::Map::is_empty)) {
+            let message = "is a middleware, to which `config` says nothing; what it reads by `wasi:config` it is granted: \
+                           `grants: [{ config: { NAME: value } }]`";
+            return Err(of_file(message.to_owned()));
+        }
         let engine = self.compiler.engine().services(self.service_reservation())?;
         let artifact = self.service_artifact(&engine, bytes).await.map_err(of_file)?;
         let terms = &filter.middleware;
@@ -79,7 +84,7 @@ impl Build<'_> {
             name: filter.name.clone(),
             component: artifact.digest(),
             terms: format!(
-                "{settings} {:?} {:?} {limits:?} {ways:?} {:?} {:?} {breaker:?}",
+                "{:?} {:?} {limits:?} {ways:?} {:?} {:?} {breaker:?}",
                 terms.grants,
                 folders(&grants),
                 filter.on_failure,

@@ -3,7 +3,7 @@
 //! Control plane. Whether it is one, only its component says; what was given that says nothing to it is kept by name, for
 //! whoever finds out. Its bounds are those of a component that serves.
 
-use crate::model::{ComponentKind, Middleware, ServiceGrant, Wasm};
+use crate::model::{ComponentKind, Instances, Middleware, ServiceGrant, Wasm};
 use crate::parse::cluster::service;
 use crate::place::Place;
 use crate::reader::Reader;
@@ -14,6 +14,8 @@ use crate::vocabulary;
 /// What was given, before it is taken apart.
 pub(super) struct Given {
     kind: Option<ComponentKind>,
+    /// Where `instance_reuse` stands.
+    reuse: Option<Place>,
     foreign: Vec<String>,
     own: Vec<String>,
 }
@@ -40,6 +42,7 @@ impl Given {
         ];
         let mut given = Self {
             kind: filter.kind,
+            reuse: filter.instance_reuse.as_ref().map(|reuse| reuse.place.clone()),
             foreign: named(&foreign),
             own: named(&own),
         };
@@ -71,6 +74,7 @@ impl Given {
         (place, wasm): (&Place, &Wasm),
         reader: &mut Reader,
     ) -> Option<Middleware> {
+        let is_default_wall = limits.is_none_or(|limits| limits.wall.is_none());
         let mut limits = limits.map(|limits| as_of_service(limits, place));
         if let Some(limits) = limits.as_mut().filter(|_| self.kind != Some(ComponentKind::Middleware)) {
             // Whether it is one is not known, and the ceilings of filters are asked for it: no more than there may be.
@@ -83,10 +87,20 @@ impl Given {
             }
         }
         let limits = reader.within("limits", |reader| service::limits(limits.as_mut(), wasm, reader));
+        let ways = service::instances(instances);
+        if let (Some(Instances::Fresh), Some(reuse)) = (ways, &self.reuse) {
+            let message = "with `instances: fresh` each exchange has an instance of its own; remove one of them";
+            reader.error_at(reuse, "instance_reuse", message);
+        }
+        let (grants, mut limits) = (grants?, limits?);
+        if is_default_wall && grants.iter().any(|grant| matches!(grant, ServiceGrant::Http(_))) {
+            // It waits for others as long as they may take.
+            limits.wall = limits.wall.max(limits.call_timeout);
+        }
         Some(Middleware {
-            grants: grants?,
-            instances: service::instances(instances),
-            limits: limits?,
+            grants,
+            instances: ways,
+            limits,
             foreign: self.foreign,
             own: self.own,
         })

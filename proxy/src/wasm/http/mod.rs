@@ -31,4 +31,4 @@ pub use grants::{Grant, Kind, Nature, nature, ungranted};
 pub use middleware::{Middleware, Terms};
 pub use pool::{Place, Pool, Pools, Unplaced, Usage};
 pub use service::{Instances, Limits, Role, Service, Settings};
-pub use session::{Answered, Passing, Returned, Session, Word, adopt};
+pub use session::{Answered, Movers, Passing, Returned, Session, Word, adopt};
