@@ -47,6 +47,9 @@ pub(super) struct KeyValue<'a> {
 
 type Answer<T> = wasmtime::Result<Result<T, Error>>;
 
+/// Key and value.
+type Pair = (String, Vec<u8>);
+
 pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     store::add_to_linker::<_, HasKeyValue>(linker, State::key_value)?;
     atomics::add_to_linker::<_, HasKeyValue>(linker, State::key_value)?;
@@ -136,12 +139,12 @@ impl atomics::Host for KeyValue<'_> {
 }
 
 impl batch::Host for KeyValue<'_> {
-    fn get_many(&mut self, bucket: Resource<Bucket>, keys: Vec<String>) -> Answer<Vec<Option<(String, Vec<u8>)>>> {
+    fn get_many(&mut self, bucket: Resource<Bucket>, keys: Vec<String>) -> Answer<Vec<Option<Pair>>> {
         let table = self.table(&bucket)?;
         Ok(check_count(keys.len()).and_then(|()| get_many(table, keys)))
     }
 
-    fn set_many(&mut self, bucket: Resource<Bucket>, pairs: Vec<(String, Vec<u8>)>) -> Answer<()> {
+    fn set_many(&mut self, bucket: Resource<Bucket>, pairs: Vec<Pair>) -> Answer<()> {
         let table = self.table(&bucket)?;
         let mut pairs = pairs.into_iter();
         Ok(check_count(pairs.len()).and_then(|()| pairs.try_for_each(|(key, value)| set(table, &key, value))))
@@ -162,7 +165,7 @@ fn set(table: &Table, key: &str, value: Vec<u8>) -> Result<(), Error> {
     table.set(key, value, None, Instant::now()).map_err(too_large)
 }
 
-fn get_many(table: &Table, keys: Vec<String>) -> Result<Vec<Option<(String, Vec<u8>)>>, Error> {
+fn get_many(table: &Table, keys: Vec<String>) -> Result<Vec<Option<Pair>>, Error> {
     let now = Instant::now();
     let mut bytes = 0;
     let mut get = |key: String| {
