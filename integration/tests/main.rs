@@ -41,6 +41,7 @@ mod requests;
 mod retries;
 mod routing;
 mod rows;
+mod serve;
 mod soak;
 mod state;
 mod support;
