@@ -304,6 +304,10 @@ fn what_does_not_fit_is_refused_in_words() {
             "tls: is about servers",
         ),
         (
+            format!("component: {}, outlier_ejection: {{}}", app.display()),
+            "outlier_ejection: is about servers",
+        ),
+        (
             "endpoints: [127.0.0.1:1], grants: [clocks]".to_owned(),
             "grants: is about a `component`",
         ),
