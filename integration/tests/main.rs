@@ -55,5 +55,6 @@ mod toolbox;
 mod tunnels;
 mod upgrade;
 mod waiting;
+mod wasi_cluster;
 mod wasi_http;
 mod watching;
