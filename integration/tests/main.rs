@@ -57,4 +57,5 @@ mod upgrade;
 mod waiting;
 mod wasi_cluster;
 mod wasi_http;
+mod wasi_rules;
 mod watching;
