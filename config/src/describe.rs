@@ -9,11 +9,11 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::model::{
     AccessLog, Action, Breaker, Candidate, CandidateKey, CertificateFiles, CertificatePattern, Cluster, ClusterLimits,
-    ClusterTls, Config, Dns, Endpoint, Endpoints, Filter, FilterKind, FilterLimits, FilterUse, Grant, HashKey,
-    HeaderEdits, HealthCheck, HostPattern, Http2Limits, Instances, Listener, ListenerLimits, ListenerTls,
+    ClusterTls, ComponentKind, Config, Dns, Endpoint, Endpoints, Filter, FilterKind, FilterLimits, FilterUse, Grant,
+    HashKey, HeaderEdits, HealthCheck, HostPattern, Http2Limits, Instances, Listener, ListenerLimits, ListenerTls,
     LoadBalancing, LogFormat, LogPart, LogTarget, Mirror, OutlierEjection, Overload, PathPart, PathPattern,
     PathRewrite, Peers, Probe, Redirect, Reload, Respond, Retry, RetryBudget, RetryOn, Rewrite, Route, RouteMatch,
-    Service, ServiceGrant, Sticky, Target, UpstreamHttp2, UpstreamProtocol, ValuePattern, Verify, Wasm,
+    Service, ServiceGrant, ServiceLimits, Sticky, Target, UpstreamHttp2, UpstreamProtocol, ValuePattern, Verify, Wasm,
     WeightedCluster,
 };
 use crate::settings::REDACTED;
@@ -194,11 +194,27 @@ fn filter(config: &Config, filter: &Filter) -> Json {
     match &filter.kind {
         FilterKind::Component(path) => {
             described.insert("component".to_owned(), json!(whole(path)));
-            described.insert(
-                "grants".to_owned(),
-                filter.grants.iter().map(|granted| grant(config, granted)).collect(),
-            );
-            described.insert("limits".to_owned(), filter_limits(&filter.limits));
+            let of_filter = filter.grants.iter().map(|granted| grant(config, granted));
+            let of_middleware = filter.middleware.grants.iter().map(service_grant);
+            // `random` is of both.
+            let mut grants: Vec<Json> = of_filter.collect();
+            for granted in of_middleware {
+                if !grants.contains(&granted) {
+                    grants.push(granted);
+                }
+            }
+            described.insert("grants".to_owned(), json!(grants));
+            let limits = match filter.wanted {
+                Some(ComponentKind::Middleware) => middleware_limits(&filter.middleware.limits, filter.limits.wait),
+                _ => filter_limits(&filter.limits),
+            };
+            described.insert("limits".to_owned(), limits);
+            if let Some(kind) = filter.wanted {
+                described.insert("kind".to_owned(), json!(kind.word()));
+            }
+            if let Some(ways) = filter.middleware.instances {
+                described.insert("instances".to_owned(), instances(ways));
+            }
             described.insert("breaker".to_owned(), breaker(filter.breaker.as_ref()));
             described.insert("tick".to_owned(), json!(filter.tick.map(show_duration)));
             described.insert("instance_reuse".to_owned(), json!(filter.instance_reuse));
@@ -287,6 +303,12 @@ fn filter_limits(limits: &FilterLimits) -> Json {
     })
 }
 
+fn middleware_limits(limits: &ServiceLimits, wait: Duration) -> Json {
+    let mut described = json!({ "wait": show_duration(wait) });
+    service_limits(limits, &mut described);
+    described
+}
+
 fn dns(dns: &Dns) -> Json {
     json!({
         "servers": dns.servers.as_ref().map(|servers| servers.iter().map(ToString::to_string).collect::<Vec<_>>()),
@@ -361,25 +383,31 @@ fn service(service: &Service, described: &mut Json) {
         ];
         described.retain(|key, _| !of_servers.contains(&key.as_str()));
     }
-    let limits = &service.limits;
     described["component"] = json!(whole(&service.component));
     described["grants"] = service.grants.iter().map(service_grant).collect();
-    described["instances"] = match service.instances {
-        None => json!(null),
-        Some(Instances::Fresh) => json!("fresh"),
-        Some(Instances::Exclusive) => json!("exclusive"),
-        Some(Instances::Concurrent(count)) => json!({ "concurrent": count }),
-    };
+    described["instances"] = service.instances.map_or(Json::Null, instances);
     described["instance_reuse"] = json!(service.instance_reuse);
-    described["limits"]["memory"] = json!(show_size(limits.memory));
-    described["limits"]["cpu"] = json!(show_duration(limits.cpu));
-    described["limits"]["wall"] = json!(show_duration(limits.wall));
-    described["limits"]["instances"] = json!(limits.instances);
-    described["limits"]["header_bytes"] = json!(show_size(limits.header_bytes as u64));
-    described["limits"]["handles"] = json!(limits.handles);
-    described["limits"]["calls"] = json!(limits.calls);
-    described["limits"]["call_timeout"] = json!(show_duration(limits.call_timeout));
-    described["limits"]["log_lines"] = json!(limits.log_lines);
+    service_limits(&service.limits, &mut described["limits"]);
+}
+
+fn instances(ways: Instances) -> Json {
+    match ways {
+        Instances::Fresh => json!("fresh"),
+        Instances::Exclusive => json!("exclusive"),
+        Instances::Concurrent(count) => json!({ "concurrent": count }),
+    }
+}
+
+fn service_limits(limits: &ServiceLimits, described: &mut Json) {
+    described["memory"] = json!(show_size(limits.memory));
+    described["cpu"] = json!(show_duration(limits.cpu));
+    described["wall"] = json!(show_duration(limits.wall));
+    described["instances"] = json!(limits.instances);
+    described["header_bytes"] = json!(show_size(limits.header_bytes as u64));
+    described["handles"] = json!(limits.handles);
+    described["calls"] = json!(limits.calls);
+    described["call_timeout"] = json!(show_duration(limits.call_timeout));
+    described["log_lines"] = json!(limits.log_lines);
 }
 
 /// Values may be secrets.

@@ -352,6 +352,34 @@ pub struct Filter {
     pub on_failure: OnFailure,
     /// Another version on trial; never for built-in filters.
     pub candidate: Option<Candidate>,
+    /// What the component has to be; `None` is whatever it is.
+    pub wanted: Option<ComponentKind>,
+    /// What holds for it where it is a middleware.
+    pub middleware: Middleware,
+}
+
+/// What a component in `filters` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ComponentKind {
+    /// Of `tamis:filter`, with hooks.
+    Filter,
+    /// Of `wasi:http`: it gets whole requests, and passes them on.
+    Middleware,
+}
+
+/// Of a filter that turns out to be a middleware, what is not the same for both. Each default has its reason beside it in
+/// `parse`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Middleware {
+    /// Each capability at most once.
+    pub grants: Vec<ServiceGrant>,
+    /// `None`: exclusive.
+    pub instances: Option<Instances>,
+    pub limits: ServiceLimits,
+    /// Keys that were given and say nothing to a middleware, as `limits.exchange_cpu`.
+    pub foreign: Vec<String>,
+    /// Keys that were given and say nothing to any other filter.
+    pub own: Vec<String>,
 }
 
 /// Another version of a component, which takes a share of the exchanges until it has proved itself, or failed. Each

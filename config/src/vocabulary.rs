@@ -10,8 +10,8 @@ use crate::choice::Choice;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::model::{
-    Address, Alpn, ClientAuthMode, GrpcTimeout, LoadBalancing, OnFailure, Protocol, ProxyVersion, TlsVersion,
-    UpstreamProtocol, WhenGood,
+    Address, Alpn, ClientAuthMode, ComponentKind, GrpcTimeout, LoadBalancing, OnFailure, Protocol, ProxyVersion,
+    TlsVersion, UpstreamProtocol, WhenGood,
 };
 use crate::node::{Node, Value};
 use crate::reader::{Block, FromNode, Reader, quote};
@@ -317,6 +317,8 @@ vocabulary! {
         component: Option<At<String>>,
         /// Name of a built-in filter.
         native: Option<At<String>>,
+        /// What the component has to be; another is refused. Default: what it is by its imports and exports.
+        kind: Option<ComponentKind>,
         /// Given to the filter as JSON. A string `file:PATH` is replaced by the content of that file.
         config: Option<Settings>,
         /// Capabilities that the component needs. Default: none.
@@ -327,6 +329,8 @@ vocabulary! {
         breaker: Option<At<OffOr<Breaker>>>,
         /// How often the component's tick hook is called; at least `100ms`. Default: never.
         tick: Option<At<Period>>,
+        /// How exchanges share instances of a middleware. Default `exclusive`.
+        instances: Option<At<Instances>>,
         /// Exchanges that one instance serves before it is replaced; 1 isolates each exchange. Default 1000.
         instance_reuse: Option<At<Count<1, 1_000_000_000>>>,
         /// Default `closed`.
@@ -378,31 +382,41 @@ vocabulary! {
     }
 
     /// A capability with its object.
-    struct GrantBlock ExactlyOneOf(key_value, outbound) {
+    struct GrantBlock ExactlyOneOf(key_value, outbound, env, http) {
         /// Name of a table that all filters share that are granted it.
         key_value: Option<At<String>>,
         /// The clusters to which the component may send requests.
         outbound: Option<At<Vec<At<String>>>>,
+        /// Of a middleware: environment variables by name.
+        env: Option<Pairs<At<String>>>,
+        /// Of a middleware: the clusters to which it may send requests; each is the host of its URLs.
+        http: Option<At<Vec<At<String>>>>,
     }
 
     /// What a component may take.
     #[derive(Default)]
     struct FilterLimits {
-        /// Linear memory of one instance. Default `16MiB`, or `wasm.max_memory` if that is less.
+        /// Linear memory of one instance. Default `16MiB`, or `wasm.max_memory` if that is less; of a middleware `128MiB`, or
+        /// `wasm.max_service_memory`.
         memory: Option<At<Size<{ 64 << 10 }, { 4 << 30 }>>>,
         /// Entries of one table of an instance. Default 16384, or `wasm.max_table_elements` if that is less.
         table_elements: Option<At<Count<1, 1_000_000>>>,
-        /// Processor time of one hook. Default `10ms`, or `wall` or `exchange_cpu` if that is less.
+        /// Processor time of one hook. Default `10ms`, or `wall` or `exchange_cpu` if that is less. Of a middleware: for one
+        /// exchange. Default `1s`.
         cpu: Option<At<Period>>,
         /// Processor time of all hooks of one exchange together. Default `100ms`, or `cpu` if that is more.
         exchange_cpu: Option<Period>,
-        /// Wall time of one hook. Default `100ms`, and `5s` with the grant `outbound`, because it waits for others.
+        /// Wall time of one hook. Default `100ms`, and `5s` with the grant `outbound`, because it waits for others. Of a
+        /// middleware: until it says what becomes of a request or a response, while nothing of a body moves, and how long
+        /// it may go on when nobody waits for it any more. Default `10s`.
         wall: Option<Period>,
         /// How long an exchange waits for an instance when all are busy. Default `100ms`.
         wait: Option<Period>,
-        /// Instances alive at once. Default 256, or `wasm.max_instances` if that is less.
+        /// Instances alive at once. Default 256, or `wasm.max_instances` if that is less; of a middleware
+        /// `wasm.max_service_instances`.
         instances: Option<At<Count<1, 100_000>>>,
-        /// Names and values that one hook may write into a head, together. Default `64KiB`.
+        /// Names and values that one hook may write into a head, together. Default `64KiB`; one set of fields of a
+        /// middleware, `128KiB`.
         header_bytes: Option<Size<0, { 1 << 20 }>>,
         /// What one `read-body` may hold, and the longest whole answer of an outbound call. Default `1MiB`, or
         /// `lifted_bytes` if that is less.
@@ -419,6 +433,13 @@ vocabulary! {
         key_value_keys: Option<Count<1, 10_000_000>>,
         /// Log lines a second; more are dropped and counted. Default 100.
         log_lines: Option<Count<0, 100_000>>,
+        /// Resources that a middleware holds for one exchange: requests, responses, bodies, streams. Default 256.
+        handles: Option<Count<16, 100_000>>,
+        /// Requests of its own that a middleware has under way at once for one exchange. Default 16.
+        calls: Option<Count<1, 10_000>>,
+        /// How long a middleware waits for the head of an answer to one of them, and for each piece of its body.
+        /// Default `30s`.
+        call_timeout: Option<Period>,
     }
 
     /// When a component that fails again and again is left alone for a while.

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::model::{
-    Alpn, ClientAuthMode, Grant, GrpcTimeout, LoadBalancing, LogField, OnFailure, Protocol, ProxyVersion, RetryOn,
-    TlsVersion, UpstreamProtocol, WhenGood,
+    Alpn, ClientAuthMode, ComponentKind, Grant, GrpcTimeout, LoadBalancing, LogField, OnFailure, Protocol,
+    ProxyVersion, RetryOn, ServiceGrant, TlsVersion, UpstreamProtocol, WhenGood,
 };
 use crate::node::{Node, Value};
 use crate::reader::{FromNode, Reader, quote};
@@ -101,6 +101,12 @@ impl Word for OnFailure {
     const WORDS: &'static [(&'static str, Self)] = &[("closed", Self::Closed), ("open", Self::Open)];
 }
 
+impl Word for ComponentKind {
+    const NAME: &'static str = "ComponentKind";
+    const DESCRIPTION: &'static str = "`filter` has the hooks of `tamis:filter`; `middleware` is one of `wasi:http`.";
+    const WORDS: &'static [(&'static str, Self)] = &[("filter", Self::Filter), ("middleware", Self::Middleware)];
+}
+
 impl Word for WhenGood {
     const NAME: &'static str = "WhenGood";
     const DESCRIPTION: &'static str =
@@ -162,35 +168,43 @@ pub(crate) enum GrantWord {
     Random,
     KeyValue,
     Wasi,
+    Clocks,
+    Stdio,
 }
 
 impl Word for GrantWord {
     const NAME: &'static str = "Grant";
-    const DESCRIPTION: &'static str = "A capability beyond configuration, log, and the exchange itself. `key_value` is a table of the filter's own; `wasi` are the interfaces that language runtimes import.";
+    const DESCRIPTION: &'static str = "A capability beyond configuration, log, and the exchange itself. `key_value` is a table of the filter's own; `wasi` are the interfaces that language runtimes import. Of a middleware: `clocks` tells the time and sleeps, `random` gives random numbers, and with `stdio` output goes to the log.";
     const WORDS: &'static [(&'static str, Self)] = &[
         ("metrics", Self::Metrics),
         ("clock", Self::Clock),
         ("random", Self::Random),
         ("key_value", Self::KeyValue),
         ("wasi", Self::Wasi),
+        ("clocks", Self::Clocks),
+        ("stdio", Self::Stdio),
     ];
 
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "outbound" => Err("`outbound` needs to know where to; write `outbound: [CLUSTER]`".to_owned()),
+            "http" | "env" => ServiceGrantWord::parse(text).map(|_| Self::Random),
             _ => find(text),
         }
     }
 }
 
-impl From<GrantWord> for Grant {
-    fn from(word: GrantWord) -> Self {
-        match word {
-            GrantWord::Metrics => Self::Metrics,
-            GrantWord::Clock => Self::Clock,
-            GrantWord::Random => Self::Random,
-            GrantWord::KeyValue => Self::KeyValue(None),
-            GrantWord::Wasi => Self::Wasi,
+impl GrantWord {
+    /// What it is to a filter, and what to a middleware.
+    pub fn means(self) -> (Option<Grant>, Option<ServiceGrant>) {
+        match self {
+            Self::Metrics => (Some(Grant::Metrics), None),
+            Self::Clock => (Some(Grant::Clock), None),
+            Self::Random => (Some(Grant::Random), Some(ServiceGrant::Random)),
+            Self::KeyValue => (Some(Grant::KeyValue(None)), None),
+            Self::Wasi => (Some(Grant::Wasi), None),
+            Self::Clocks => (None, Some(ServiceGrant::Clocks)),
+            Self::Stdio => (None, Some(ServiceGrant::Stdio)),
         }
     }
 }
@@ -387,6 +401,7 @@ readable!(
     LoadBalancing,
     HashWord,
     OnFailure,
+    ComponentKind,
     ProxyVersion,
     GrantWord,
     ServiceGrantWord,
@@ -445,9 +460,12 @@ mod tests {
         assert_eq!(LogField::WORDS.len(), 27);
         // Each word that needs no object is the name of what it grants.
         for (word, grant) in GrantWord::WORDS {
-            assert_eq!((*word, grant.word(), Grant::from(*grant).word()), (*word, *word, *word));
+            let (of_filter, of_middleware) = grant.means();
+            let of_filter = of_filter.as_ref().map(Grant::word);
+            let said = of_filter.or(of_middleware.as_ref().map(ServiceGrant::word));
+            assert_eq!((*word, said), (grant.word(), Some(*word)));
         }
-        assert_eq!(GrantWord::WORDS.len(), 5);
+        assert_eq!(GrantWord::WORDS.len(), 7);
         assert_eq!([OnFailure::Closed.word(), OnFailure::Open.word()], ["closed", "open"]);
         assert_eq!([WhenGood::Promote.word(), WhenGood::Hold.word()], ["promote", "hold"]);
         let keys = [KeyWord::RequestId.word(), KeyWord::ClientAddress.word()];

@@ -536,7 +536,7 @@ fn grants_are_checked() {
         ("[5]", "grants[0]: expected a word, found the number 5"),
         (
             "[{}]",
-            "grants[0]: exactly one of `key_value`, `outbound` is needed; add one",
+            "grants[0]: exactly one of `key_value`, `outbound`, `env`, `http` is needed; add one",
         ),
         (
             "[{ key_value: sessions, outbound: [app] }]",
@@ -697,7 +697,7 @@ fn clusters_are_checked() {
     for (cluster, part) in [
         (
             "{}",
-            "cluster `c`: exactly one of `component`, `endpoints`, `endpoints_file` is needed",
+            "cluster `c`: exactly one of `endpoints`, `endpoints_file`, `component` is needed",
         ),
         (
             "{ endpoints: [exämple.com:80] }",

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tamis_config::{
-    AccessLog, Action, Breaker, Candidate, Dns, Endpoints, FilterLimits, HealthCheck, ListenerLimits, LogFormat,
-    LogTarget, OnFailure, Overload, Retry, Tolerance, UpstreamHttp2, UpstreamProtocol, Verify,
+    AccessLog, Action, Breaker, Candidate, ComponentKind, Dns, Endpoints, FilterLimits, HealthCheck, Instances,
+    ListenerLimits, LogFormat, LogTarget, OnFailure, Overload, Retry, Tolerance, UpstreamHttp2, UpstreamProtocol,
+    Verify,
 };
 
 fn examples() -> Vec<PathBuf> {
@@ -178,6 +179,24 @@ fn everything_shows_the_defaults_of_filters() {
         (tenant.on_failure, plain.on_failure),
         (OnFailure::Closed, OnFailure::Closed)
     );
+}
+
+#[test]
+fn everything_shows_the_defaults_of_middlewares() {
+    let config = tamis_config::load(&example("everything.yaml")).unwrap();
+    let text = "listeners: { a: { address: 127.0.0.1:0 } }\nroutes: [{ respond: { status: 204 } }]\n\
+                filters: { a: { component: a.wasm, kind: middleware }, b: { component: a.wasm } }";
+    let plain = tamis_config::parse(text, Path::new("test.yaml"), &tamis_config::System).unwrap();
+    let shown = config.filters.iter().find(|filter| filter.name == "stamp").unwrap();
+    for plain in &plain.filters {
+        assert_eq!(shown.middleware.limits, plain.middleware.limits);
+        assert_eq!(shown.limits.wait, plain.limits.wait);
+        assert_eq!(shown.instance_reuse, plain.instance_reuse);
+        assert_eq!(plain.middleware.instances, None);
+    }
+    assert_eq!(shown.middleware.instances, Some(Instances::Exclusive));
+    assert_eq!(shown.middleware.foreign, Vec::<String>::new());
+    assert_eq!(shown.wanted, Some(ComponentKind::Middleware));
 }
 
 /// The smallest of each there is has them all.

@@ -17,7 +17,7 @@ use tamis_integration::{Folder, Gate, Proxy, Step, Upstream};
 
 use crate::balancing::example;
 use crate::certificates::site;
-use crate::support::{Configuration, component, each, folder_with, wait_until};
+use crate::support::{Configuration, component, each, folder_with, wait_until, wasi_component};
 
 const LOG: &str = "access_log: { file: access.log, format: json }";
 const CLUSTER: &str = "protocol: http2";
@@ -172,6 +172,38 @@ fn all_four_kinds_pass_a_filter() {
     assert_eq!(records[9]["grpc_status"], 5, "{}", records[9]);
     let calls = |status| proxy.metrics().sum("tamis_grpc_calls_total", &[("status", status)]);
     assert_eq!((calls("ok"), calls("not_found")), (9.0, 1.0));
+}
+
+/// Between two filters of the contract, one middleware hands bodies on and one takes them through its memory.
+#[test]
+fn all_four_kinds_pass_middlewares() {
+    let Some(mut server) = Peer::start(&["serve"]) else {
+        return;
+    };
+    let folder = folder_with(&["pass"]);
+    folder.write("filter.wasm", heads(7));
+    for name in ["rust-stamp-03", "rust-odd-03"] {
+        let component = wasi_component(name).expect("`make wasi` builds those in Rust");
+        folder.copy(&component, &format!("{name}.wasm"));
+    }
+    let yaml = filtered(&served(&mut server), CLUSTER)
+        .replace("filters: [filter]", "filters: [pass, odd, copy, stamp, filter]")
+        .replace(
+            "filters:\n",
+            "filters:\n  pass: { component: pass.wasm, limits: { exchange_cpu: 10s } }\n  \
+             odd: { native: headers, config: { request: { set: { x-odd: copy } } } }\n  \
+             copy: { component: rust-odd-03.wasm, grants: [clocks, { http: [] }] }\n  \
+             stamp: { component: rust-stamp-03.wasm }\n",
+        );
+    let proxy = Proxy::start_in(&folder, &yaml);
+    let target = proxy.address("web").to_string();
+    let mut client = Peer::start(&["call", &target]).expect("the server was started");
+    all_kinds(&mut client, "7");
+    let records = records(&proxy, 10);
+    assert_eq!(
+        (&records[0]["grpc_status"], &records[9]["grpc_status"]),
+        (&0.into(), &5.into())
+    );
 }
 
 #[test]

@@ -29,6 +29,7 @@ mod hostile;
 mod http2;
 mod http2_upstream;
 mod identity;
+mod middleware;
 mod origin;
 mod origins;
 mod overload;

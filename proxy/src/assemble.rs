@@ -5,6 +5,7 @@
 
 mod candidates;
 mod clusters;
+mod middlewares;
 mod routes;
 mod services;
 mod tls;
@@ -22,6 +23,7 @@ use tokio::task::JoinSet;
 
 use crate::address::Address;
 use crate::assemble::clusters::Planned;
+use crate::assemble::middlewares::MiddlewareKey;
 use crate::assemble::services::ServiceKey;
 use crate::breaker;
 use crate::canary::Version;
@@ -43,7 +45,7 @@ use crate::telemetry::record;
 use crate::tls::Server;
 use crate::tls::server::Ticketer;
 use crate::trial::Trial;
-use crate::wasm::http::Service;
+use crate::wasm::http::{Middleware, Service};
 use crate::wasm::{self, Artifact, Compiler, Digest, Engine, Grant};
 
 /// Makes snapshots; keeps the parts of the last one that was accepted.
@@ -64,8 +66,9 @@ pub struct Assembler {
 struct Parts {
     artifacts: HashMap<Digest, Arc<Artifact>>,
     guests: HashMap<GuestKey, Arc<wasm::Filter>>,
+    middlewares: HashMap<MiddlewareKey, Arc<Middleware>>,
     services: HashMap<ServiceKey, Arc<Service>>,
-    /// Of services: compiled for another engine than filters.
+    /// Of services and middlewares: compiled for another engine than filters.
     service_artifacts: HashMap<Digest, Arc<Artifact>>,
     /// With the digest of the files of their TLS.
     clusters: HashMap<String, (config::Cluster, String, Arc<Cluster>)>,
@@ -196,10 +199,11 @@ impl Assembler {
         let listeners = config.listeners.iter().map(|listener| listener.name.as_str());
         let listener_files = difference::listener_files(listeners.zip(build.servers.iter().map(Option::as_deref)));
         let cluster_files = difference::cluster_files(&build.clusters);
+        let middlewares = build.middlewares.clone();
         let (_, guests) = build.finish()?;
         Ok(Checked {
             warnings,
-            components: difference::components(&guests),
+            components: difference::components(&guests, &middlewares),
             listener_files,
             cluster_files,
         })
@@ -240,6 +244,8 @@ impl Assembler {
         }
         let services = assembled.parts.services.values();
         services.for_each(|service| service.meet(&assembled.snapshot.clusters));
+        let middlewares = assembled.snapshot.middlewares.iter();
+        middlewares.for_each(|middleware| middleware.service.meet(&assembled.snapshot.clusters));
         candidates::announce(&self.parts.trials, &assembled.snapshot.trials);
         self.alarm.notify_one();
         self.compiler = assembled.compiler;
@@ -270,6 +276,7 @@ struct Build<'a> {
     /// TLS by listener.
     servers: Vec<Option<Arc<Server>>>,
     guests: Vec<Arc<wasm::Filter>>,
+    middlewares: Vec<Arc<Middleware>>,
     /// What each use of a filter became, by the filter's index and the settings it is used with.
     kinds: HashMap<(usize, String), StepSource>,
     /// The same for candidates, which are always components: their numbers among the guests.
@@ -291,6 +298,7 @@ enum Names {
 enum StepSource {
     Native(Arc<dyn crate::filter::Native>),
     Wasm(usize),
+    Middleware(usize),
 }
 
 impl<'a> Build<'a> {
@@ -303,6 +311,7 @@ impl<'a> Build<'a> {
             clusters: Vec::new(),
             servers: Vec::new(),
             guests: Vec::new(),
+            middlewares: Vec::new(),
             kinds: HashMap::new(),
             candidates: HashMap::new(),
             trials: BTreeMap::new(),
@@ -318,7 +327,9 @@ impl<'a> Build<'a> {
         let same_server = |(new, listener): (&Option<Arc<Server>>, &snapshot::Listener)| {
             new.as_ref().map(Arc::as_ptr) == listener.tls.as_ref().map(Arc::as_ptr)
         };
+        let middlewares = self.middlewares.iter().map(|middleware| middleware.id());
         guests.eq(snapshot.guests.iter().map(|guest| guest.id()))
+            && middlewares.eq(snapshot.middlewares.iter().map(|middleware| middleware.id()))
             && clusters.eq(snapshot.clusters.iter().map(|cluster| cluster.id()))
             && self.servers.iter().zip(&snapshot.listeners).all(same_server)
     }
@@ -336,6 +347,7 @@ impl<'a> Build<'a> {
         let compiler = Arc::clone(&self.compiler);
         let warnings = self.warnings(table.as_ref());
         let overload = overload(&config.overload, self.assembler);
+        let middlewares = self.middlewares.clone();
         let (parts, guests) = self.finish()?;
         let table = table.ok_or_else(|| Faults(vec!["the routes do not compile".into()]))?;
         let snapshot = Snapshot {
@@ -345,6 +357,7 @@ impl<'a> Build<'a> {
             routes,
             clusters,
             guests,
+            middlewares,
             filters,
             trials,
             access_log,
@@ -416,10 +429,7 @@ impl<'a> Build<'a> {
         }
         let loaded = match &filter.kind {
             config::FilterKind::Native(name) => native::build(name, settings).map(StepSource::Native),
-            config::FilterKind::Component(path) => {
-                let guest = self.load_guest(filter, &filter.name, path, settings).await;
-                guest.map(StepSource::Wasm)
-            }
+            config::FilterKind::Component(path) => self.load_component(filter, path, settings).await,
         };
         match loaded {
             Ok(source) => {
@@ -432,17 +442,38 @@ impl<'a> Build<'a> {
         }
     }
 
+    /// By what its component is.
+    async fn load_component(
+        &mut self,
+        filter: &config::Filter,
+        path: &Path,
+        settings: &serde_json::Value,
+    ) -> Result<StepSource, String> {
+        let bytes = self.read_component(path)?;
+        let is_middleware = self.is_middleware(filter, &bytes);
+        if is_middleware.map_err(|message| format!("component {}: {message}", path.display()))? {
+            let loaded = self.load_middleware(filter, path, bytes, settings).await;
+            return loaded.map(StepSource::Middleware);
+        }
+        let loaded = self.load_guest(filter, &filter.name, path, bytes, settings).await;
+        loaded.map(StepSource::Wasm)
+    }
+
+    fn read_component(&self, path: &Path) -> Result<Vec<u8>, String> {
+        let max = self.compiler.max_component();
+        Artifact::read(path, max).map_err(|message| format!("component: {message}"))
+    }
+
     /// One version of the filter, under its own `name`.
     async fn load_guest(
         &mut self,
         filter: &config::Filter,
         name: &str,
         path: &Path,
+        bytes: Vec<u8>,
         settings: &serde_json::Value,
     ) -> Result<usize, String> {
         let of_file = |message: String| format!("component {}: {message}", path.display());
-        let max = self.compiler.max_component();
-        let bytes = Artifact::read(path, max).map_err(|message| format!("component: {message}"))?;
         let artifact = self.artifact(bytes).await.map_err(of_file)?;
         let key = GuestKey {
             name: name.to_owned(),
@@ -537,6 +568,7 @@ impl<'a> Build<'a> {
             let kind = match self.kinds.get(&key)? {
                 StepSource::Native(native) => StepKind::Native(Arc::clone(native)),
                 StepSource::Wasm(slot) => self.guest(*slot),
+                StepSource::Middleware(slot) => StepKind::Middleware(Arc::clone(&self.middlewares[*slot]), *slot),
             };
             Some(Step {
                 name: filter.name.as_str().into(),

@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::chain::Broken;
-use crate::filter::Reply;
+use crate::filter::{self, Reply};
 use crate::http2;
 use crate::mirror::{Copied, Teed};
 use crate::passage::Passage;
@@ -26,6 +27,7 @@ use crate::replay::Reader;
 use crate::stage::{Cut, Filtered, Side};
 use crate::timer::Watchdog;
 use crate::upstream::{Download, Failure};
+use crate::wasm::http::{Passing, Returned};
 
 /// A response's body.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub enum Body {
     Download(Download),
     /// Behind a filter's stage.
     Filtered(Box<Filtered<BodyFault>>),
+    /// A middleware's.
+    Returned(Box<Returned>),
 }
 
 /// Why a response's body ends before its end.
@@ -114,6 +118,7 @@ impl HttpBody for Body {
             Body::Filtered(filtered) => filtered
                 .poll(context)
                 .map(|frame| frame.map(|frame| frame.map_err(BodyFault::from))),
+            Body::Returned(returned) => returned.poll_frame(context),
         }
     }
 
@@ -123,6 +128,7 @@ impl HttpBody for Body {
             Body::Full(bytes) => bytes.is_empty(),
             Body::Download(download) => download.is_end_stream(),
             Body::Filtered(filtered) => filtered.is_over(),
+            Body::Returned(returned) => returned.is_end_stream(),
         }
     }
 
@@ -132,6 +138,7 @@ impl HttpBody for Body {
             Body::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Body::Download(download) => download.size_hint(),
             Body::Filtered(_) => SizeHint::default(),
+            Body::Returned(returned) => returned.size_hint(),
         }
     }
 }
@@ -210,6 +217,15 @@ pub enum RequestBody {
     Copied(Box<Copied>),
     /// One that a guest sends with a call of its own.
     Made(Box<Made>),
+    /// One that a middleware has passed on.
+    Passed(Box<Passed>),
+}
+
+#[derive(Debug)]
+pub struct Passed {
+    passing: Passing,
+    upload: Rc<Upload>,
+    filter: Arc<str>,
 }
 
 /// What comes from elsewhere, in whatever shape.
@@ -315,6 +331,14 @@ impl RequestBody {
         }))
     }
 
+    pub fn passed(passing: Passing, upload: &Rc<Upload>, filter: &Arc<str>) -> Self {
+        Self::Passed(Box::new(Passed {
+            passing,
+            upload: Rc::clone(upload),
+            filter: Arc::clone(filter),
+        }))
+    }
+
     /// Whether there is nothing of it, not even a length of zero that a filter gave it.
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
@@ -327,6 +351,7 @@ impl RequestBody {
             Self::Held(held) => held.rest.is_in_hook(),
             Self::Kept(reader) => reader.is_in_hook(),
             Self::Teed(teed) => teed.source().is_in_hook(),
+            Self::Passed(passed) => passed.passing.is_in_hook(),
             Self::Empty | Self::Full(_) | Self::Streamed(_) | Self::Copied(_) | Self::Made(_) => false,
         }
     }
@@ -363,6 +388,24 @@ impl RequestBody {
         Ok((seen.freeze(), true))
     }
 
+    /// Ready when it has begun, which nothing is lost of, or has come to its end; it is [`RequestBody::Empty`] then. Not to
+    /// be polled again after an end.
+    pub fn poll_begin(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BrokenUpload>> {
+        if self.is_end_stream() {
+            *self = Self::Empty;
+            return Poll::Ready(Ok(()));
+        }
+        match ready!(Pin::new(&mut *self).poll_frame(context))
+            .transpose()?
+            .map(Frame::into_data)
+        {
+            Some(Ok(bytes)) => self.put(bytes, None),
+            Some(Err(frame)) => self.put(Bytes::new(), frame.into_trailers().ok()),
+            None => *self = Self::Empty,
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Puts bytes before what is left of it.
     pub fn put(&mut self, seen: Bytes, trailers: Option<HeaderMap>) {
         let rest = std::mem::replace(self, Self::Empty);
@@ -397,6 +440,7 @@ impl HttpBody for RequestBody {
             Self::Teed(teed) => teed.poll(context),
             Self::Copied(copied) => copied.poll(context),
             Self::Made(made) => Pin::new(&mut made.0).poll_frame(context),
+            Self::Passed(passed) => passed.poll(context),
         }
     }
 
@@ -408,6 +452,7 @@ impl HttpBody for RequestBody {
             Self::Teed(teed) => teed.source().is_end_stream(),
             Self::Copied(copied) => copied.is_end_stream(),
             Self::Made(made) => made.0.is_end_stream(),
+            Self::Passed(passed) => passed.passing.is_end_stream(),
             Self::Streamed(streamed) => streamed.incoming.is_end_stream(),
             Self::Held(held) => held.seen.is_empty() && held.trailers.is_none() && held.rest.is_end_stream(),
             Self::Filtered(filtered) => filtered.filtered.is_over(),
@@ -429,6 +474,7 @@ impl HttpBody for RequestBody {
             Self::Teed(teed) => teed.source().size_hint(),
             Self::Copied(copied) => copied.size_hint(),
             Self::Made(made) => made.0.size_hint(),
+            Self::Passed(passed) => passed.passing.size_hint(),
         }
     }
 }
@@ -457,6 +503,26 @@ impl FilteredUpload {
         *self.upload.cut.borrow_mut() = Some(cut);
         self.upload.fault.set(Some(UploadFault::Filter));
         Poll::Ready(Some(Err(BrokenUpload(UploadFault::Filter))))
+    }
+}
+
+impl Passed {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenUpload>>> {
+        let failure = match ready!(self.passing.poll_frame(context)) {
+            Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
+            Some(Err(fault)) => Some(filter::Failure::from(fault)),
+            None => None,
+        };
+        // However the guest ends what it makes of a body that broke off, it has no end.
+        if let Some(fault) = self.upload.fault.get() {
+            return Poll::Ready(Some(Err(BrokenUpload(fault))));
+        }
+        Poll::Ready(failure.map(|failure| {
+            let filter = Arc::clone(&self.filter);
+            *self.upload.cut.borrow_mut() = Some(UploadCut::Broken(Broken { filter, failure }));
+            self.upload.fault.set(Some(UploadFault::Filter));
+            Err(BrokenUpload(UploadFault::Filter))
+        }))
     }
 }
 

@@ -12,6 +12,7 @@ use crate::canary::Version;
 use crate::filter::{Failure, Hook, Native, OnFailure};
 use crate::trial::Part;
 use crate::wasm;
+use crate::wasm::http::{self as wasi_http, Middleware};
 
 /// One filter in a chain. Shared by all workers.
 pub struct Step {
@@ -46,7 +47,7 @@ impl Step {
     pub fn has(&self, hook: Hook) -> bool {
         match &self.kind {
             StepKind::Wasm(filter, _) => filter.hooks().has(hook),
-            StepKind::Native(_) => false,
+            StepKind::Native(_) | StepKind::Middleware(..) => false,
         }
     }
 }
@@ -55,6 +56,8 @@ pub enum StepKind {
     Native(Arc<dyn Native>),
     /// The loaded component, and its number in its generation.
     Wasm(Arc<wasm::Filter>, usize),
+    /// The same of one that passes requests on.
+    Middleware(Arc<Middleware>, usize),
 }
 
 /// The filters of a listener or a route, in the order in which requests meet them.
@@ -64,6 +67,11 @@ pub struct Chain {
 }
 
 impl Chain {
+    pub fn has_middlewares(&self) -> bool {
+        let is_one = |step: &Step| matches!(step.kind, StepKind::Middleware(..));
+        self.steps.iter().any(is_one)
+    }
+
     /// Whether a filter in it wants to see connections.
     pub fn asks_about_connections(&self) -> bool {
         let candidates = self.steps.iter().filter_map(|step| step.candidate.as_deref());
@@ -78,6 +86,8 @@ impl Chain {
 pub trait Floor {
     /// The worker's guests of the component with this number.
     fn guests(&self, filter: &Arc<wasm::Filter>, slot: usize) -> Rc<wasm::Pool>;
+    /// The worker's instances of the middleware with this number.
+    fn instances(&self, middleware: &Middleware, slot: usize) -> Rc<wasi_http::Pool>;
     /// One call is over; a guest computed for `cpu` of the time that it took.
     fn called(&self, step: &Step, hook: Hook, took: Duration, cpu: Duration);
     /// One call has succeeded, and took so long without what was waited for the guest.

@@ -16,6 +16,7 @@ use crate::cluster::Cluster;
 use crate::snapshot::Snapshot;
 use crate::tls;
 use crate::wasm;
+use crate::wasm::http::Middleware;
 
 /// What cannot change while the process runs, and why.
 const FIXED: [(&str, &str); 8] = [
@@ -182,7 +183,7 @@ impl State {
         Self {
             generation: snapshot.generation,
             config: Arc::clone(&snapshot.description),
-            components: components(&snapshot.guests),
+            components: components(&snapshot.guests, &snapshot.middlewares),
             listener_files: listener_files(snapshot.listeners.iter().map(|of| (&*of.name, of.tls.as_deref()))),
             cluster_files: cluster_files(&snapshot.clusters),
         }
@@ -247,16 +248,17 @@ fn without_keys(files: &BTreeMap<String, String>) -> BTreeMap<String, String> {
 }
 
 /// By the filter's name.
-pub fn components(guests: &[Arc<wasm::Filter>]) -> BTreeMap<String, Component> {
-    let component = |guest: &Arc<wasm::Filter>| {
-        let artifact = guest.artifact();
+pub fn components(guests: &[Arc<wasm::Filter>], middlewares: &[Arc<Middleware>]) -> BTreeMap<String, Component> {
+    let guests = guests.iter().map(|guest| (guest.name(), guest.artifact()));
+    let middlewares = middlewares.iter().map(|one| (one.name(), one.service.artifact()));
+    let component = |(name, artifact): (&Arc<str>, &Arc<wasm::Artifact>)| {
         let component = Component {
             sha256: artifact.digest().to_string(),
             imports: artifact.imports(),
         };
-        (guest.name().to_string(), component)
+        (name.to_string(), component)
     };
-    guests.iter().map(component).collect()
+    guests.chain(middlewares).map(component).collect()
 }
 
 fn holds_secret(value: &Value) -> bool {

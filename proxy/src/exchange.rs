@@ -4,6 +4,7 @@
 //! message that filters see, and is dropped exactly once: with the last byte of the response, or wherever the exchange
 //! breaks off. That drop returns what was borrowed and writes the record.
 
+mod handing;
 mod retrying;
 
 use std::cell::Cell;
@@ -52,6 +53,8 @@ use crate::upstream::{Call, Failure, Offer, Switched};
 use crate::websocket;
 use crate::wire::Expired;
 use crate::worker::{Pinned, Scene, Worker};
+
+use handing::Early;
 
 /// A request's body of at most so many bytes is read to its end after an early answer, so that the connection can be
 /// kept; the connection of a larger one is closed.
@@ -118,6 +121,7 @@ async fn walk(
     // Request filters, then the route's action: an upstream, a redirect, a fixed answer.
     let answered = match refused {
         Some(refusal) => Err(refusal),
+        None if exchange.passage.has_middlewares() => Box::pin(exchange.answer_in_hands(&mut upload)).await,
         None => exchange.answer(&mut upload).await,
     };
     // Whatever went wrong becomes an answer too.
@@ -363,8 +367,10 @@ impl Exchange {
         let route = self.route.map(|index| &pinned.snapshot.routes[index]);
         self.prepare_request(upload)?;
         panics::point("request");
-        if let Some(reply) = self.filter_request(upload).await? {
-            return Ok(self.local(*reply));
+        match self.filter_request(upload).await? {
+            Some(Early::Reply(reply)) => return Ok(self.local(*reply)),
+            Some(Early::Answer(body)) => return Ok(body),
+            None => {}
         }
         if let Some(redirect) = &pinned.snapshot.listeners[self.listener].redirect {
             return Ok(self.redirect(redirect));
@@ -458,7 +464,7 @@ impl Exchange {
     }
 
     /// A filter that waits for the client's body is bound by the route's timeout like an upstream.
-    async fn filter_request(&mut self, upload: &mut RequestBody) -> Result<Option<Box<Reply>>, Error> {
+    async fn filter_request(&mut self, upload: &mut RequestBody) -> Result<Option<Early>, Error> {
         if !self.passage.has_filters() {
             return Ok(None);
         }
@@ -468,19 +474,25 @@ impl Exchange {
         walked.unwrap_or_else(|| Err(Kind::RouteTimeout.into()))
     }
 
-    async fn walk_forward(&mut self, upload: &mut RequestBody) -> Result<Option<Box<Reply>>, Error> {
+    async fn walk_forward(&mut self, upload: &mut RequestBody) -> Result<Option<Early>, Error> {
         let passage = Rc::clone(&self.passage);
         let mut clock = std::time::Instant::now();
         for step in passage.steps() {
             let stage = match passage.forward(step, &mut clock).await? {
                 Forward::Proceed { stage } => stage,
-                Forward::Reply(reply) => return Ok(Some(reply)),
+                Forward::Reply(reply) => return Ok(Some(Early::Reply(reply))),
                 Forward::Hold(turn, wish) => {
                     // Boxed like all that seldom happens: the future of an exchange is moved, and its size costs.
                     if let Some(reply) = Box::pin(self.hold(turn, wish, upload, &mut clock)).await? {
-                        return Ok(Some(reply));
+                        return Ok(Some(Early::Reply(reply)));
                     }
                     passage.stage_of(turn, Hook::RequestBody)
+                }
+                Forward::Hand(turn) => {
+                    if let Some(body) = Box::pin(self.hand(turn, upload, &mut clock)).await? {
+                        return Ok(Some(Early::Answer(body)));
+                    }
+                    continue;
                 }
             };
             match (stage, &self.upload) {
@@ -960,6 +972,11 @@ impl Exchange {
         passage.set_stage(Stage::ResponseHead);
         let mut clock = None;
         while let Some(turn) = passage.next_back() {
+            if let Some(session) = passage.take_session(turn) {
+                Box::pin(self.hand_back(turn, session, body, &mut clock)).await;
+                passage.set_stage(Stage::ResponseHead);
+                continue;
+            }
             let verdict = passage.backward(turn, &mut clock).await;
             passage.forgo(turn, &[Hook::ResponseHead]);
             match verdict {
@@ -1055,7 +1072,7 @@ impl Exchange {
         if let Some(edits) = route.and_then(|route| route.response_edits.as_ref()) {
             edits.apply(headers);
         }
-        if !matches!(body, Body::Download(_)) || self.hides_length {
+        if !matches!(body, Body::Download(_) | Body::Returned(_)) || self.hides_length {
             headers.remove(header::CONTENT_LENGTH);
         }
         let received = self
@@ -1359,6 +1376,7 @@ impl Drop for Exchange {
                 self.status = Kind::Panic.status().as_u16();
             }
         }
+        self.passage.end_sessions();
         if !self.complete && self.reason.is_empty() {
             self.reason = broken_reason(self.lane.broken().or(self.connection.wire.expired()));
         }

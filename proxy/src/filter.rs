@@ -201,6 +201,8 @@ pub enum Failure {
     BadReply,
     /// `read-body` from a filter that does not export `held-body`.
     BadVerdict,
+    /// A middleware came to its end without an answer, or ended a body of its own by an error.
+    Silent,
 }
 
 impl Failure {
@@ -215,6 +217,7 @@ impl Failure {
             Failure::Start => "start",
             Failure::BadReply => "bad_reply",
             Failure::BadVerdict => "bad_verdict",
+            Failure::Silent => "silent",
         }
     }
 }

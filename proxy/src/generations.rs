@@ -136,6 +136,7 @@ mod tests {
             routes: Vec::new(),
             clusters: Vec::new(),
             guests: Vec::new(),
+            middlewares: Vec::new(),
             trials: Vec::new(),
             filters: Vec::new(),
             access_log: None,

@@ -18,7 +18,8 @@
 //! 7. [`passage`] takes the request forward through the listener's [`chain`] and then the route's: native filters
 //!    ([`native`]) and components ([`wasm`]) alike, all on one [`head::Message`]. A filter that filters bodies puts its
 //!    [`stage`] in the way. The first reply ends the way forward. Guests call others through [`outbound`], keep things in
-//!    the [`store`], and are spared while their [`breaker`] is open. Of a filter with a candidate, the [`trial`] says
+//!    the [`store`], and are spared while their [`breaker`] is open. A middleware of [`wasm::http`] is handed the whole
+//!    request, and has the exchange in its hands until it passes that on. Of a filter with a candidate, the [`trial`] says
 //!    which version an exchange meets.
 //! 8. What the route [rewrites](rewrite) (path, host, header [`edits`]) the upstream alone will see; a [`mirror`] gets a
 //!    copy. Where the route tries again, [`retry`] says when, and the body comes from a [`replay`].

@@ -35,7 +35,7 @@ use crate::telemetry::metrics::Report;
 use crate::trial::{Standing, Trial};
 use crate::trigger::Trigger;
 use crate::wasm;
-use crate::wasm::http::{Service, Usage};
+use crate::wasm::http::{Middleware, Service, Usage};
 use crate::worker::{Command, Live, WorkerReport, Workers};
 
 /// How long a worker may take to report: many times what it needs, and short enough for a scrape.
@@ -246,7 +246,8 @@ impl Operations for Operator {
         let natives = snapshot
             .filters
             .iter()
-            .filter(|name| !snapshot.guests.iter().any(|guest| guest.name() == *name));
+            .filter(|name| !snapshot.guests.iter().any(|guest| guest.name() == *name))
+            .filter(|name| !snapshot.middlewares.iter().any(|one| one.name() == *name));
         let natives = natives.map(|name| json!({ "name": &**name, "kind": "native" }));
         let mut shown = HashSet::new();
         let guests = snapshot
@@ -254,19 +255,7 @@ impl Operations for Operator {
             .iter()
             .filter(|guest| shown.insert(guest.id()))
             .map(|guest| {
-                let usage = reports
-                    .iter()
-                    .flat_map(|report| &report.guests)
-                    .filter(|(name, _)| name == guest.name())
-                    .map(|(_, usage)| usage);
-                let (live, idle, waiting, memory) = usage.fold((0, 0, 0, 0), |(live, idle, waiting, memory), usage| {
-                    (
-                        live + usage.live,
-                        idle + usage.idle,
-                        waiting + usage.waiting,
-                        memory + usage.memory_bytes,
-                    )
-                });
+                let usage = usage_of(guest.name(), &reports);
                 let hooks = Hook::ALL.into_iter().filter(|hook| guest.hooks().has(*hook));
                 let breaker = guest.breaker().map(|breaker| shown_breaker(breaker));
                 let (name, version) = Version::of(guest.name());
@@ -284,14 +273,18 @@ impl Operations for Operator {
                     "on_failure": guest.on_failure().as_str(),
                     "breaker": breaker,
                     "tick_seconds": guest.tick().map(seconds),
-                    "instances": live,
-                    "instances_idle": idle,
-                    "waiting": waiting,
-                    "memory_bytes": memory,
+                    "instances": usage.live,
+                    "instances_idle": usage.idle,
+                    "waiting": usage.waiting,
+                    "memory_bytes": usage.memory_bytes,
                     "log_lines_dropped": guest.log_lines_dropped(),
                 })
             });
-        natives.chain(guests).collect()
+        let mut shown = HashSet::new();
+        let middlewares = (snapshot.middlewares.iter())
+            .filter(|one| shown.insert(one.id()))
+            .map(|one| shown_middleware(one, usage_of(one.name(), &reports)));
+        natives.chain(guests).chain(middlewares).collect()
     }
 
     async fn reload(&self, expected: Option<u64>) -> ReloadReport {
@@ -306,6 +299,39 @@ impl Operations for Operator {
     async fn drain(&self) {
         self.begin_drain.send_replace(true);
     }
+}
+
+/// What a filter has, in all workers.
+fn usage_of(filter: &Arc<str>, reports: &[WorkerReport]) -> wasm::Usage {
+    let of_filter = reports
+        .iter()
+        .flat_map(|report| &report.guests)
+        .filter(|(name, _)| name == filter);
+    of_filter.fold(wasm::Usage::default(), |sum, (_, usage)| wasm::Usage {
+        live: sum.live + usage.live,
+        idle: sum.idle + usage.idle,
+        waiting: sum.waiting + usage.waiting,
+        memory_bytes: sum.memory_bytes + usage.memory_bytes,
+    })
+}
+
+fn shown_middleware(middleware: &Middleware, usage: wasm::Usage) -> Value {
+    let artifact = middleware.service.artifact();
+    json!({
+        "name": &**middleware.name(),
+        "kind": "middleware",
+        "sha256": artifact.digest().to_string(),
+        "size_bytes": artifact.size(),
+        "imports": artifact.imports(),
+        "exports": artifact.exports(),
+        "on_failure": middleware.terms.on_failure.as_str(),
+        "breaker": middleware.terms.breaker.as_deref().map(shown_breaker),
+        "instances": usage.live,
+        "instances_idle": usage.idle,
+        "waiting": usage.waiting,
+        "memory_bytes": usage.memory_bytes,
+        "log_lines_dropped": middleware.service.log_lines_dropped(),
+    })
 }
 
 fn shown_service(service: &Service, usage: Usage) -> Value {
@@ -542,10 +568,10 @@ fn route_value(snapshot: &Snapshot, route: &crate::snapshot::Route) -> Value {
 
 fn filters(chain: &Chain) -> Value {
     let filter = |step: &crate::chain::Step| {
-        let kind = if matches!(step.kind, StepKind::Native(_)) {
-            "native"
-        } else {
-            "component"
+        let kind = match step.kind {
+            StepKind::Native(_) => "native",
+            StepKind::Wasm(..) => "component",
+            StepKind::Middleware(..) => "middleware",
         };
         json!({ "name": &*step.name, "kind": kind })
     };

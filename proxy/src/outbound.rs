@@ -189,6 +189,15 @@ impl Incoming {
     }
 }
 
+/// Methods whose requests seldom have a body, so that an empty one would say another thing than none.
+const BARE: [Method; 5] = [
+    Method::GET,
+    Method::HEAD,
+    Method::DELETE,
+    Method::OPTIONS,
+    Method::TRACE,
+];
+
 /// Performs what guests order, each order in a task of its own.
 pub async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Placed>) {
     while let Some(placed) = orders.recv().await {
@@ -242,6 +251,11 @@ struct Answer {
 
 async fn send(worker: &Worker, order: &Order, mut body: RequestBody) -> Result<(Head, Answer), Failed> {
     let pool = worker.upstreams(&order.cluster);
+    if BARE.contains(&order.method) {
+        // Guests make bodies of streams, also where there are none.
+        let begun = std::future::poll_fn(|context| body.poll_begin(context)).await;
+        begun.map_err(|_| Failed::Broken)?;
+    }
     let (mut tried, mut repeats) = (Vec::new(), 0);
     loop {
         let turn = pick(worker, &pool, order, &tried).ok_or(Failed::Unreachable)?;

@@ -7,13 +7,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderMap;
 
-use crate::breaker::{Admission, Probe};
+use crate::breaker::{Admission, Breaker, Probe};
 use crate::canary::Version;
 use crate::chain::{Broken, Floor, Step, StepKind};
 use crate::filter::{
@@ -22,8 +22,10 @@ use crate::filter::{
 };
 use crate::head::{Attributes, Message, Stage};
 use crate::outbox;
+use crate::service;
 use crate::stage::Side;
 use crate::trial::Trial;
+use crate::wasm::http::{Answered, Middleware, Place as Seat, Session, Unplaced};
 use crate::wasm::{self, Question};
 use crate::worker::Scene;
 
@@ -58,6 +60,8 @@ struct Turn {
     at: Position,
     /// The guest, between its hooks.
     lease: Option<wasm::Lease>,
+    /// A middleware's part, from the request that it passed on to the response that it is to see.
+    session: Option<Session>,
     /// The hooks that are still to come.
     ahead: Hooks,
     /// Processor time so far.
@@ -111,6 +115,8 @@ pub enum Forward {
     Reply(Box<Reply>),
     /// The filter of this turn wants to see the body first.
     Hold(usize, ReadBody),
+    /// The filter of this turn is handed the whole request.
+    Hand(usize),
 }
 
 impl Passage {
@@ -178,6 +184,7 @@ impl Passage {
                 };
                 self.after_request_head(turn, asked)
             }
+            StepKind::Middleware(..) => Ok(Forward::Hand(self.add(Turn::new(at, Hooks::default())))),
         }
     }
 
@@ -244,9 +251,9 @@ impl Passage {
         let turns = self.turns.borrow();
         while let Some(turn) = self.to_come.get().checked_sub(1) {
             self.to_come.set(turn);
-            let Turn { at, ahead, .. } = &turns[turn];
+            let Turn { at, ahead, session, .. } = &turns[turn];
             let is_native = matches!(self.at(*at).kind, StepKind::Native(_));
-            if is_native || ahead.has(Hook::ResponseHead) || ahead.has(Hook::ResponseBody) {
+            if is_native || session.is_some() || ahead.has(Hook::ResponseHead) || ahead.has(Hook::ResponseBody) {
                 return Some(turn);
             }
         }
@@ -278,7 +285,7 @@ impl Passage {
                 let verdict = self.ask(turn, step, wasm::OnResponseHead, clock).await?;
                 Ok(verdict.unwrap_or(Verdict::Proceed))
             }
-            StepKind::Wasm(..) => Ok(Verdict::Proceed),
+            StepKind::Wasm(..) | StepKind::Middleware(..) => Ok(Verdict::Proceed),
         }
     }
 
@@ -464,13 +471,18 @@ impl Passage {
     /// A guest for the filter's first hook, if one is at rest and the filter may be called at all.
     fn lease(&self, place: &Place<'_>) -> wasm::Outcome<Option<wasm::Lease>> {
         if let Some(breaker) = place.filter.breaker() {
-            match breaker.admit(place.now) {
-                Admission::Pass => {}
-                Admission::Probe(probe) => self.turns.borrow_mut()[place.turn].probe = Some(probe),
-                Admission::Refused => return Err((Failure::Breaker, "it has failed too often".into())),
-            }
+            self.admit(place.turn, breaker, place.now)?;
         }
         Ok(self.scene.guests(place.filter, place.slot).lease())
+    }
+
+    fn admit(&self, turn: usize, breaker: &Arc<Breaker>, now: Instant) -> wasm::Outcome<()> {
+        match breaker.admit(now) {
+            Admission::Pass => {}
+            Admission::Probe(probe) => self.turns.borrow_mut()[turn].probe = Some(probe),
+            Admission::Refused => return Err((Failure::Breaker, "it has failed too often".into())),
+        }
+        Ok(())
     }
 
     async fn borrow(&self) -> Loan<'_> {
@@ -499,7 +511,7 @@ impl Passage {
         self.loan(message.await)
     }
 
-    fn step(&self, turn: usize) -> &Step {
+    pub fn step(&self, turn: usize) -> &Step {
         self.at(self.turns.borrow()[turn].at)
     }
 
@@ -573,6 +585,142 @@ impl Passage {
     }
 }
 
+/// Of middlewares: who has the exchange while what stands behind them is walked.
+impl Passage {
+    pub fn has_middlewares(&self) -> bool {
+        self.scene.chains().iter().any(|chain| chain.has_middlewares())
+    }
+
+    /// The middleware of this turn.
+    pub fn middleware(&self, turn: usize) -> Option<&Arc<Middleware>> {
+        match &self.step(turn).kind {
+            StepKind::Middleware(middleware, _) => Some(middleware),
+            _ => None,
+        }
+    }
+
+    /// A place in an instance of this turn's middleware, if it may be called at all.
+    pub async fn enter(&self, turn: usize, now: Instant) -> wasm::Outcome<Seat> {
+        let StepKind::Middleware(middleware, slot) = &self.step(turn).kind else {
+            return Err((Failure::Start, "it is no middleware".into()));
+        };
+        if let Some(breaker) = &middleware.terms.breaker {
+            self.admit(turn, breaker, now)?;
+        }
+        let pool = self.scene.instances(middleware, *slot);
+        if let Some(seat) = pool.ready() {
+            return Ok(seat);
+        }
+        let placed = Box::pin(pool.place(middleware.terms.wait)).await;
+        placed.map_err(|unplaced| match unplaced {
+            Unplaced::Busy(waited) => (
+                Failure::NoInstance,
+                format!("all limits.instances are busy, for {waited:?}"),
+            ),
+            Unplaced::NoRoom => (
+                Failure::NoInstance,
+                "the process has wasm.max_service_instances".to_owned(),
+            ),
+            Unplaced::Failed(why) => (Failure::Start, why),
+        })
+    }
+
+    /// This turn's middleware has passed the request on.
+    pub fn keep_session(&self, turn: usize, session: Session) {
+        self.turns.borrow_mut()[turn].session = Some(session);
+    }
+
+    pub fn take_session(&self, turn: usize) -> Option<Session> {
+        self.turns.borrow_mut()[turn].session.take()
+    }
+
+    /// Lets go of those that have not seen a response. Their bodies may hold this passage.
+    pub fn end_sessions(&self) {
+        let sessions: Vec<_> = (self.turns.borrow_mut().iter_mut())
+            .filter_map(|turn| turn.session.take())
+            .collect();
+        drop(sessions);
+    }
+
+    /// The first middleware that has an answer, or none any more, before there is a response from behind it.
+    pub fn poll_early(&self, context: &mut Context<'_>) -> Poll<(usize, Result<Answered, service::Fault>)> {
+        let mut turns = self.turns.borrow_mut();
+        for (number, turn) in turns.iter_mut().enumerate() {
+            if let Some(session) = &mut turn.session
+                && let Poll::Ready(answered) = session.poll_early(context)
+            {
+                return Poll::Ready((number, answered));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Filters behind this turn see nothing more but the end.
+    pub fn cut_behind(&self, turn: usize) {
+        let last = self.turns.borrow().len();
+        for behind in turn + 1..last {
+            drop(self.take_session(behind));
+            self.forgo(
+                behind,
+                &[
+                    Hook::HeldBody,
+                    Hook::RequestBody,
+                    Hook::ResponseHead,
+                    Hook::ResponseBody,
+                ],
+            );
+        }
+        self.to_come.set(turn);
+    }
+
+    /// One word of a middleware was to the point.
+    pub fn spoke(&self, turn: usize, hook: Hook, clock: &mut Instant) {
+        let step = self.step(turn);
+        self.lap(step, hook, clock, None);
+        let probe = self.turns.borrow_mut()[turn].probe.take();
+        let breaker = self.middleware(turn).and_then(|one| one.terms.breaker.as_ref());
+        match (probe, breaker) {
+            (Some(probe), _) => probe.succeeded(),
+            (None, Some(breaker)) => breaker.succeeded(*clock),
+            (None, None) => {}
+        }
+    }
+
+    /// A middleware has failed. `may_go_on` is whether the exchange can: nothing is missing of its bodies.
+    pub fn fell(
+        &self,
+        turn: usize,
+        hook: Hook,
+        (failure, detail): (Failure, &str),
+        may_go_on: bool,
+    ) -> Result<(), Broken> {
+        let step = self.step(turn);
+        let now = Instant::now();
+        let terms = self.middleware(turn).map(|one| &one.terms);
+        let probe = self.turns.borrow_mut()[turn].probe.take();
+        match (failure, probe, terms.and_then(|terms| terms.breaker.as_ref())) {
+            // Not called, so nothing was found out.
+            (Failure::Breaker | Failure::NoInstance, ..) => {}
+            (_, Some(probe), _) => probe.failed(now),
+            (_, None, Some(breaker)) => breaker.failed(now),
+            (_, None, None) => {}
+        }
+        let policy = match terms.map(|terms| terms.on_failure) {
+            Some(OnFailure::Open) if may_go_on => OnFailure::Open,
+            _ => OnFailure::Closed,
+        };
+        self.scene.failed(step, hook, policy, failure, detail);
+        self.skip(turn);
+        match policy {
+            OnFailure::Open => Ok(()),
+            OnFailure::Closed => Err(Broken {
+                filter: Arc::clone(&step.name),
+                failure,
+            }),
+        }
+    }
+}
+
 impl Drop for Passage {
     /// A guest between two hooks is as good as new: the next exchange begins anew.
     fn drop(&mut self) {
@@ -586,6 +734,7 @@ impl Turn {
         Self {
             at,
             lease: None,
+            session: None,
             ahead,
             cpu: Duration::ZERO,
             probe: None,

@@ -459,7 +459,7 @@ fn used_guests(snapshot: &Snapshot) -> Vec<Arc<wasm::Filter>> {
         .flat_map(|chain| &chain.steps)
         .filter_map(|step| match &step.kind {
             StepKind::Wasm(guest, _) => seen.insert(guest.id()).then(|| Arc::clone(guest)),
-            StepKind::Native(_) => None,
+            StepKind::Native(_) | StepKind::Middleware(..) => None,
         })
         .collect()
 }

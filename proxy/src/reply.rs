@@ -59,6 +59,8 @@ pub enum Kind {
     Panic,
     // A filter's.
     Filter(Failure),
+    /// A filter has answered with an error code, which is this status.
+    FilterCode(StatusCode),
     /// A filter has ended the exchange in the middle of its response.
     Cut,
     // The upstream's.
@@ -146,6 +148,7 @@ impl Kind {
             | Kind::NotSwitched => StatusCode::BAD_GATEWAY,
             Kind::ConnectTimeout | Kind::UpstreamTimeout | Kind::RouteTimeout => StatusCode::GATEWAY_TIMEOUT,
             Kind::Service(fault) => fault.status(),
+            Kind::FilterCode(status) => status,
         }
     }
 
@@ -169,6 +172,7 @@ impl Kind {
             Kind::Panic => "panic",
             Kind::Overload | Kind::Shed => "overload",
             Kind::Filter(failure) => failure.as_str(),
+            Kind::FilterCode(_) => "filter_error",
             Kind::ConnectFailed => "connect_failed",
             Kind::ConnectTimeout => "connect_timeout",
             Kind::UpstreamTls => "upstream_tls",
@@ -209,7 +213,10 @@ impl Kind {
 
     /// Whether it counts against the endpoint.
     pub fn is_upstreams(self) -> bool {
-        !matches!(self, Kind::Filter(_) | Kind::Cut | Kind::Upload(_) | Kind::Worn)
+        !matches!(
+            self,
+            Kind::Filter(_) | Kind::FilterCode(_) | Kind::Cut | Kind::Upload(_) | Kind::Worn
+        )
     }
 }
 

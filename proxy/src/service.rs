@@ -7,6 +7,8 @@ use std::fmt;
 
 use http::StatusCode;
 
+use crate::filter::Failure;
+
 /// What there was in place of a response, or of the rest of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -50,6 +52,20 @@ impl Fault {
     /// Whether another try may mend it. What a guest says in so many words, it says again.
     pub fn is_reset(self) -> bool {
         !matches!(self, Self::Code(_))
+    }
+}
+
+/// Of a component that stands in a chain.
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Trap => Self::Trap,
+            Fault::Cpu => Self::Cpu,
+            Fault::Memory => Self::Memory,
+            Fault::Ended => Self::Wall,
+            Fault::Malformed => Self::BadReply,
+            Fault::Silent | Fault::Code(_) => Self::Silent,
+        }
     }
 }
 

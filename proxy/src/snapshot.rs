@@ -26,6 +26,7 @@ use crate::telemetry::record::{Format, Record};
 use crate::tls;
 use crate::trial::Trial;
 use crate::wasm;
+use crate::wasm::http::Middleware;
 
 /// A usual record; a longer one grows its buffer.
 const LINE_BYTES: usize = 512;
@@ -40,6 +41,8 @@ pub struct Snapshot {
     pub clusters: Vec<Arc<Cluster>>,
     /// Every loaded component; a chain's wasm steps carry an index into this.
     pub guests: Vec<Arc<wasm::Filter>>,
+    /// Filters that pass requests on, each once for every settings that it is used with.
+    pub middlewares: Vec<Arc<Middleware>>,
     /// Names of the configured filters, then of candidates; [`Step::index`](crate::chain::Step::index) is an index into
     /// this.
     pub filters: Vec<Arc<str>>,

@@ -41,6 +41,7 @@ use crate::telemetry::metrics::{
 use crate::tick;
 use crate::tls;
 use crate::wasm;
+use crate::wasm::http::Middleware;
 
 /// Tasks polled between two looks at the sockets when tasks never run out. An exchange takes four polls of some
 /// microseconds each, so this is a fraction of a millisecond; a guest that computes lets the runtime look at once.
@@ -128,6 +129,7 @@ pub struct Worker {
     pressure: Arc<Pressure>,
     upstreams: pool::Pools,
     guests: wasm::Pools,
+    middlewares: wasm::http::Pools,
     /// Where guests leave their calls.
     desk: Desk,
     /// The background hooks that run here, by their filter.
@@ -183,6 +185,7 @@ pub struct Pinned {
     pub snapshot: Arc<Snapshot>,
     upstreams: Vec<OnceCell<Rc<ClusterPool>>>,
     guests: Vec<OnceCell<Rc<wasm::Pool>>>,
+    middlewares: Vec<OnceCell<Rc<wasm::http::Pool>>>,
     filters: Vec<Cell<Option<FilterSeries>>>,
     /// By listener, then route; the last of a row is for requests without a route.
     routes: Vec<Cell<Option<RouteSeries>>>,
@@ -224,6 +227,7 @@ impl Worker {
             live,
             upstreams: pool::Pools::new(desk.clone()),
             guests: wasm::Pools::new(desk.clone()),
+            middlewares: wasm::http::Pools::new(desk.clone()),
             ticks: RefCell::default(),
             desk,
             pinned: RefCell::new(pinned),
@@ -268,6 +272,7 @@ impl Worker {
                         self.tally.borrow_mut().retain(&names(&self.pin().snapshot));
                     }
                     self.guests.sweep(now);
+                    self.middlewares.sweep(now);
                     if self.accepts() {
                         self.listen(&mut listening);
                     }
@@ -309,6 +314,8 @@ impl Worker {
         self.upstreams.retain(&snapshot.clusters);
         let guests: HashSet<u64> = snapshot.guests.iter().map(|filter| filter.id()).collect();
         self.guests.retain(|id| guests.contains(&id));
+        let wanted = |id: u64| snapshot.middlewares.iter().any(|middleware| middleware.id() == id);
+        self.middlewares.retain(wanted);
         self.tick();
         self.tally.borrow_mut().retain(&names(snapshot));
         // Connections of a listener that is gone, and those that hold an old generation while they wait, look again.
@@ -664,7 +671,13 @@ impl Worker {
     }
 
     fn report(&self) -> WorkerReport {
-        let (guests, endpoints) = (self.guests.usage(), self.upstreams.usage());
+        let (mut guests, endpoints) = (self.guests.usage(), self.upstreams.usage());
+        guests.extend(
+            self.middlewares
+                .usage()
+                .into_iter()
+                .map(|(name, usage)| (name, usage.into())),
+        );
         self.weigh(&guests);
         self.count_connections(&endpoints);
         WorkerReport {
@@ -730,6 +743,7 @@ impl Pinned {
         Self {
             upstreams: snapshot.clusters.iter().map(|_| OnceCell::new()).collect(),
             guests: snapshot.guests.iter().map(|_| OnceCell::new()).collect(),
+            middlewares: snapshot.middlewares.iter().map(|_| OnceCell::new()).collect(),
             filters: (0..snapshot.filters.len()).map(|_| Cell::new(None)).collect(),
             routes: cells(snapshot.listeners.len() * (snapshot.routes.len() + 1)),
             snapshot,
@@ -807,6 +821,11 @@ impl Scene {
 impl Floor for Scene {
     fn guests(&self, filter: &Arc<wasm::Filter>, slot: usize) -> Rc<wasm::Pool> {
         Rc::clone(self.pinned.guests[slot].get_or_init(|| self.worker.guests.of(filter)))
+    }
+
+    fn instances(&self, middleware: &Middleware, slot: usize) -> Rc<wasm::http::Pool> {
+        let pools = &self.worker.middlewares;
+        Rc::clone(self.pinned.middlewares[slot].get_or_init(|| pools.of(&middleware.service)))
     }
 
     fn called(&self, step: &Step, hook: Hook, took: Duration, cpu: Duration) {

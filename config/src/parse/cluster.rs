@@ -5,7 +5,7 @@
 mod endpoints;
 mod health;
 mod http2;
-mod service;
+pub(in crate::parse) mod service;
 mod sticky;
 
 use std::time::Duration;

@@ -6,6 +6,7 @@ mod breaker;
 mod candidate;
 mod grant;
 mod limits;
+mod middleware;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use std::time::Duration;
 pub(super) use candidate::refuse_two_configurations;
 
 use super::{Names, all};
-use crate::model::{Filter, FilterKind, OnFailure, Wasm};
+use crate::model::{ComponentKind, Filter, FilterKind, FilterLimits, OnFailure, Wasm};
 use crate::reader::Reader;
 use crate::shape::{At, Named, check_name};
 use crate::units::{Period, show_duration};
@@ -46,9 +47,26 @@ fn filter(
     let At { place, value: filter } = filter;
     reader.within_item(format!("filter `{name}`"), |reader| {
         let kind = kind(&filter, reader);
-        let grants = reader.within("grants", |reader| grant::grants(filter.grants, names, reader));
+        let is_middleware = filter.kind == Some(ComponentKind::Middleware);
+        let terms = middleware::Given::of(&filter);
+        let granted = reader.within("grants", |reader| grant::grants(filter.grants, names, reader));
+        let (grants, of_middleware) = granted.unzip();
+        let limits_of_both = filter.limits.map(|limits| limits.value);
+        let middleware = terms.middleware(
+            of_middleware,
+            filter.instances,
+            limits_of_both.as_ref(),
+            (&place, wasm),
+            reader,
+        );
         let wall = limits::default_wall(grants.as_deref());
-        let limits = limits::limits(filter.limits.map(|limits| limits.value), wall, wasm, reader);
+        let limits = match is_middleware {
+            true => Some(FilterLimits {
+                wait: limits::wait(limits_of_both.as_ref()),
+                ..FilterLimits::default()
+            }),
+            false => limits::limits(limits_of_both, wall, wasm, reader),
+        };
         let breaker = breaker::breaker(filter.breaker.map(|breaker| breaker.value), reader);
         let tick = tick(filter.tick, reader);
         let candidate = candidate::candidate(filter.candidate, reader);
@@ -67,6 +85,8 @@ fn filter(
                 .map_or(INSTANCE_REUSE, |count| count.value.as_u32()),
             on_failure: filter.on_failure.unwrap_or(OnFailure::Closed),
             candidate: candidate?,
+            wanted: filter.kind,
+            middleware: middleware?,
         })
     })
 }
@@ -109,6 +129,7 @@ fn refuse_sandbox_settings(filter: &vocabulary::Filter, reader: &mut Reader) {
     let given = [
         ("grants", filter.grants.as_ref().map(|grants| &grants.place)),
         ("limits", filter.limits.as_ref().map(|limits| &limits.place)),
+        ("instances", filter.instances.as_ref().map(|instances| &instances.place)),
         (
             "instance_reuse",
             filter.instance_reuse.as_ref().map(|count| &count.place),

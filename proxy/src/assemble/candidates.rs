@@ -14,6 +14,7 @@ use super::{Build, StepSource, limits};
 use crate::canary::{Pace, Phase, Rules, Version, WHOLE, WhenGood, candidate_name};
 use crate::chain::Step;
 use crate::trial::{Key, Part, Terms, Trial};
+use crate::wasm::http::{Nature, nature};
 
 /// Candidates of one filter that were rolled back, and are known by it. Each is some kilobytes.
 const MAX_REMEMBERED: usize = 16;
@@ -45,10 +46,17 @@ impl Build<'_> {
         }
         let path = candidate.component.as_ref().unwrap_or(path);
         let given = candidate.config.as_ref().map_or(settings, |given| &given.value);
-        match self
-            .load_guest(filter, &candidate_name(&filter.name), path, given)
-            .await
-        {
+        let loaded = match self.read_component(path) {
+            Ok(bytes) if nature(&bytes) == Nature::Middleware => {
+                Err("is a middleware, which cannot be on trial".to_owned())
+            }
+            Ok(bytes) => {
+                self.load_guest(filter, &candidate_name(&filter.name), path, bytes, given)
+                    .await
+            }
+            Err(message) => Err(message),
+        };
+        match loaded {
             Ok(slot) => {
                 if let Some(own) = &candidate.config {
                     self.check_settings(slot, &own.value, &candidate.place, &candidate_name(&filter.name));

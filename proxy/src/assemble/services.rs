@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tamis_config as config;
 
 use super::Build;
-use crate::wasm::http::{Grant, Instances, Limits, Service, Settings};
+use crate::wasm::http::{Grant, Instances, Limits, Role, Service, Settings};
 use crate::wasm::{self, Artifact, Digest, Engine};
 
 /// What one call across the border may copy out of the guest; a filter's default. Bodies go in pieces.
@@ -57,8 +57,8 @@ impl Build<'_> {
         let bytes = Artifact::read(&service.component, self.compiler.max_component())?;
         let engine = self.compiler.engine().services(self.service_reservation())?;
         let artifact = self.service_artifact(&engine, bytes).await.map_err(of_file)?;
-        let limits = limits(service, self.assembler.workers);
-        let instances = instances(service);
+        let limits = limits(&service.limits, self.assembler.workers);
+        let instances = (service.instances).map(|ways| instances(ways, service.instance_reuse));
         let key = ServiceKey {
             name: cluster.name.clone(),
             component: artifact.digest(),
@@ -70,6 +70,7 @@ impl Build<'_> {
             None => {
                 let settings = Settings {
                     name: cluster.name.clone(),
+                    role: Role::Service,
                     grants: service.grants.iter().map(grant).collect(),
                     limits,
                     instances,
@@ -82,7 +83,7 @@ impl Build<'_> {
         Ok(loaded)
     }
 
-    async fn service_artifact(&mut self, engine: &Engine, bytes: Vec<u8>) -> Result<Arc<Artifact>, String> {
+    pub(super) async fn service_artifact(&mut self, engine: &Engine, bytes: Vec<u8>) -> Result<Arc<Artifact>, String> {
         let digest = Digest::of(&bytes);
         let known = [&self.assembler.parts, &self.parts];
         let kept = known
@@ -97,7 +98,7 @@ impl Build<'_> {
         Ok(artifact)
     }
 
-    fn service_reservation(&self) -> wasm::Reservation {
+    pub(super) fn service_reservation(&self) -> wasm::Reservation {
         let wasm = &self.config.wasm;
         wasm::Reservation {
             instances: wasm.max_service_instances,
@@ -108,7 +109,7 @@ impl Build<'_> {
     }
 }
 
-fn grant(grant: &config::ServiceGrant) -> Grant {
+pub(super) fn grant(grant: &config::ServiceGrant) -> Grant {
     match grant {
         config::ServiceGrant::Clocks => Grant::Clocks,
         config::ServiceGrant::Random => Grant::Random,
@@ -118,18 +119,16 @@ fn grant(grant: &config::ServiceGrant) -> Grant {
     }
 }
 
-fn instances(service: &config::Service) -> Option<Instances> {
-    let reuse = service.instance_reuse;
-    Some(match service.instances? {
+pub(super) fn instances(ways: config::Instances, reuse: u32) -> Instances {
+    match ways {
         config::Instances::Fresh => Instances::Fresh,
         config::Instances::Exclusive => Instances::Exclusive { reuse },
         config::Instances::Concurrent(at_once) => Instances::Concurrent { at_once, reuse },
-    })
+    }
 }
 
 /// What one service may take, in one of so many workers.
-fn limits(service: &config::Service, workers: usize) -> Limits {
-    let limits = &service.limits;
+pub(super) fn limits(limits: &config::ServiceLimits, workers: usize) -> Limits {
     let share = limits.instances.div_ceil(u32::try_from(workers).unwrap_or(1)).max(1);
     Limits {
         memory: usize::try_from(limits.memory).unwrap_or(usize::MAX),

@@ -258,7 +258,7 @@ impl fmt::Display for Report {
             Start::Refused(_) => writeln!(formatter, "  loads     no"),
             Start::Untried => writeln!(
                 formatter,
-                "  loads     not yet: a configuration cannot name components of wasi:http"
+                "  loads     not tried here: `tamis check` says so of a configuration that names it"
             ),
         }
     }

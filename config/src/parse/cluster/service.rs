@@ -142,11 +142,7 @@ fn grants(
             ShortOr::Short(ServiceGrantWord::Clocks) => ServiceGrant::Clocks,
             ShortOr::Short(ServiceGrantWord::Random) => ServiceGrant::Random,
             ShortOr::Short(ServiceGrantWord::Stdio) => ServiceGrant::Stdio,
-            ShortOr::Block(ServiceGrantBlock { env: Some(env), .. }) => {
-                let variables = env.0.into_iter();
-                ServiceGrant::Env(variables.map(|(name, value)| (name.value, value.value)).collect())
-            }
-            ShortOr::Block(block) => reader.within("http", |reader| http(block.http?, names, reader))?,
+            ShortOr::Block(block) => with_object(block, names, reader)?,
         };
         if seen.insert(grant.word()) {
             return Some(grant);
@@ -157,6 +153,21 @@ fn grants(
     let listed = grants.map(|grants| grants.value).unwrap_or_default();
     let converted: Vec<_> = listed.into_iter().map(&mut convert).collect();
     converted.into_iter().collect()
+}
+
+pub(in crate::parse) fn with_object(
+    block: ServiceGrantBlock,
+    names: &Names,
+    reader: &mut Reader,
+) -> Option<ServiceGrant> {
+    match block {
+        ServiceGrantBlock { env: Some(env), .. } => {
+            let variables = env.0.into_iter();
+            let variables = variables.map(|(name, value)| (name.value, value.value));
+            Some(ServiceGrant::Env(variables.collect()))
+        }
+        block => reader.within("http", |reader| http(block.http?, names, reader)),
+    }
 }
 
 fn http(clusters: At<Vec<At<String>>>, names: &Names, reader: &mut Reader) -> Option<ServiceGrant> {
@@ -186,7 +197,7 @@ impl ServiceGrant {
     }
 }
 
-fn instances(instances: Option<At<vocabulary::Instances>>) -> Option<Instances> {
+pub(in crate::parse) fn instances(instances: Option<At<vocabulary::Instances>>) -> Option<Instances> {
     Some(match instances?.value {
         ShortOr::Short(InstancesWord::Exclusive) => Instances::Exclusive,
         ShortOr::Short(InstancesWord::Fresh) => Instances::Fresh,
@@ -214,7 +225,11 @@ fn instance_reuse<const MIN: u64, const MAX: u64>(
     }
 }
 
-fn limits(limits: Option<&mut vocabulary::ClusterLimits>, wasm: &Wasm, reader: &mut Reader) -> Option<ServiceLimits> {
+pub(in crate::parse) fn limits(
+    limits: Option<&mut vocabulary::ClusterLimits>,
+    wasm: &Wasm,
+    reader: &mut Reader,
+) -> Option<ServiceLimits> {
     let mut none = vocabulary::ClusterLimits::default();
     let limits = limits.unwrap_or(&mut none);
     let memory = Ceiling {

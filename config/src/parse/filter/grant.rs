@@ -4,41 +4,64 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::model::{Filter, Grant};
+use crate::model::{Filter, Grant, ServiceGrant};
 use crate::parse::Names;
+use crate::parse::cluster::service;
 use crate::reader::Reader;
 use crate::shape::{At, ShortOr, check_name};
-use crate::vocabulary::{self, GrantBlock};
+use crate::vocabulary::{self, GrantBlock, ServiceGrantBlock};
 
 pub(super) fn grants(
     grants: Option<At<Vec<vocabulary::Grant>>>,
     names: &Names,
     reader: &mut Reader,
-) -> Option<Vec<Grant>> {
+) -> Option<(Vec<Grant>, Vec<ServiceGrant>)> {
     let mut seen = HashSet::new();
     let mut convert = |At { place, value }: vocabulary::Grant| {
-        let grant = match value {
-            ShortOr::Short(word) => Grant::from(word),
+        let (grant, service) = match value {
+            ShortOr::Short(word) => word.means(),
             ShortOr::Block(block) => with_object(block, names, reader)?,
         };
-        if seen.insert(grant.word()) {
-            return Some(grant);
+        let word = grant
+            .as_ref()
+            .map(Grant::word)
+            .or(service.as_ref().map(ServiceGrant::word))?;
+        if seen.insert(word) {
+            return Some((grant, service));
         }
-        reader.error(&place, format!("`{}` stands here twice; remove one", grant.word()));
+        reader.error(&place, format!("`{word}` stands here twice; remove one"));
         None
     };
     let listed = grants.map(|grants| grants.value).unwrap_or_default();
     let converted: Vec<_> = listed.into_iter().map(&mut convert).collect();
-    converted.into_iter().collect()
+    let (of_filter, of_middleware): (Vec<_>, Vec<_>) =
+        converted.into_iter().collect::<Option<Vec<_>>>()?.into_iter().unzip();
+    Some((
+        of_filter.into_iter().flatten().collect(),
+        of_middleware.into_iter().flatten().collect(),
+    ))
 }
 
-fn with_object(block: GrantBlock, names: &Names, reader: &mut Reader) -> Option<Grant> {
-    match (block.key_value, block.outbound) {
+/// What it is to a filter, and what to a middleware.
+type Means = (Option<Grant>, Option<ServiceGrant>);
+
+fn with_object(block: GrantBlock, names: &Names, reader: &mut Reader) -> Option<Means> {
+    let GrantBlock {
+        key_value,
+        outbound,
+        env,
+        http,
+    } = block;
+    let grant = match (key_value, outbound) {
         (Some(table), None) => reader.within("key_value", |reader| shared(table, reader)),
-        (None, Some(clusters)) => reader.within("outbound", |reader| outbound(clusters, names, reader)),
-        // Noted when the block was read.
-        _ => None,
-    }
+        (None, Some(clusters)) => reader.within("outbound", |reader| self::outbound(clusters, names, reader)),
+        // More than one was noted when the block was read.
+        _ => {
+            return service::with_object(ServiceGrantBlock { env, http }, names, reader)
+                .map(|grant| (None, Some(grant)));
+        }
+    };
+    grant.map(|grant| (Some(grant), None))
 }
 
 fn shared(table: At<String>, reader: &mut Reader) -> Option<Grant> {

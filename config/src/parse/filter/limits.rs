@@ -77,6 +77,12 @@ pub(super) fn default_wall(grants: Option<&[Grant]>) -> Duration {
     }
 }
 
+pub(super) fn wait(limits: Option<&vocabulary::FilterLimits>) -> Duration {
+    limits
+        .and_then(|limits| limits.wait.as_ref())
+        .map_or(WAIT, |wait| wait.0)
+}
+
 pub(super) fn limits(
     limits: Option<vocabulary::FilterLimits>,
     default_wall: Duration,

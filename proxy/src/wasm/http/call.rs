@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::uri::{Authority, Parts, Scheme};
+use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt as _, Empty, Full};
@@ -53,6 +53,7 @@ impl Call {
             is_secure,
             request_id: lines.headers.get(REQUEST_ID).cloned(),
             answer: answered,
+            onward: None,
             turn: place.turn(),
         });
         Self {
@@ -91,49 +92,48 @@ impl Call {
 
     fn take(&mut self, response: Response<WasiBody>) -> Result<Head, Fault> {
         let (head, body) = response.into_parts();
-        let mut headers = head.headers;
-        if head.status.is_informational() || headers.len() > h1::MAX_FIELDS {
+        if head.status.is_informational() {
             return Err(Fault::Malformed);
         }
-        headers.remove(header::TRANSFER_ENCODING);
-        let framing = match length(&headers)? {
-            _ if self.is_bare(head.status) => Framing::Sized(0),
-            Some(length) => Framing::Sized(length),
-            None => Framing::Chunked,
-        };
+        let head = judge(head, &self.method)?;
         self.body = Some(body);
-        Ok(Head {
-            status: head.status,
-            headers,
-            framing,
-            persistent: true,
-        })
+        Ok(head)
     }
 
     /// The response's body, with the rest of the request; `None` when there is none.
     pub fn into_receiving(self, head: &Head) -> Option<Box<Receiving>> {
-        let is_bare = self.is_bare(head.status);
-        let receiving = Box::new(Receiving {
-            place: self.place,
-            upload: self.upload,
-            body: self.body?,
-            left: match head.framing {
-                Framing::Sized(length) if !is_bare => Some(length),
-                _ => None,
-            },
-            is_ended: false,
-        });
-        if is_bare {
-            receiving.discard();
-            return None;
-        }
-        Some(receiving)
+        Receiving::begin(self.place, self.upload, self.body?, head, &self.method)
     }
+}
 
-    /// RFC 9110 6.4.1: some responses end with their head.
-    fn is_bare(&self, status: StatusCode) -> bool {
-        self.method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+/// The head of a response as it may be relayed.
+pub(super) fn judge(head: http::response::Parts, method: &Method) -> Result<Head, Fault> {
+    let mut headers = head.headers;
+    if headers.len() > h1::MAX_FIELDS {
+        return Err(Fault::Malformed);
     }
+    headers.remove(header::TRANSFER_ENCODING);
+    let framing = match length(&headers)? {
+        _ if is_bare(method, head.status) => Framing::Sized(0),
+        Some(length) => Framing::Sized(length),
+        None => Framing::Chunked,
+    };
+    Ok(Head {
+        status: head.status,
+        headers,
+        framing,
+        persistent: true,
+    })
+}
+
+/// RFC 9110 6.4.1: some responses end with their head.
+fn is_bare(method: &Method, status: StatusCode) -> bool {
+    let bare = [
+        StatusCode::SWITCHING_PROTOCOLS,
+        StatusCode::NO_CONTENT,
+        StatusCode::NOT_MODIFIED,
+    ];
+    *method == Method::HEAD || bare.contains(&status)
 }
 
 /// The head of a request as `wasi:http` has it: no field of the connection, and the length that the body has.
@@ -153,21 +153,25 @@ fn request(lines: &RequestLines<'_>, length: Option<u64>, is_secure: bool) -> Re
     if let Some(length) = length.filter(|length| *length > 0 || has_length) {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
-    let host = lines.headers.get(header::HOST).map(HeaderValue::as_bytes);
-    let authority = host.and_then(|host| Authority::try_from(host).ok());
-    let mut parts = Parts::default();
-    parts.scheme = Some(if is_secure { Scheme::HTTPS } else { Scheme::HTTP });
-    parts.authority = Some(authority.unwrap_or_else(|| Authority::from_static("localhost")));
-    parts.path_and_query = Some(lines.target.clone());
     let mut request = Request::new(());
     *request.method_mut() = lines.method.clone();
-    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    *request.uri_mut() = uri(lines.headers.get(header::HOST), lines.target, is_secure);
     *request.headers_mut() = headers;
     request
 }
 
+/// With the authority that `host` says.
+pub(super) fn uri(host: Option<&HeaderValue>, target: &PathAndQuery, is_secure: bool) -> Uri {
+    let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let mut parts = Parts::default();
+    parts.scheme = Some(if is_secure { Scheme::HTTPS } else { Scheme::HTTP });
+    parts.authority = Some(authority.unwrap_or_else(|| Authority::from_static("localhost")));
+    parts.path_and_query = Some(target.clone());
+    Uri::from_parts(parts).unwrap_or_default()
+}
+
 /// One number, of digits alone (RFC 9110 8.6).
-fn length(headers: &HeaderMap) -> Result<Option<u64>, Fault> {
+pub(super) fn length(headers: &HeaderMap) -> Result<Option<u64>, Fault> {
     let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(value) = values.next() else {
         return Ok(None);
@@ -179,24 +183,24 @@ fn length(headers: &HeaderMap) -> Result<Option<u64>, Fault> {
 }
 
 /// A request's body on its way in.
-struct Upload {
+pub(super) struct Upload {
     /// `None` when nothing more is sent.
     pipe: Option<Writer>,
     body: RequestBody,
 }
 
 impl Upload {
+    /// None.
+    pub fn nothing() -> Self {
+        Self {
+            pipe: None,
+            body: RequestBody::Empty,
+        }
+    }
+
     /// And what the guest gets of it.
     fn begin(mut body: RequestBody) -> (WasiBody, Self) {
-        let over = |body| {
-            (
-                body,
-                Self {
-                    pipe: None,
-                    body: RequestBody::Empty,
-                },
-            )
-        };
+        let over = |body| (body, Self::nothing());
         match body {
             RequestBody::Empty => over(Empty::new().map_err(|never| match never {}).boxed_unsync()),
             RequestBody::Full(ref mut bytes) => {
@@ -257,6 +261,32 @@ impl std::fmt::Debug for Receiving {
 }
 
 impl Receiving {
+    /// `None` for a response that ends with its head.
+    pub(super) fn begin(
+        place: Place,
+        upload: Upload,
+        body: WasiBody,
+        head: &Head,
+        method: &Method,
+    ) -> Option<Box<Self>> {
+        let is_bare = is_bare(method, head.status);
+        let receiving = Box::new(Self {
+            place,
+            upload,
+            body,
+            left: match head.framing {
+                Framing::Sized(length) if !is_bare => Some(length),
+                _ => None,
+            },
+            is_ended: false,
+        });
+        if is_bare {
+            receiving.discard();
+            return None;
+        }
+        Some(receiving)
+    }
+
     pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         match self.upload.poll(context) {
             Poll::Ready(Err(failure)) => return Poll::Ready(Some(Err(failure))),

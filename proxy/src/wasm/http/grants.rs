@@ -4,6 +4,8 @@
 //! and empty: no arguments, no environment, no directories, closed input, output that goes nowhere, sockets that refuse.
 //! What is a capability is a load error without its grant, in words that name the import.
 
+use wasmparser::{Parser, Payload};
+
 /// A capability.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Grant {
@@ -83,15 +85,64 @@ impl Kind {
     }
 }
 
-/// A sentence for each import that the grants do not open.
-pub fn ungranted(imports: &[String], grants: &[Grant]) -> Vec<String> {
-    imports.iter().filter_map(|import| refusal(import, grants)).collect()
+/// What a component is in a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nature {
+    /// It imports and exports `wasi:http/handler`.
+    Middleware,
+    /// It exports a handler, and has no use for what stands behind it.
+    Service,
+    /// Not of `wasi:http`.
+    Other,
 }
 
-fn refusal(import: &str, grants: &[Grant]) -> Option<String> {
+/// By the names of what it imports and exports; read without compiling it, because it compiles for one engine only. What
+/// cannot be read is none of them.
+pub fn nature(component: &[u8]) -> Nature {
+    let (mut passes_on, mut handles, mut handles_p2) = (false, false, false);
+    let mut depth = 0_usize;
+    for payload in Parser::new(0).parse_all(component) {
+        match payload {
+            Ok(Payload::ModuleSection { .. } | Payload::ComponentSection { .. }) => depth += 1,
+            Ok(Payload::End(_)) => depth = depth.saturating_sub(1),
+            Ok(Payload::ComponentImportSection(section)) if depth == 0 => {
+                passes_on |= section.into_iter().flatten().any(|import| is_handler(import.name.name));
+            }
+            Ok(Payload::ComponentExportSection(section)) if depth == 0 => {
+                for export in section.into_iter().flatten() {
+                    handles |= is_handler(export.name.name);
+                    handles_p2 |= export.name.name.starts_with("wasi:http/incoming-handler@");
+                }
+            }
+            Ok(_) => {}
+            Err(_) => return Nature::Other,
+        }
+    }
+    match (passes_on, handles) {
+        (true, true) => Nature::Middleware,
+        _ if handles || handles_p2 => Nature::Service,
+        _ => Nature::Other,
+    }
+}
+
+fn is_handler(name: &str) -> bool {
+    name.starts_with("wasi:http/handler@")
+}
+
+/// A sentence for each import that the grants do not open.
+///
+/// `owner` is what has the grants, as "cluster".
+pub fn ungranted(imports: &[String], grants: &[Grant], owner: &str) -> Vec<String> {
+    imports
+        .iter()
+        .filter_map(|import| refusal(import, grants, owner))
+        .collect()
+}
+
+fn refusal(import: &str, grants: &[Grant], owner: &str) -> Option<String> {
     let needs = |grant: &str| {
         Some(format!(
-            "imports `{import}` without the grant; add `{grant}` to the cluster's `grants`"
+            "imports `{import}` without the grant; add `{grant}` to the {owner}'s `grants`"
         ))
     };
     let version = import.rsplit_once('@').map_or("", |(_, version)| version);
@@ -112,7 +163,7 @@ fn refusal(import: &str, grants: &[Grant]) -> Option<String> {
     }
     let is_offered = OFFERED.iter().any(|package| import.starts_with(package));
     // A resource's types, or functions that no package has.
-    (!is_offered).then(|| format!("imports `{import}`, which Tamis does not offer to services"))
+    (!is_offered).then(|| format!("imports `{import}`, which Tamis does not offer to components of wasi:http"))
 }
 
 fn is_call(import: &str) -> bool {

@@ -19,9 +19,10 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView as _, p2, p3};
 
 use super::codes;
+use super::onward::Onward;
 use super::pool::{Handle, Turn};
 use super::service::{Pre, Service};
-use super::state::{self, Hooks, State};
+use super::state::{self, Account, Hooks, State};
 use crate::outbound::Desk;
 use crate::service::Fault;
 use crate::wasm::engine::Seat;
@@ -35,6 +36,8 @@ pub(super) struct Job {
     pub is_secure: bool,
     pub request_id: Option<HeaderValue>,
     pub answer: oneshot::Sender<Answer>,
+    /// Where a middleware passes its request on.
+    pub onward: Option<oneshot::Sender<Onward>>,
     pub turn: Rc<Turn>,
 }
 
@@ -181,6 +184,7 @@ async fn exchange_p3(
         request,
         request_id,
         answer,
+        onward,
         turn: _turn,
         ..
     } = job;
@@ -190,7 +194,8 @@ async fn exchange_p3(
     let call = accessor.with(|mut store| {
         let request = store.data_mut().http().table.push(request)?;
         let call = handle.start_call_concurrent(store.as_context_mut(), (request,))?;
-        begin(&mut store.as_context_mut(), call.task(), cpu_ticks, request_id);
+        let account = Account::new(cpu_ticks, request_id, onward);
+        begin(&mut store.as_context_mut(), call.task(), account);
         wasmtime::error::Ok(call)
     })?;
     let (answered,) = handle.finish_call_concurrent(accessor, call).await?;
@@ -225,6 +230,7 @@ async fn exchange_p2(
         request_id,
         answer,
         turn,
+        ..
     } = job;
     // For the guest, and, if it leaves without a word, for us.
     let answer = Arc::new(Mutex::new(Some(answer)));
@@ -238,7 +244,8 @@ async fn exchange_p2(
             say(&guests, answered.map_err(|code| refusal(code.into())));
         })?;
         let call = handle.start_call_concurrent(store.as_context_mut(), (request, out))?;
-        begin(&mut store.as_context_mut(), call.task(), cpu_ticks, request_id);
+        let account = Account::new(cpu_ticks, request_id, None);
+        begin(&mut store.as_context_mut(), call.task(), account);
         wasmtime::error::Ok(call)
     })?;
     let returned = handle.finish_call_concurrent(accessor, call).await;
@@ -250,10 +257,10 @@ async fn exchange_p2(
     returned
 }
 
-fn begin(store: &mut StoreContextMut<'_, State>, task: GuestTaskId, cpu_ticks: u32, request_id: Option<HeaderValue>) {
+fn begin(store: &mut StoreContextMut<'_, State>, task: GuestTaskId, account: Account) {
     // The last deadline is long past; it would cost a tick at once.
     store.set_epoch_deadline(1);
-    store.data_mut().begin(task, cpu_ticks, request_id);
+    store.data_mut().begin(task, account);
 }
 
 fn say(answer: &Mutex<Option<oneshot::Sender<Answer>>>, answered: Answer) {

@@ -1,9 +1,11 @@
-//! Components that speak `wasi:http`: they stand where servers do.
+//! Components that speak `wasi:http`: they stand where servers do, or in chains.
 //!
 //! `service` is a component made ready, with what it may use (`grants`) and take; `instance` a live guest in a task of its
 //! own, `state` what the host keeps for it, `pool` a worker's guests, `call` one request to one of them and its response, `calls` its own requests to others, `attribution`
 //! for whom it makes them,
-//! `pipe` how a request's body gets from its exchange to the guest, `codes` the table from error codes to statuses.
+//! `pipe` how a body gets from its exchange to the guest, `codes` the table from error codes to statuses. A `middleware` is a
+//! service in a chain: `session` is an exchange's part in it, `onward` what it passes on, `lent` the bodies that it is
+//! handed.
 //! A guest's store may go from thread to thread, so it holds nothing of its worker: what crosses is a value, or a pipe.
 
 mod attribution;
@@ -12,12 +14,18 @@ mod calls;
 mod codes;
 mod grants;
 mod instance;
+mod lent;
+mod middleware;
+mod onward;
 mod pipe;
 mod pool;
 mod service;
+mod session;
 mod state;
 
 pub use call::{Call, Receiving};
-pub use grants::{Grant, Kind, ungranted};
-pub use pool::{Place, Pool, Unplaced, Usage};
-pub use service::{Instances, Limits, Service, Settings};
+pub use grants::{Grant, Kind, Nature, nature, ungranted};
+pub use middleware::{Middleware, Terms};
+pub use pool::{Place, Pool, Pools, Unplaced, Usage};
+pub use service::{Instances, Limits, Role, Service, Settings};
+pub use session::{Answered, Passing, Returned, Session, Word, adopt};

@@ -16,6 +16,8 @@ use wasmtime_wasi_http::Error;
 struct Slot {
     frame: Option<Frame<Bytes>>,
     end: Option<End>,
+    /// The guest has asked for a first one.
+    is_wanted: bool,
     /// The guest wants no more.
     is_unread: bool,
     reader: Option<Waker>,
@@ -52,6 +54,19 @@ fn lock(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
 }
 
 impl Writer {
+    /// Ready when the guest has asked for the first frame.
+    pub fn poll_wanted(&self, context: &mut Context<'_>) -> Poll<Result<(), Unread>> {
+        let mut slot = lock(&self.0);
+        match (slot.is_wanted, slot.is_unread) {
+            (_, true) => Poll::Ready(Err(Unread)),
+            (true, _) => Poll::Ready(Ok(())),
+            _ => {
+                slot.writer = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
     /// Ready when the next frame may be put.
     pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<Result<(), Unread>> {
         let mut slot = lock(&self.0);
@@ -118,6 +133,9 @@ impl Body for Reader {
             Some(End::Broken) => Poll::Ready(Some(Err(Error::ConnectionTerminated))),
             None => {
                 slot.reader = Some(context.waker().clone());
+                if !std::mem::replace(&mut slot.is_wanted, true) {
+                    wake(slot.writer.take());
+                }
                 Poll::Pending
             }
         }

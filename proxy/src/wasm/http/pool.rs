@@ -6,7 +6,7 @@
 //! others. Instances of a service that is gone, that have served their share, or that failed take no more.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -20,6 +20,7 @@ use super::instance::{self, Job, StartError};
 use super::service::Service;
 use crate::outbound::Desk;
 use crate::service::Fault;
+use crate::wasm;
 
 /// An instance at rest for so long is dropped, so that a burst's memory is given back.
 const IDLE: Duration = Duration::from_secs(60);
@@ -37,12 +38,63 @@ pub struct Pool {
     swept: Cell<Instant>,
 }
 
+/// A worker's instances of all middlewares.
+pub struct Pools {
+    pools: RefCell<HashMap<u64, Rc<Pool>>>,
+    desk: Desk,
+}
+
+impl Pools {
+    /// `desk` takes what the guests call.
+    pub fn new(desk: Desk) -> Self {
+        Self {
+            pools: RefCell::default(),
+            desk,
+        }
+    }
+
+    /// The service's pool, made at its first use.
+    pub fn of(&self, service: &Arc<Service>) -> Rc<Pool> {
+        let mut pools = self.pools.borrow_mut();
+        let pool = pools.entry(service.id());
+        Rc::clone(pool.or_insert_with(|| Rc::new(Pool::new(service, &self.desk))))
+    }
+
+    /// Lets go of services that are no longer wanted; what is under way there ends.
+    pub fn retain(&self, wanted: impl Fn(u64) -> bool) {
+        self.pools.borrow_mut().retain(|id, pool| {
+            let keep = wanted(*id);
+            if !keep {
+                pool.retire();
+            }
+            keep
+        });
+    }
+
+    /// See [`Pool::sweep`].
+    pub fn sweep(&self, now: Instant) {
+        let pools: Vec<_> = self.pools.borrow().values().cloned().collect();
+        pools.iter().for_each(|pool| pool.sweep(now));
+    }
+
+    /// What each service has in this worker.
+    pub fn usage(&self) -> Vec<(Arc<str>, Usage)> {
+        let pools = self.pools.borrow();
+        pools
+            .values()
+            .map(|pool| (Arc::clone(pool.service.name()), pool.usage()))
+            .collect()
+    }
+}
+
 /// What one worker has of one service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// At rest and at work.
     pub live: usize,
     pub idle: usize,
+    /// Exchanges that wait for one.
+    pub waiting: usize,
     pub memory_bytes: usize,
 }
 
@@ -51,7 +103,20 @@ impl Usage {
     pub fn add(&mut self, other: Self) {
         self.live += other.live;
         self.idle += other.idle;
+        self.waiting += other.waiting;
         self.memory_bytes += other.memory_bytes;
+    }
+}
+
+/// In the terms of filters.
+impl From<Usage> for wasm::Usage {
+    fn from(usage: Usage) -> Self {
+        Self {
+            live: u32::try_from(usage.live).unwrap_or(u32::MAX),
+            idle: usage.idle,
+            waiting: usage.waiting,
+            memory_bytes: usage.memory_bytes,
+        }
     }
 }
 
@@ -139,6 +204,7 @@ impl Pool {
         let all = self.all.borrow();
         Usage {
             live: all.len(),
+            waiting: self.waiting.get(),
             idle: all.iter().filter(|handle| handle.is_at_rest()).count(),
             memory_bytes: all.iter().map(|handle| handle.memory.get()).sum(),
         }
@@ -379,8 +445,8 @@ impl Handle {
 /// An exchange's part in an instance, which both its sides hold.
 pub(super) struct Turn {
     handle: Rc<Handle>,
-    /// Of whoever waits for the answer.
-    waker: Cell<Option<Waker>>,
+    /// Of those who wait for what the guest says.
+    wakers: RefCell<Vec<Waker>>,
     /// What the guest has not said by now it will not say.
     is_silent: Cell<bool>,
     /// When the host's side left.
@@ -394,9 +460,27 @@ impl Turn {
     }
 
     fn wake(&self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
+        self.wakers.borrow_mut().drain(..).for_each(Waker::wake);
+    }
+
+    /// Why the guest says no more: it has failed, or it has come to its end. To be asked only while there is no more of
+    /// it; whoever asks is woken when there is something to be told.
+    pub fn fault(&self, context: &Context<'_>) -> Option<Fault> {
+        let silent = self.is_silent.get().then_some(Fault::Silent);
+        let fault = self.failure().or(silent);
+        if fault.is_none() {
+            let mut wakers = self.wakers.borrow_mut();
+            // An exchange waits in few places.
+            if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {
+                wakers.push(context.waker().clone());
+            }
         }
+        fault
+    }
+
+    /// How the guest failed, if it has.
+    pub fn failure(&self) -> Option<Fault> {
+        self.handle.fault.get()
     }
 }
 
@@ -423,7 +507,7 @@ impl Place {
         handle.served.set(served + 1);
         let turn = Rc::new(Turn {
             handle: Rc::clone(handle),
-            waker: Cell::default(),
+            wakers: RefCell::default(),
             is_silent: Cell::new(false),
             left: Cell::new(None),
         });
@@ -457,20 +541,14 @@ impl Place {
         handle.wake();
     }
 
-    /// Why the guest says no more: it has failed, or it has come to its end. To be asked only while there is no more of
-    /// it; whoever asks is woken when there is something to be told.
+    /// See [`Turn::fault`].
     pub(super) fn fault(&self, context: &Context<'_>) -> Option<Fault> {
-        let silent = self.turn.is_silent.get().then_some(Fault::Silent);
-        let fault = self.turn.handle.fault.get().or(silent);
-        if fault.is_none() {
-            self.turn.waker.set(Some(context.waker().clone()));
-        }
-        fault
+        self.turn.fault(context)
     }
 
     /// How the guest failed, if it has.
     pub(super) fn failure(&self) -> Option<Fault> {
-        self.turn.handle.fault.get()
+        self.turn.failure()
     }
 
     /// There was an answer, to its end.

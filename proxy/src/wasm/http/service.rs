@@ -22,14 +22,24 @@ use crate::wasm::filter::LogBudget;
 
 /// Everything about a service but its component.
 pub struct Settings {
-    /// As the cluster's endpoint is called in logs and metrics.
+    /// As the cluster's endpoint, or the filter, is called in logs and metrics.
     pub name: String,
+    pub role: Role,
     pub grants: Vec<Grant>,
     pub limits: Limits,
     /// `None` is what the component's kind is made for.
     pub instances: Option<Instances>,
     /// Where that is to serve several exchanges.
     pub instance_reuse: u32,
+}
+
+/// Where a component stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// In the place of servers: it answers.
+    Service,
+    /// In a chain: it may pass requests on.
+    Middleware,
 }
 
 /// How exchanges share instances.
@@ -122,8 +132,18 @@ impl Service {
 
     fn link(engine: &Engine, artifact: Arc<Artifact>, settings: Settings) -> Result<Self, String> {
         let imports = artifact.imports();
-        let kind = Kind::of(&imports, &artifact.exports())?;
-        let refused = ungranted(&imports, &settings.grants);
+        let kind = match settings.role {
+            Role::Service => Kind::of(&imports, &artifact.exports())?,
+            Role::Middleware => Kind::P3,
+        };
+        let (owner, behind) = match settings.role {
+            Role::Service => ("cluster", None),
+            Role::Middleware => ("filter", Some("wasi:http/handler@0.3.")),
+        };
+        let asked: Vec<_> = (imports.into_iter())
+            .filter(|import| behind.is_none_or(|behind| !import.starts_with(behind)))
+            .collect();
+        let refused = ungranted(&asked, &settings.grants, owner);
         if !refused.is_empty() {
             return Err(refused.join("; "));
         }
@@ -139,7 +159,7 @@ impl Service {
                         use `instances: exclusive`, or build it for 0.3"
                 .to_owned());
         }
-        let pre = link(engine, &artifact, kind, instances)
+        let pre = link(engine, &artifact, kind, (settings.role, instances))
             .map_err(|error| format!("does not fit {}: {error:#}", kind.as_str()))?;
         Ok(Self {
             id: next_id(),
@@ -211,9 +231,14 @@ impl PartialEq for Service {
     }
 }
 
-fn link(engine: &Engine, artifact: &Artifact, kind: Kind, instances: Instances) -> wasmtime::Result<Pre> {
+fn link(
+    engine: &Engine,
+    artifact: &Artifact,
+    kind: Kind,
+    (role, instances): (Role, Instances),
+) -> wasmtime::Result<Pre> {
     let mut linker = Linker::new(engine.inner());
-    state::link(&mut linker, instances)?;
+    state::link(&mut linker, role, instances)?;
     let pre: InstancePre<State> = linker.instantiate_pre(artifact.component())?;
     Ok(match kind {
         Kind::P2 => Pre::P2(p2::bindings::ProxyPre::new(pre)?),

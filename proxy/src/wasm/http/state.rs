@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, header};
+use tokio::sync::oneshot;
 use wasmtime::component::{GuestTaskId, Linker, ResourceTable};
 use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
@@ -22,7 +23,8 @@ use wasmtime_wasi_http::{
 use super::attribution;
 use super::calls::{self, Calls};
 use super::grants::Grant;
-use super::service::{Instances, Service};
+use super::onward::{self, Onward};
+use super::service::{Instances, Role, Service};
 use crate::outbound::Desk;
 use crate::outbox;
 use crate::service::Fault;
@@ -55,9 +57,22 @@ pub(super) struct State {
     speaker: Arc<Speaker>,
 }
 
-struct Account {
+/// What one exchange has left, and whose it is.
+pub(super) struct Account {
     ticks_left: u32,
     request_id: Option<HeaderValue>,
+    /// Where a middleware passes its request on; taken when it has.
+    onward: Option<oneshot::Sender<Onward>>,
+}
+
+impl Account {
+    pub fn new(cpu_ticks: u32, request_id: Option<HeaderValue>, onward: Option<oneshot::Sender<Onward>>) -> Self {
+        Self {
+            ticks_left: cpu_ticks,
+            request_id,
+            onward,
+        }
+    }
 }
 
 /// For whom the guest speaks: the request id of its exchange.
@@ -80,11 +95,14 @@ impl Speaker {
     }
 }
 
-pub(super) fn link(linker: &mut Linker<State>, instances: Instances) -> wasmtime::Result<()> {
+pub(super) fn link(linker: &mut Linker<State>, role: Role, instances: Instances) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
     wasmtime_wasi::p3::add_to_linker(linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
     wasmtime_wasi_http::p3::add_to_linker(linker)?;
+    if role == Role::Middleware {
+        onward::link(linker)?;
+    }
     match instances {
         Instances::Concurrent { .. } => attribution::link(linker),
         Instances::Fresh | Instances::Exclusive { .. } => Ok(()),
@@ -107,6 +125,7 @@ pub(super) fn store(service: &Service, desk: Option<&Desk>) -> Store<State> {
         table,
         hooks: Hooks {
             calls: desk.map(|desk| Calls::new(service, desk, &speaker)),
+            passes_on: None,
         },
         memory: MemoryLimit::new(limits.memory, limits.table_elements),
         engine: service.engine.clone(),
@@ -148,14 +167,22 @@ fn world(service: &Service, speaker: &Arc<Speaker>) -> WasiCtx {
 
 impl State {
     /// An exchange begins, as this task.
-    pub fn begin(&mut self, task: GuestTaskId, cpu_ticks: u32, request_id: Option<HeaderValue>) {
+    pub fn begin(&mut self, task: GuestTaskId, account: Account) {
         self.engine.guest_runs();
-        self.speaker.set(request_id.clone());
-        let account = Account {
-            ticks_left: cpu_ticks,
-            request_id,
-        };
+        self.speaker.set(account.request_id.clone());
         self.exchanges.insert(task, account);
+    }
+
+    /// The next request that is sent goes on to the rest of this exchange's chain.
+    pub fn pass_on(&mut self, task: Option<GuestTaskId>) {
+        let account = task.and_then(|task| self.exchanges.get_mut(&task));
+        let onward = account.and_then(|account| account.onward.take());
+        self.hooks.passes_on = Some(onward);
+    }
+
+    /// It was sent, or never will be.
+    pub fn has_passed_on(&mut self) {
+        self.hooks.passes_on = None;
     }
 
     /// What it says next it says for this exchange.
@@ -231,6 +258,8 @@ impl WasiHttpView for State {
 pub(super) struct Hooks {
     /// `None` for a guest that may make none, or is only tried.
     calls: Option<Calls>,
+    /// The next request is no call, but the exchange's own, and goes there; nowhere, if it has gone before.
+    passes_on: Option<Option<oneshot::Sender<Onward>>>,
 }
 
 impl WasiHttpHooks for Hooks {
@@ -253,13 +282,14 @@ impl WasiHttpHooks for Hooks {
         options: Option<RequestOptions>,
         _response: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
+        if let Some(onward) = self.passes_on.take() {
+            return Box::new(onward::send(onward, request));
+        }
         let calls = self.calls.as_ref().ok_or(Error::HttpRequestDenied);
         let placed = calls.and_then(|calls| calls.place(request, options));
         Box::new(async move {
             let answer = calls::answer(placed?).await?;
-            // The answer is moved by the worker, and says by itself how it ended.
-            let moved: Box<dyn Future<Output = Result<(), Error>> + Send> = Box::new(std::future::ready(Ok(())));
-            Ok((answer, moved))
+            Ok(sent(answer))
         })
     }
 
@@ -272,10 +302,15 @@ impl WasiHttpHooks for Hooks {
     }
 }
 
-type Sent = (
+pub(super) type Sent = (
     http::Response<WasiBody>,
     Box<dyn Future<Output = Result<(), Error>> + Send>,
 );
+
+/// The answer is moved by the worker, and says by itself how it ended.
+pub(super) fn sent(answer: http::Response<WasiBody>) -> Sent {
+    (answer, Box::new(std::future::ready(Ok(()))))
+}
 
 pub(super) fn is_forbidden(name: &HeaderName) -> bool {
     DEFAULT_FORBIDDEN_HEADERS.contains(name) || *name == header::TE
