@@ -11,7 +11,50 @@ pub enum Contestant {
     Haproxy,
     Envoy(Chain),
     Tamis(Chain),
+    /// A component answers, in the place of the origin.
+    Service(Service),
     Extra(Extra),
+}
+
+/// Who runs which component of `filters/wasi`, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service {
+    pub host: Host,
+    pub wasi: Wasi,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// With these further entries of the cluster.
+    Tamis(&'static str),
+    /// As `wasmtime serve` does it by itself.
+    Wasmtime,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wasi {
+    P2,
+    P3,
+}
+
+impl Wasi {
+    /// The component's name, without its ending.
+    pub fn component(self) -> &'static str {
+        match self {
+            Self::P2 => "wasi-rust-service-02",
+            Self::P3 => "wasi-rust-service-03",
+        }
+    }
+}
+
+const fn in_tamis(wasi: Wasi, cluster: &'static str) -> Contestant {
+    let host = Host::Tamis(cluster);
+    Contestant::Service(Service { host, wasi })
+}
+
+const fn in_wasmtime(wasi: Wasi) -> Contestant {
+    let host = Host::Wasmtime;
+    Contestant::Service(Service { host, wasi })
 }
 
 /// The filters before the upstream.
@@ -37,7 +80,7 @@ pub struct Extra {
 }
 
 /// The names that are known without `--extra`.
-pub const NAMES: [(&str, Contestant); 10] = [
+pub const NAMES: [(&str, Contestant); 18] = [
     ("nginx", Contestant::Nginx),
     ("haproxy", Contestant::Haproxy),
     ("envoy", Contestant::Envoy(Chain::Empty)),
@@ -48,6 +91,23 @@ pub const NAMES: [(&str, Contestant); 10] = [
     ("tamis-wasm3", Contestant::Tamis(Chain::Wasm(3))),
     ("tamis-native3", Contestant::Tamis(Chain::Native(3))),
     ("tamis-body1", Contestant::Tamis(Chain::Body(1))),
+    ("tamis-service02", in_tamis(Wasi::P2, "")),
+    (
+        "tamis-service02-exclusive",
+        in_tamis(Wasi::P2, ", instances: exclusive"),
+    ),
+    ("tamis-service03", in_tamis(Wasi::P3, "")),
+    ("tamis-service03-fresh", in_tamis(Wasi::P3, ", instances: fresh")),
+    (
+        "tamis-service03-concurrent",
+        in_tamis(Wasi::P3, ", instances: { concurrent: 16 }"),
+    ),
+    (
+        "tamis-service03-reuse128",
+        in_tamis(Wasi::P3, ", instances: { concurrent: 16 }, instance_reuse: 128"),
+    ),
+    ("wasmtime-service02", in_wasmtime(Wasi::P2)),
+    ("wasmtime-service03", in_wasmtime(Wasi::P3)),
 ];
 
 /// Other children of a measurement; names are also names of log files.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::contestant::{Chain, Contestant, Extra};
+use crate::contestant::{Chain, Contestant, Extra, Host, Service};
 use crate::probe::Touch;
 use crate::program::Program;
 use crate::work::Work;
@@ -23,6 +23,7 @@ const ENVOY_TLS: &str = include_str!("../peers/envoy-tls.yaml");
 const ENVOY_WASM_FILTER: &str = include_str!("../peers/envoy-wasm-filter.yaml");
 const HEADER_TOUCH_WAT: &str = include_str!("../peers/header-touch.wat");
 const TAMIS_YAML: &str = include_str!("../peers/tamis.yaml");
+const TAMIS_SERVICE_YAML: &str = include_str!("../peers/tamis-service.yaml");
 const TAMIS_WASM_FILTER: &str = include_str!("../peers/tamis-wasm-filter.yaml");
 const TAMIS_NATIVE_FILTER: &str = include_str!("../peers/tamis-native-filter.yaml");
 
@@ -114,6 +115,7 @@ impl Surroundings<'_> {
             Contestant::Haproxy => self.haproxy(name, port),
             Contestant::Envoy(chain) => self.envoy(name, port, *chain),
             Contestant::Tamis(chain) => self.tamis(name, port, *chain),
+            Contestant::Service(service) => self.service(name, port, *service),
             Contestant::Extra(extra) => Ok(self.extra(extra, port)),
         }
     }
@@ -178,7 +180,7 @@ impl Surroundings<'_> {
     fn tamis(&self, name: &str, port: u16, chain: Chain) -> Result<Peer> {
         let program = Program::tamis(self.tamis)?;
         let components = match chain {
-            Chain::Wasm(_) | Chain::Body(_) => self.components()?,
+            Chain::Wasm(_) | Chain::Body(_) => self.components("touch")?,
             Chain::Empty | Chain::Native(_) => String::new(),
         };
         let (fragment, component) = match chain {
@@ -214,6 +216,39 @@ impl Surroundings<'_> {
         ))
     }
 
+    fn service(&self, name: &str, port: u16, service: Service) -> Result<Peer> {
+        if self.work.is_secure() {
+            bail!("{name}: the hosts of components are compared in clear text");
+        }
+        let component = service.wasi.component();
+        let components = self.components(component)?;
+        match service.host {
+            Host::Tamis(instances) => {
+                let more = [
+                    ("COMPONENTS", &*components),
+                    ("COMPONENT", component),
+                    ("INSTANCES", instances),
+                ];
+                let text = self.fill(TAMIS_SERVICE_YAML, port, &more)?;
+                let configuration = self.write(&format!("{name}.yaml"), &text)?;
+                let options = ["run".into(), "-c".into(), configuration.into()];
+                Ok(Peer::new(
+                    name,
+                    port,
+                    Program::tamis(self.tamis)?,
+                    &options,
+                    Touch::Service,
+                ))
+            }
+            Host::Wasmtime => {
+                let address = format!("127.0.0.1:{port}");
+                let file = format!("{components}/{component}.wasm");
+                let options = ["serve", "--addr", &address, "-Scli", &file].map(OsString::from);
+                Ok(Peer::new(name, port, Program::wasmtime()?, &options, Touch::Service))
+            }
+        }
+    }
+
     fn extra(&self, extra: &Extra, free_port: u16) -> Peer {
         let port = if extra.port == 0 { free_port } else { extra.port };
         let fill = |word: &str| {
@@ -231,14 +266,15 @@ impl Surroundings<'_> {
     }
 
     /// Absolute, because a configuration's relative paths start at its own folder.
-    fn components(&self) -> Result<String> {
+    fn components(&self, wanted: &str) -> Result<String> {
         let folder = self.components.display();
         let missing = || {
             format!(
-                "there is no touch.wasm in {folder}; build the components in filters/, or name their folder with --components"
+                "there is no {wanted}.wasm in {folder}; build the components in filters/, or name their folder with \
+                 --components"
             )
         };
-        let file = fs::canonicalize(self.components.join("touch.wasm")).with_context(missing)?;
+        let file = fs::canonicalize(self.components.join(format!("{wanted}.wasm"))).with_context(missing)?;
         let folder = file.parent().and_then(Path::to_str);
         folder
             .map(str::to_owned)
@@ -338,6 +374,7 @@ mod tests {
                 ("SSL", ""),
                 ("CERTIFICATE", ""),
                 ("TLS", ""),
+                ("INSTANCES", ""),
             ],
         );
         let templates = [
@@ -348,6 +385,7 @@ mod tests {
             ENVOY_TLS,
             ENVOY_WASM_FILTER,
             TAMIS_YAML,
+            TAMIS_SERVICE_YAML,
             TAMIS_WASM_FILTER,
             TAMIS_NATIVE_FILTER,
         ];
@@ -384,7 +422,7 @@ mod tests {
     #[test]
     fn a_missing_component_names_the_option() {
         let folder = tempfile::tempdir().unwrap();
-        let message = format!("{:#}", surroundings(folder.path()).components().unwrap_err());
+        let message = format!("{:#}", surroundings(folder.path()).components("touch").unwrap_err());
         assert!(message.contains("--components"), "{message}");
     }
 

@@ -1,7 +1,8 @@
 //! One request through a proxy before the load, so that nothing is measured that does not work.
 //!
 //! The origin answers its probe path with the `x-filter` field that it was sent: a proxy whose filters silently do
-//! nothing, or whose port belongs to another program, is found out here.
+//! nothing, or whose port belongs to another program, is found out here. A component that stands in the origin's place
+//! says hello.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -14,6 +15,9 @@ use crate::work::Work;
 
 /// Must be what `peers/origin.conf` answers.
 const PATH: &str = "/probe";
+/// What the components of `filters/wasi` have there, and say.
+const SERVICE_PATH: &str = "/hello";
+const SERVICE_SAYS: &str = "hello\n";
 const LIMIT: Duration = Duration::from_secs(10);
 /// More than any sane answer to the probe.
 const ANSWER_BYTES: u64 = 64 << 10;
@@ -25,14 +29,25 @@ pub enum Touch {
     None,
     /// Sets `x-filter: 1`.
     Header,
+    /// There is no origin: a component answers.
+    Service,
     /// Not ours to know (a proxy given by `--extra`).
     Unknown,
+}
+
+impl Touch {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Service => SERVICE_PATH,
+            Self::None | Self::Header | Self::Unknown => PATH,
+        }
+    }
 }
 
 /// The origin speaks clear text whatever the work is.
 pub fn run(port: u16, touch: Touch, work: Work) -> Result<()> {
     let (answer, protocol) = match work {
-        Work::Http1 | Work::Idle => (ask(port), "HTTP/1.1"),
+        Work::Http1 | Work::Idle => (ask(port, touch.path()), "HTTP/1.1"),
         Work::Tls | Work::Handshakes => (ask_securely(port, "--http1.1"), "HTTP/1.1"),
         Work::Http2 => (ask_securely(port, "--http2"), "HTTP/2"),
     };
@@ -65,13 +80,13 @@ fn ask_securely(port: u16, protocol: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn ask(port: u16) -> Result<String> {
+fn ask(port: u16, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
     stream.set_write_timeout(Some(LIMIT))?;
     write!(
         stream,
-        "GET {PATH} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n\r\n"
     )?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES).read_to_end(&mut answer)?;
@@ -84,12 +99,19 @@ fn judge(answer: &str, protocol: &str, touch: Touch) -> Result<()> {
         status_line.starts_with(&format!("{protocol} 200")),
         "the probe was answered with `{status_line}` instead of {protocol} 200"
     );
+    if touch == Touch::Service {
+        ensure!(
+            answer.contains(SERVICE_SAYS),
+            "the answer to the probe does not come from the component"
+        );
+        return Ok(());
+    }
     let seen = answer
         .split_once("x-filter=[")
         .and_then(|(_, rest)| rest.split_once(']'))
         .map(|(value, _)| value);
     match (seen, touch) {
-        (None, _) => bail!("the answer to the probe does not come from the origin"),
+        (None, _) | (_, Touch::Service) => bail!("the answer to the probe does not come from the origin"),
         (Some(_), Touch::Unknown) | (Some(""), Touch::None) | (Some("1"), Touch::Header) => Ok(()),
         (Some(value), Touch::None) => bail!("the origin was sent `x-filter: {value}`, though no filter should run"),
         (Some(value), Touch::Header) => {
@@ -116,6 +138,8 @@ mod tests {
             (&bare, Touch::Header, false),
             (&wrong, Touch::Header, false),
             (&wrong, Touch::Unknown, true),
+            (&answer("hello"), Touch::Service, true),
+            (&bare, Touch::Service, false),
         ];
         for (answer, touch, accepted) in cases {
             assert_eq!(judge(answer, "HTTP/1.1", touch).is_ok(), accepted, "{answer} {touch:?}");

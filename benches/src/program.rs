@@ -61,6 +61,20 @@ impl Program {
         })
     }
 
+    /// One on PATH, else the one inside the Python package, as `.ci/setup test` installs it: what that package itself puts
+    /// on PATH is a script.
+    pub fn wasmtime() -> Result<Self> {
+        let path = find("wasmtime")
+            .filter(|path| is_elf(path))
+            .or_else(wasmtime_of_python_package)
+            .context("wasmtime is missing; run `.ci/setup test`")?;
+        Ok(Self {
+            title: "wasmtime",
+            path,
+            version_option: "--version",
+        })
+    }
+
     pub fn tamis(path: &Path) -> Result<Self> {
         // Absolute, because a bare file name would be searched on PATH when it is run.
         let absolute = fs::canonicalize(path).ok().filter(|found| found.is_file());
@@ -136,6 +150,15 @@ fn envoy_of_python_package() -> Option<PathBuf> {
     path.is_file().then_some(path)
 }
 
+/// The folder in between names the version of Python.
+fn wasmtime_of_python_package() -> Option<PathBuf> {
+    let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("../filters/target/tools/venv/lib");
+    let versions = fs::read_dir(library).ok()?.flatten();
+    versions
+        .map(|version| version.path().join("site-packages/wasmtime_cli/wasmtime"))
+        .find(|binary| binary.is_file())
+}
+
 /// The first `digits.digits...` of the first line. Before the word "version" stands the program's own path, if
 /// anything, and that may hold digits of its own.
 fn version_in(text: &str) -> Option<String> {
@@ -172,6 +195,7 @@ mod tests {
                 "4.1.0-3+b2",
             ),
             ("tamis 0.1.0\n", "0.1.0"),
+            ("wasmtime 48.0.2 (e9f1ea232 2026-09-10)\n", "48.0.2"),
         ];
         for (text, version) in cases {
             assert_eq!(version_in(text).as_deref(), Some(version), "{text}");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules of `proxy/src` that belong to the control plane; all others are the data plane, which never reads the
 /// configuration.
-const CONTROL_PLANE: [&str; 16] = [
+const CONTROL_PLANE: [&str; 17] = [
     "admin",
     "assemble",
     "demo",
@@ -20,6 +20,7 @@ const CONTROL_PLANE: [&str; 16] = [
     "operations",
     "reload",
     "report",
+    "serve",
     "server",
     "state",
     "toolbox",
@@ -28,7 +29,11 @@ const CONTROL_PLANE: [&str; 16] = [
 ];
 
 /// Who may name the modules that nothing else may point back at.
-const POINTED_AT_BY: [(&str, &[&str]); 3] = [("gateway", &["listener"]), ("server", &["demo", "main"]), ("main", &[])];
+const POINTED_AT_BY: [(&str, &[&str]); 3] = [
+    ("gateway", &["listener"]),
+    ("server", &["demo", "main", "serve"]),
+    ("main", &[]),
+];
 
 /// The vocabulary that native filters, guests and tests share.
 const SHARED_VOCABULARY: [&str; 3] = ["chain", "filter", "head"];

@@ -12,10 +12,10 @@ use tamis_integration::{Client, Folder, Message, Proxy, Upstream};
 use crate::support::{ADDED_TO_RESPONSES, apply, assert_own_reply, each, wait_until, wasi_component};
 
 /// Rust for WASI 0.2 and for 0.3; both serve the same paths (`filters/wasi/README.md`).
-const RUST: [&str; 2] = ["rust-service-02", "rust-service-03"];
+pub const RUST: [&str; 2] = ["rust-service-02", "rust-service-03"];
 
 /// Everything to one component, called `app`, with these entries besides; routes before the last one, and clusters.
-fn configuration(name: &str, cluster: &str, clusters: &str, routes: &str) -> String {
+pub fn configuration(name: &str, cluster: &str, clusters: &str, routes: &str) -> String {
     let path = wasi_component(name).expect("`make wasi` builds those in Rust");
     format!(
         "\
@@ -35,12 +35,12 @@ routes:
     )
 }
 
-fn start(name: &str, cluster: &str) -> Proxy {
+pub fn start(name: &str, cluster: &str) -> Proxy {
     Proxy::start(&configuration(name, cluster, "", ""))
 }
 
 /// The component's part of the cluster `app` in the admin endpoint's list.
-fn state(proxy: &Proxy) -> Value {
+pub fn state(proxy: &Proxy) -> Value {
     let shown: Value = serde_json::from_slice(&proxy.admin("GET", "/clusters").body).expect("JSON");
     let app = shown
         .as_array()
@@ -50,7 +50,7 @@ fn state(proxy: &Proxy) -> Value {
     app.expect("it is listed")["component"].clone()
 }
 
-fn post(target: &str, fields: &str, body: &str) -> String {
+pub fn post(target: &str, fields: &str, body: &str) -> String {
     format!("POST {target} HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n{body}")
 }
 
@@ -152,6 +152,11 @@ fn instances_are_shared_as_it_is_written() {
         let mut client = proxy.client();
         for _ in 0..served {
             assert_eq!(client.get("/hello").text(), "hello\n", "{instances}");
+            // While a guest is still putting its things away, the next exchange has another.
+            wait_until(&format!("{instances}: it is at rest"), || {
+                let state = state(&proxy);
+                state["instances"] == state["instances_idle"]
+            });
         }
         wait_until(&format!("{instances}: {left} instances are left"), || {
             state(&proxy)["instances"] == left
@@ -297,6 +302,10 @@ fn what_does_not_fit_is_refused_in_words() {
         (
             format!("component: {}, tls: {{}}", app.display()),
             "tls: is about servers",
+        ),
+        (
+            format!("component: {}, outlier_ejection: {{}}", app.display()),
+            "outlier_ejection: is about servers",
         ),
         (
             "endpoints: [127.0.0.1:1], grants: [clocks]".to_owned(),

@@ -42,9 +42,13 @@ const COMPONENTS: [(&str, &[u8]); 3] = [
 /// Serves on `listen` until a signal ends it.
 pub fn run(listen: SocketAddr) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("demo: cannot lay out its files: {error}");
-    let folder = Folder::new().map_err(failed)?;
+    // Removed with it.
+    let folder = tempfile::Builder::new()
+        .prefix("tamis-demo-")
+        .tempdir()
+        .map_err(failed)?;
     let origin = start_origin().map_err(|error| format!("demo: its origin cannot listen: {error}"))?;
-    let file = folder.write(listen, origin).map_err(failed)?;
+    let file = lay_out(folder.path(), listen, origin).map_err(failed)?;
     server::run_then(&server::Options::new(&file), |bound| {
         crate::tell!("{}", greeting(bound.unwrap_or(listen), origin, &file))
     })
@@ -83,31 +87,13 @@ The admin endpoint is http://127.0.0.1:9901 (try /filters and /metrics). Ctrl-C 
     )
 }
 
-/// The demo's files; removed with it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> std::io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("tamis-demo-{}", std::process::id()));
-        std::fs::create_dir(&path)?;
-        Ok(Self(path))
+fn lay_out(folder: &Path, listen: SocketAddr, origin: SocketAddr) -> std::io::Result<PathBuf> {
+    for (name, bytes) in COMPONENTS {
+        std::fs::write(folder.join(name), bytes)?;
     }
-
-    fn write(&self, listen: SocketAddr, origin: SocketAddr) -> std::io::Result<PathBuf> {
-        for (name, bytes) in COMPONENTS {
-            std::fs::write(self.0.join(name), bytes)?;
-        }
-        let file = self.0.join("tamis.yaml");
-        std::fs::write(&file, configuration(listen, origin))?;
-        Ok(file)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What is left in the temporary folder does no harm.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+    let file = folder.join("tamis.yaml");
+    std::fs::write(&file, configuration(listen, origin))?;
+    Ok(file)
 }
 
 /// Answers every request with a description of it, from a thread of its own.

@@ -46,7 +46,8 @@
 //! [`memory`] says when load has to be shed,
 //! [`admin`] answers operators, [`server`] owns the process, [`handover`] gives its place to a new one,
 //! [`state`] keeps what outlives it, [`priority`] has all this give way to exchanges, [`supervisor`] tells the service
-//! manager; [`toolbox`] is for whoever writes a filter, and serves nobody; [`terminal`] is where commands print. The *data plane* (everything above) never
+//! manager; [`serve`] and [`demo`] write a configuration for whoever has none; [`toolbox`] is for whoever writes a
+//! filter, and serves nobody; [`terminal`] is where commands print. The *data plane* (everything above) never
 //! compiles, never locks to read configuration, never panics by input. They share one atomic pointer, and commands that
 //! are never sent per request.
 //!
@@ -115,6 +116,7 @@ pub mod retry;
 pub mod rewrite;
 pub mod route;
 pub mod scan;
+pub mod serve;
 pub mod server;
 pub mod service;
 pub mod snapshot;

@@ -10,7 +10,7 @@ use tamis::address::Address;
 use tamis::admin;
 use tamis::report::Report;
 use tamis::state::{self, Fallback};
-use tamis::{demo, handover, server, toolbox};
+use tamis::{demo, handover, serve, server, toolbox};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -26,7 +26,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(
     version,
     propagate_version = true,
-    after_help = "Start with `tamis demo`. The configuration's JSON Schema: `tamis schema`."
+    after_help = "Start with `tamis demo`, or `tamis serve` if you have a component of wasi:http. The configuration's JSON Schema: `tamis schema`."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -69,6 +69,19 @@ enum Command {
         /// Where the demo listens
         #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
         listen: SocketAddr,
+        #[command(flatten)]
+        logging: Logging,
+    },
+    /// Serve one component of wasi:http, without a configuration
+    ///
+    /// For whoever writes one: any service of WASI 0.2 (`wasi:http/incoming-handler`) or 0.3 (`wasi:http/handler`), as it
+    /// is. It may use clocks, random numbers and its standard output, which goes to the log, unless `--grant` says
+    /// otherwise; no files, no sockets, and requests of its own to `--http` alone. When the file changes, the next
+    /// request meets the new component, or the old one if the new one does not load. Ctrl-C finishes what has begun,
+    /// within 10 seconds; a second one ends at once.
+    Serve {
+        #[command(flatten)]
+        options: serve::Options,
         #[command(flatten)]
         logging: Logging,
     },
@@ -164,6 +177,7 @@ fn main() -> ExitCode {
             let options = server::Options {
                 file: file.path,
                 state: state.options(),
+                interrupt: server::Interrupt::Ends,
             };
             logging.start().and_then(|_guard| server::run(&options))
         }
@@ -178,6 +192,7 @@ fn main() -> ExitCode {
             json,
         } => check_against(&file.path, &admin, json),
         Command::Demo { listen, logging } => logging.start().and_then(|_guard| demo::run(listen)),
+        Command::Serve { options, logging } => logging.start().and_then(|_guard| serve::run(&options)),
         Command::Schema => {
             tamis::tell_line!("{:#}", tamis_config::schema());
             Ok(())

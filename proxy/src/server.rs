@@ -60,6 +60,16 @@ pub struct Options {
     pub file: PathBuf,
     /// `None`: nothing is written, and only SIGUSR2 asks for a successor.
     pub state: Option<state::Options>,
+    pub interrupt: Interrupt,
+}
+
+/// What SIGINT does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Interrupt {
+    /// Ends at once: whoever wants to drain has signals for that.
+    Ends,
+    /// Drains, as SIGTERM does: at a terminal it is the only one at hand.
+    Drains,
 }
 
 impl Options {
@@ -68,6 +78,7 @@ impl Options {
         Self {
             file: file.to_owned(),
             state: None,
+            interrupt: Interrupt::Ends,
         }
     }
 }
@@ -155,6 +166,7 @@ struct Process {
     upgrader: Arc<Upgrader>,
     control: Option<Arc<Control>>,
     keeper: Option<Keeper>,
+    interrupt: Interrupt,
     /// Which sockets came from a predecessor.
     taken: Taken,
     /// The state folder is this process's until it ends.
@@ -260,6 +272,7 @@ impl Process {
             upgrader: Arc::new(upgrader),
             control,
             keeper: keeper.transpose().map_err(cannot)?,
+            interrupt: options.interrupt,
             taken,
             _folder: folder,
         })
@@ -324,6 +337,7 @@ impl Process {
             upgrader: Arc::clone(&self.upgrader),
             admin: self.admin,
             predecessor,
+            interrupt: self.interrupt,
         };
         server.run(RunArgs {
             shutdown_signal: Box::new(signals),
@@ -655,6 +669,7 @@ struct Signals {
     upgrader: Arc<Upgrader>,
     admin: Option<Arc<Sockets>>,
     predecessor: Option<Predecessor>,
+    interrupt: Interrupt,
 }
 
 /// Why the process ends.
@@ -699,7 +714,10 @@ impl ShutdownSignalWatch for Signals {
                 _ = quit.recv() => break Cause::Signal,
                 _ = asked.wait_for(|drain| *drain) => break Cause::Asked,
                 _ = handed_over.wait_for(|done| *done) => break Cause::HandedOver,
-                _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
+                _ = interrupt.recv() => match self.interrupt {
+                    Interrupt::Ends => return ShutdownSignal::FastShutdown,
+                    Interrupt::Drains => break Cause::Signal,
+                },
             }
         };
         // An orchestrator asks for the drain first and sends its signal later, and a service manager may signal the old

@@ -28,7 +28,9 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
+pub use graph::Graph;
 pub use project::Language;
+pub use world::{Needs, World};
 
 #[derive(Subcommand)]
 pub enum Command {

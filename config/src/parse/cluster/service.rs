@@ -116,6 +116,8 @@ fn refuse_of_servers(cluster: &vocabulary::Cluster, place: &Place, reader: &mut 
         ("panic_threshold", cluster.panic_threshold.is_some()),
         ("sticky", cluster.sticky.is_some()),
         ("health_check", cluster.health_check.is_some()),
+        // Of one endpoint none ever is.
+        ("outlier_ejection", cluster.outlier_ejection.is_some()),
         ("idle_timeout", cluster.idle_timeout.is_some()),
         ("max_idle", cluster.max_idle.is_some()),
         ("protocol", cluster.protocol.is_some()),

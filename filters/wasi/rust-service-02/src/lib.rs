@@ -26,6 +26,21 @@ const DIGITS: &[u8; 16] = b"0123456789abcdef";
 /// The fields of a request that its echo has too: what the body is, and which trailers come, without which HTTP/1.1
 /// hosts send none.
 const ECHOED: [&str; 2] = ["content-type", "trailer"];
+/// Fields that hosts may keep to themselves, and two that are the guest's.
+const TRIED: [&str; 12] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "transfer-encoding",
+    "upgrade",
+    "host",
+    "http2-settings",
+    "te",
+    "content-length",
+    "x-own",
+];
 
 impl Guest for Service {
     fn handle(request: IncomingRequest, out: ResponseOutparam) {
@@ -38,6 +53,9 @@ impl Guest for Service {
             "/relay" => echo(request, out, splice),
             "/trailers" => trailers(out),
             "/large" => large(out, bytes_of(query)),
+            "/forbidden" => answer(out, 200, &tried()),
+            "/short" => unkept(out, 10),
+            "/long" => unkept(out, 2),
             "/error" => ResponseOutparam::set(out, Err(ErrorCode::InternalError(Some("as wished".to_owned())))),
             "/trap" => panic!("as the request wished"),
             "/trap-late" => trap_late(out),
@@ -147,6 +165,14 @@ fn large(out: ResponseOutparam, length: u64) {
     let _gone = OutgoingBody::finish(body, None);
 }
 
+/// Says another length than it has, which is 6.
+fn unkept(out: ResponseOutparam, length: u64) {
+    let (body, stream) = start(out, 200, fields(&[("content-length", &length.to_string())]));
+    let _refused = write(&stream, b"begun\n");
+    drop(stream);
+    let _refused = OutgoingBody::finish(body, None);
+}
+
 fn trap_late(out: ResponseOutparam) {
     let (_body, stream) = start(out, 200, fields(&[]));
     let _gone = write(&stream, b"begun\n");
@@ -181,6 +207,14 @@ fn fields(fields: &[(&str, &str)]) -> Fields {
         .map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()))
         .collect();
     Fields::from_list(&fields).expect("they are well-formed and allowed")
+}
+
+/// Which fields the host lets this guest set.
+fn tried() -> String {
+    let is_allowed = |name: &str| Fields::new().append(name, b"1").is_ok();
+    TRIED
+        .map(|name| format!("{name}: {}\n", if is_allowed(name) { "allowed" } else { "refused" }))
+        .concat()
 }
 
 /// The request's head as this guest sees it.

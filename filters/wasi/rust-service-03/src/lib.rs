@@ -22,6 +22,21 @@ const DIGITS: &[u8; 16] = b"0123456789abcdef";
 /// The fields of a request that its echo has too: what the body is, and which trailers come, without which HTTP/1.1
 /// hosts send none.
 const ECHOED: [&str; 2] = ["content-type", "trailer"];
+/// Fields that hosts may keep to themselves, and two that are the guest's.
+const TRIED: [&str; 12] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "transfer-encoding",
+    "upgrade",
+    "host",
+    "http2-settings",
+    "te",
+    "content-length",
+    "x-own",
+];
 
 impl Guest for Service {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
@@ -34,6 +49,9 @@ impl Guest for Service {
             "/relay" => Ok(relay(request)),
             "/trailers" => Ok(trailers()),
             "/large" => Ok(large(bytes_of(query))),
+            "/forbidden" => Ok(answer(200, &tried())),
+            "/short" => Ok(unkept(10)),
+            "/long" => Ok(unkept(2)),
             "/error" => Err(ErrorCode::InternalError(Some("as wished".to_owned()))),
             "/trap" => panic!("as the request wished"),
             "/trap-late" => Ok(trap_late()),
@@ -143,6 +161,14 @@ fn large(length: u64) -> Response {
     })
 }
 
+/// Says another length than it has, which is 6.
+fn unkept(length: u64) -> Response {
+    respond(200, fields(&[("content-length", &length.to_string())]), async |body| {
+        body.write_all(b"begun\n".to_vec()).await;
+        Ok(None)
+    })
+}
+
 fn trap_late() -> Response {
     respond(200, Fields::new(), async |body| {
         body.write_all(b"begun\n".to_vec()).await;
@@ -187,6 +213,14 @@ fn fields(fields: &[(&str, &str)]) -> Fields {
         .map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()))
         .collect();
     Fields::from_list(&fields).expect("they are well-formed and allowed")
+}
+
+/// Which fields the host lets this guest set.
+fn tried() -> String {
+    let is_allowed = |name: &str| Fields::new().append(name, b"1").is_ok();
+    TRIED
+        .map(|name| format!("{name}: {}\n", if is_allowed(name) { "allowed" } else { "refused" }))
+        .concat()
 }
 
 /// The request's head as this guest sees it.

@@ -205,7 +205,7 @@ impl Pool {
         Usage {
             live: all.len(),
             waiting: self.waiting.get(),
-            idle: all.iter().filter(|handle| handle.taken.get() == 0).count(),
+            idle: all.iter().filter(|handle| handle.is_at_rest()).count(),
             memory_bytes: all.iter().map(|handle| handle.memory.get()).sum(),
         }
     }
@@ -330,6 +330,11 @@ impl Handle {
 
     pub fn is_quiet(&self) -> bool {
         self.is_quiet.get()
+    }
+
+    /// Nobody has a part in it, and what they had begun is done.
+    fn is_at_rest(&self) -> bool {
+        self.taken.get() == 0 && self.is_quiet.get()
     }
 
     /// Nothing goes on in the guest, which has so much memory.

@@ -1,0 +1,421 @@
+//! `tamis serve`: one component on a port, without a configuration.
+//!
+//! Control plane. It writes the configuration that its arguments stand for, into a folder of its own, and serves that:
+//! what a component does here it does there. The folder goes when the process ends. Whoever serves one component has
+//! read no configuration, so what is wrong is told in the words of the arguments.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::Args;
+use http::Uri;
+use http::uri::Scheme;
+
+use crate::server::{self, Interrupt};
+use crate::toolbox::{Graph, Needs, World};
+use crate::wasm::Artifact;
+
+/// Whoever tries a component on their own machine expects them, and they open nothing.
+const USUAL_GRANTS: [&str; 3] = ["clocks", "random", "stdio"];
+/// In place of all others.
+const NO_GRANT: &str = "none";
+
+/// The longest name that a configuration takes.
+const MAX_NAME: usize = 64;
+
+#[derive(Args)]
+pub struct Options {
+    /// The component: a service of wasi:http 0.2 or 0.3
+    component: PathBuf,
+    /// Where to listen; with port 0, on any that is free
+    #[arg(
+        long,
+        visible_alias = "addr",
+        default_value = "127.0.0.1:8080",
+        value_name = "ADDRESS"
+    )]
+    address: SocketAddr,
+    /// What of WASI it may use, in the words of `grants` in a configuration; `none` for nothing
+    #[arg(long = "grant", value_name = "GRANT", value_delimiter = ',', default_values = USUAL_GRANTS)]
+    grants: Vec<String>,
+    /// An environment variable for it; without a value, the one of this process
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    env: Vec<Variable>,
+    /// A server that it may call, by the URL that it calls; with a name, the host of that URL
+    ///
+    /// `--http https://api.example` opens that server; `--http api.example=http://127.0.0.1:9000` has another answer for
+    /// it.
+    #[arg(long, value_name = "[NAME=]URL")]
+    http: Vec<Callee>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Variable {
+    name: String,
+    /// `None` is this process's.
+    value: Option<String>,
+}
+
+impl FromStr for Variable {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (text, None),
+        };
+        match name.is_empty() {
+            true => Err("write NAME=VALUE, or NAME".to_owned()),
+            false => Ok(Self {
+                name: name.to_owned(),
+                value,
+            }),
+        }
+    }
+}
+
+/// A server that the component may call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Callee {
+    /// The host of the component's URLs.
+    name: String,
+    endpoint: String,
+    is_secure: bool,
+}
+
+impl FromStr for Callee {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, url) = match text.split_once('=') {
+            Some((name, url)) => (Some(name), url),
+            None => (None, text),
+        };
+        let wanted = "write http://HOST:PORT or https://HOST:PORT, and NAME= before it if it is called by another name";
+        let uri: Uri = url.parse().map_err(|_| wanted.to_owned())?;
+        let (Some(scheme), Some(authority), "" | "/", None) = (uri.scheme(), uri.authority(), uri.path(), uri.query())
+        else {
+            return Err(wanted.to_owned());
+        };
+        let is_secure = *scheme == Scheme::HTTPS;
+        if !is_secure && *scheme != Scheme::HTTP {
+            return Err(wanted.to_owned());
+        }
+        let name = name.unwrap_or(authority.host());
+        if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(is_of_a_name) {
+            return Err(format!("`{name}` is not the name of a host; {wanted}"));
+        }
+        let port = authority.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
+        Ok(Self {
+            name: name.to_owned(),
+            endpoint: format!("{}:{port}", authority.host()),
+            is_secure,
+        })
+    }
+}
+
+/// Serves until a signal ends it. An error is for people.
+pub fn run(options: &Options) -> Result<(), String> {
+    let component = Component::find(options)?;
+    let failed = |error: std::io::Error| format!("serve: cannot write its configuration: {error}");
+    // Removed with it; private, because variables may be secrets.
+    let folder = tempfile::Builder::new()
+        .prefix("tamis-serve-")
+        .tempdir()
+        .map_err(failed)?;
+    let file = folder.path().join("tamis.yaml");
+    std::fs::write(&file, options.configuration(&component)?).map_err(failed)?;
+    let server = server::Options {
+        interrupt: Interrupt::Drains,
+        ..server::Options::new(&file)
+    };
+    server::run_then(&server, |bound| {
+        crate::tell!(
+            "{}",
+            options.greeting(&component, bound.unwrap_or(options.address), &file)
+        );
+    })
+    .map_err(|errors| without_places(&errors, &file))
+}
+
+/// What is known of it without loading it.
+struct Component {
+    /// Absolute.
+    path: String,
+    /// Its file's, as far as a configuration takes it; for people and for the log.
+    name: String,
+    world: World,
+}
+
+impl Component {
+    /// Refuses what lacks a grant; what is wrong besides, whoever loads it will say.
+    fn find(options: &Options) -> Result<Self, String> {
+        let given = options.component.display();
+        let bytes = Artifact::read(&options.component, u64::MAX)?;
+        let graph = Graph::read(&bytes).unwrap_or_default();
+        let world = World::of(&graph.imports, &graph.exports);
+        let missing = options.missing(&world, &graph.imports);
+        if !missing.is_empty() {
+            let lines = missing.iter().map(|line| format!("{given}: {line}"));
+            return Err(lines.collect::<Vec<_>>().join("\n"));
+        }
+        let path = std::path::absolute(&options.component).map_err(|error| format!("{given}: {error}"))?;
+        let name = path.file_name().and_then(|name| name.to_str()).map(name);
+        let (Some(path), Some(name)) = (path.to_str().map(str::to_owned), name) else {
+            return Err(format!("{given}: its path is no UTF-8, as a configuration is"));
+        };
+        Ok(Self { path, name, world })
+    }
+}
+
+/// What names in a configuration are made of.
+fn is_of_a_name(character: char) -> bool {
+    character.is_ascii_alphanumeric() || "_.-".contains(character)
+}
+
+fn name(file: &str) -> String {
+    let replaced = |character| if is_of_a_name(character) { character } else { '-' };
+    file.chars().take(MAX_NAME).map(replaced).collect()
+}
+
+impl Options {
+    fn granted(&self) -> impl Iterator<Item = &str> {
+        self.grants.iter().map(String::as_str).filter(|word| *word != NO_GRANT)
+    }
+
+    /// A line for each grant that it needs and does not have, with the argument that gives it.
+    fn missing(&self, world: &World, imports: &[String]) -> Vec<String> {
+        let World::Service(_) = world else {
+            return Vec::new();
+        };
+        let mut missing: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for import in imports {
+            if let Needs::Grant(grant) = world.needs(import)
+                && let Some(argument) = self.argument(grant)
+            {
+                missing.entry(argument).or_default().push(import);
+            }
+        }
+        let line = |(argument, imports): (&str, Vec<&str>)| {
+            format!("imports `{}` without the grant; add {argument}", imports.join("`, `"))
+        };
+        missing.into_iter().map(line).collect()
+    }
+
+    /// The argument for what a configuration would say, if it is missing.
+    fn argument(&self, grant: &str) -> Option<&'static str> {
+        let has = |word: &str| self.granted().any(|granted| granted == word);
+        match grant {
+            "clocks" if !has(grant) => Some("`--grant clocks`"),
+            "random" if !has(grant) => Some("`--grant random`"),
+            "http: [CLUSTER]" if self.http.is_empty() => Some("`--http URL` for each server that it may call"),
+            _ => None,
+        }
+    }
+
+    fn configuration(&self, component: &Component) -> Result<String, String> {
+        let mut names = BTreeSet::from([&*component.name]);
+        if let Some(twice) = self.http.iter().find(|callee| !names.insert(&callee.name)) {
+            return Err(format!("--http: `{}` is named twice; remove one", twice.name));
+        }
+        let mut grants: Vec<String> = self.granted().map(quoted).collect();
+        let variables: BTreeMap<_, _> = self.env.iter().map(|one| (&one.name, &one.value)).collect();
+        if !variables.is_empty() {
+            let variable = |(name, value): (&&String, &&Option<String>)| match value {
+                Some(value) => format!("{}: {}", quoted(name), quoted(value)),
+                // Not to be written down.
+                None => format!("{}: \"${{{name}}}\"", quoted(name)),
+            };
+            let variables: Vec<_> = variables.iter().map(variable).collect();
+            grants.push(format!("{{ env: {{ {} }} }}", variables.join(", ")));
+        }
+        if !self.http.is_empty() {
+            let callees: Vec<_> = self.http.iter().map(|callee| quoted(&callee.name)).collect();
+            grants.push(format!("{{ http: [{}] }}", callees.join(", ")));
+        }
+        let mut text = format!(
+            "\
+# What `tamis serve` stands for. With a copy of it, `tamis run -c` serves the same.
+admin: off
+drain_timeout: 10s
+listeners:
+  web: {{ address: {address} }}
+clusters:
+  {name}:
+    component: {path}
+    grants: [{grants}]
+",
+            address = quoted(&self.address.to_string()),
+            name = quoted(&component.name),
+            path = quoted(&component.path),
+            grants = grants.join(", "),
+        );
+        for callee in &self.http {
+            let tls = if callee.is_secure { ", tls: {}" } else { "" };
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                text,
+                "  {}: {{ endpoints: [{}]{tls} }}",
+                quoted(&callee.name),
+                quoted(&callee.endpoint)
+            );
+        }
+        let _ = writeln!(text, "routes:\n  - cluster: {}", quoted(&component.name));
+        Ok(text)
+    }
+
+    fn greeting(&self, component: &Component, listen: SocketAddr, file: &Path) -> String {
+        let kind = match &component.world {
+            World::Service(version) => format!(", a service of wasi:http {version},"),
+            World::Filter | World::Middleware(_) | World::Other => String::new(),
+        };
+        let mut may: Vec<&str> = self.granted().collect();
+        may.extend(self.http.iter().map(|callee| &*callee.name));
+        let may = match &*may {
+            [] => "nothing of WASI".to_owned(),
+            words => words.join(", "),
+        };
+        let (name, file) = (&component.name, file.display());
+        format!(
+            "
+Tamis serves {name}{kind} on http://{listen}
+
+  curl -i http://{listen}/
+
+It may use: {may} (see `tamis serve --help`). When the file changes, the next request meets the new component.
+The configuration that this stands for, to go on from: {file}
+Ctrl-C finishes what has begun and ends.
+
+"
+        )
+    }
+}
+
+/// As YAML, without a meaning of its own for `$`.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text.replace('$', "$$")).to_string()
+}
+
+/// Nobody can look up a place in a file that is gone, and that nobody has written.
+fn without_places(errors: &str, file: &Path) -> String {
+    let file = format!("{}:", file.display());
+    let line = |line: &str| {
+        let Some(rest) = line.strip_prefix(&file) else {
+            return line.to_owned();
+        };
+        let is_place = |character: char| character.is_ascii_digit() || character == ':';
+        rest.trim_start_matches(is_place).trim_start().to_owned()
+    };
+    errors.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callees_are_urls_with_or_without_another_name() {
+        for (text, name, endpoint, is_secure) in [
+            ("http://api.example", "api.example", "api.example:80", false),
+            ("https://api.example/", "api.example", "api.example:443", true),
+            ("http://127.0.0.1:9000", "127.0.0.1", "127.0.0.1:9000", false),
+            ("loopback=http://[::1]:9000", "loopback", "[::1]:9000", false),
+            ("api=http://127.0.0.1:9000", "api", "127.0.0.1:9000", false),
+            (
+                "api.example=https://stage.example",
+                "api.example",
+                "stage.example:443",
+                true,
+            ),
+        ] {
+            let expected = Callee {
+                name: name.to_owned(),
+                endpoint: endpoint.to_owned(),
+                is_secure,
+            };
+            assert_eq!(text.parse(), Ok(expected), "{text}");
+        }
+        for text in [
+            "",
+            "api.example",
+            "api.example:80",
+            "ftp://api.example",
+            "http://api.example/path",
+            "http://api.example/?query",
+            "=http://api.example",
+            "http://[::1]:9000",
+            "a/b=http://api.example",
+            "api:80=http://api.example",
+        ] {
+            assert!(text.parse::<Callee>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn variables_have_a_value_or_are_this_processs() {
+        let variable = |name: &str, value: Option<&str>| Variable {
+            name: name.to_owned(),
+            value: value.map(str::to_owned),
+        };
+        assert_eq!("A=b=c".parse(), Ok(variable("A", Some("b=c"))));
+        assert_eq!("A=".parse(), Ok(variable("A", Some(""))));
+        assert_eq!("A".parse(), Ok(variable("A", None)));
+        assert!("=b".parse::<Variable>().is_err());
+    }
+
+    /// Whatever the arguments hold, the configuration says that and nothing else.
+    #[test]
+    fn the_configuration_says_what_the_arguments_say() {
+        let options = Options {
+            component: PathBuf::new(),
+            address: "127.0.0.1:0".parse().expect("an address"),
+            grants: vec!["none".into(), "clocks".into()],
+            env: ["A=${HOME} $ \"}", "B=1", "B=2\n", "file:=file:/etc/passwd"]
+                .map(|text| text.parse().expect("a variable"))
+                .to_vec(),
+            http: vec!["https://api.example".parse().expect("a callee")],
+        };
+        let component = Component {
+            path: "/a $b/\"c\": d.wasm".to_owned(),
+            name: name("\"c\": d.wasm"),
+            world: World::Other,
+        };
+        let text = options.configuration(&component).expect("no name stands there twice");
+        let parsed = tamis_config::parse(&text, Path::new("/x/tamis.yaml"), &tamis_config::System);
+        let config = parsed.unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+        assert!(config.admin.is_none());
+        let cluster = config.clusters.iter().find(|cluster| cluster.name == component.name);
+        let cluster = cluster.unwrap_or_else(|| panic!("{text}"));
+        let tamis_config::Endpoints::Component(service) = &cluster.endpoints else {
+            panic!("{text}")
+        };
+        assert_eq!(cluster.name, "-c---d.wasm");
+        assert_eq!(service.component, Path::new(&component.path));
+        let variables = [("A", "${HOME} $ \"}"), ("B", "2\n"), ("file:", "file:/etc/passwd")];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(
+            service.grants,
+            [
+                tamis_config::ServiceGrant::Clocks,
+                tamis_config::ServiceGrant::Env(variables.to_vec()),
+                tamis_config::ServiceGrant::Http(vec!["api.example".to_owned()]),
+            ]
+        );
+        assert!(config.clusters.iter().any(|cluster| cluster.name == "api.example"));
+    }
+
+    #[test]
+    fn errors_lose_their_places() {
+        let file = Path::new("/tmp/x/tamis.yaml");
+        for (error, expected) in [
+            ("/tmp/x/tamis.yaml:5:12: cluster `a`: no", "cluster `a`: no"),
+            ("/tmp/x/tamis.yaml: no", "no"),
+            ("/tmp/x/tamis.yaml:5:1: 1: a\nb", "1: a\nb"),
+        ] {
+            assert_eq!(without_places(error, file), expected);
+        }
+    }
+}
