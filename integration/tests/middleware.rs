@@ -1,6 +1,7 @@
 //! Middlewares of `wasi:http` as filters: what they see, what they change, and what they cannot do to others.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use serde_json::Value;
 use tamis_integration::gate::Gate;
@@ -156,6 +157,26 @@ fn one_answers_by_itself_and_changes_bodies_as_they_pass() {
         None,
         "a request without a body has none"
     );
+}
+
+/// One that componentize-py made, with all that its runtime imports.
+#[test]
+fn one_in_another_language_stands_beside_them() {
+    if wasi_component("python-middleware-03").is_none() {
+        return;
+    }
+    let upstream = echoing();
+    let filters = [
+        middleware("python", "python-middleware-03", ", grants: [clocks, random]"),
+        middleware("stamp", "rust-stamp-03", ""),
+    ];
+    let yaml = configuration(&upstream, "python, stamp", &filters);
+    let proxy = Proxy::start_within(&Folder::new(), &yaml, Duration::from_secs(120));
+    let answer = proxy.client().exchange(post("/", "Content-Length: 4\r\n", "four"));
+    assert_eq!((answer.status(), answer.text().as_str()), (200, "POST / four"));
+    assert_eq!((answer.value("x-python"), answer.value("x-stamp")), (Some("3.0"), Some("rust")));
+    let request = upstream.take_request("it was passed on");
+    assert_eq!((request.value("x-python"), request.value("x-stamp")), (Some("3.0"), Some("rust")));
 }
 
 /// Pieces come through as they are sent, both ways at the same time.

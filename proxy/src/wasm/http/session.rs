@@ -62,6 +62,7 @@ pub struct Session {
 }
 
 /// What a guest does with a request.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and it is taken apart at once")]
 pub enum Word {
     PassedOn(http::request::Parts, Passing),
     Answered(Answered),
