@@ -204,9 +204,10 @@ fn filter(config: &Config, filter: &Filter) -> Json {
                 }
             }
             described.insert("grants".to_owned(), json!(grants));
-            let limits = match filter.wanted {
-                Some(ComponentKind::Middleware) => middleware_limits(&filter.middleware.limits, filter.limits.wait),
-                _ => filter_limits(&filter.limits),
+            let is_middleware = filter.wanted == Some(ComponentKind::Middleware) || !filter.middleware.own.is_empty();
+            let limits = match is_middleware {
+                true => middleware_limits(&filter.middleware.limits, filter.limits.wait),
+                false => filter_limits(&filter.limits),
             };
             described.insert("limits".to_owned(), limits);
             if let Some(kind) = filter.wanted {
@@ -407,15 +408,21 @@ fn service_limits(limits: &ServiceLimits, described: &mut Json) {
     described["handles"] = json!(limits.handles);
     described["calls"] = json!(limits.calls);
     described["call_timeout"] = json!(show_duration(limits.call_timeout));
+    described["key_value_bytes"] = json!(show_size(limits.key_value_bytes as u64));
+    described["key_value_keys"] = json!(limits.key_value_keys);
     described["log_lines"] = json!(limits.log_lines);
 }
 
 /// Values may be secrets.
 fn service_grant(grant: &ServiceGrant) -> Json {
     match grant {
-        ServiceGrant::Env(variables) => {
-            let redacted = variables.iter().map(|(name, _)| (name.clone(), json!(REDACTED)));
-            json!({ "env": Json::Object(redacted.collect()) })
+        ServiceGrant::Env(values) | ServiceGrant::Config(values) => {
+            let redacted = values.iter().map(|(name, _)| (name.clone(), json!(REDACTED)));
+            json!({ grant.word(): Json::Object(redacted.collect()) })
+        }
+        ServiceGrant::Dir(folders) => {
+            let shown = folders.iter().map(|(guest, host)| (guest.clone(), json!(whole(host))));
+            json!({ "dir": Json::Object(shown.collect()) })
         }
         ServiceGrant::Http(clusters) => json!({ "http": clusters }),
         _ => json!(grant.word()),

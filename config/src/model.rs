@@ -669,6 +669,15 @@ pub enum ServiceGrant {
     Stdio,
     /// Names and values.
     Env(Vec<(String, String)>),
+    /// Keys and values, for `wasi:config`.
+    Config(Vec<(String, String)>),
+    /// A table of the component's own.
+    KeyValue,
+    /// Folders to read: what the component calls them, and where they are, resolved against the folder of the
+    /// configuration file.
+    Dir(Vec<(String, PathBuf)>),
+    /// TCP, UDP and name look-up, to and from wherever the process may.
+    UnsafeSockets,
     /// Names of clusters, each once; empty for a component that imports the calls and makes none.
     Http(Vec<String>),
 }
@@ -703,6 +712,10 @@ pub struct ServiceLimits {
     pub calls: usize,
     /// Default 30 s.
     pub call_timeout: Duration,
+    /// Keys and values of its table together. Default 16 MiB.
+    pub key_value_bytes: usize,
+    /// Keys of its table. Default 100,000.
+    pub key_value_keys: usize,
     /// Log lines a second. Default 100.
     pub log_lines: u32,
 }

@@ -77,21 +77,65 @@ impl JsonSchema for Settings {
     }
 }
 
-/// `file:` counts only as written: a variable's value must not make the proxy read a file.
+/// Text from where [`Settings`] have theirs, for what takes nothing else. It is never shown.
+pub(crate) struct SecretText(pub(crate) String);
+
+impl FromNode for SecretText {
+    fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
+        // Says what was expected in the place of anything else.
+        let Value::Text(written) = &node.value else {
+            return String::from_node(node, reader).map(Self);
+        };
+        Some(Self(match source(node, written, reader)? {
+            Source::Here(text) | Source::Elsewhere(text) => text,
+        }))
+    }
+}
+
+impl JsonSchema for SecretText {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "SecretText".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        String::json_schema(generator)
+    }
+}
+
+/// Where text came from.
+enum Source {
+    /// The configuration itself.
+    Here(String),
+    /// A variable or a file.
+    Elsewhere(String),
+}
+
 fn text(node: &Node, written: &str, reader: &mut Reader) -> Option<Settings> {
+    Some(match source(node, written, reader)? {
+        Source::Here(text) => Settings::plain(Json::String(text)),
+        Source::Elsewhere(text) => Settings::secret(text),
+    })
+}
+
+/// `file:` counts only as written: a variable's value must not make the proxy read a file.
+fn source(node: &Node, written: &str, reader: &mut Reader) -> Option<Source> {
     let expanded = reader.expanded(node, written)?;
     if written.starts_with("file:") {
         let path = expanded.strip_prefix("file:").unwrap_or(&expanded);
         let result = secret_file(path, reader);
         return result
-            .map(Settings::secret)
+            .map(Source::Elsewhere)
             .map_err(|message| reader.error(&reader.place(node), message))
             .ok();
     }
-    if refers_to_variable(written) {
-        return Some(Settings::secret(expanded));
-    }
-    Some(Settings::plain(Json::String(expanded)))
+    Some(match refers_to_variable(written) {
+        true => Source::Elsewhere(expanded),
+        false => Source::Here(expanded),
+    })
 }
 
 fn secret_file(path: &str, reader: &mut Reader) -> Result<String, String> {

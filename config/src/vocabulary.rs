@@ -15,7 +15,7 @@ use crate::model::{
 };
 use crate::node::{Node, Value};
 use crate::reader::{Block, FromNode, Reader, quote};
-use crate::settings::Settings;
+use crate::settings::{SecretText, Settings};
 use crate::shape::{At, Field, Named, Noun, OffOr, Pairs, Required, ShortOr, True};
 use crate::units::{Count, Percent, Period, Size};
 use crate::word::{GrantWord, HashWord, HttpsWord, InstancesWord, KeyWord, RetryCondition, ServiceGrantWord};
@@ -382,13 +382,18 @@ vocabulary! {
     }
 
     /// A capability with its object.
-    struct GrantBlock ExactlyOneOf(key_value, outbound, env, http) {
+    struct GrantBlock ExactlyOneOf(key_value, outbound, env, config, dir, http) {
         /// Name of a table that all filters share that are granted it.
         key_value: Option<At<String>>,
         /// The clusters to which the component may send requests.
         outbound: Option<At<Vec<At<String>>>>,
-        /// Of a middleware: environment variables by name.
-        env: Option<Pairs<At<String>>>,
+        /// Of a middleware: environment variables by name. A value `file:PATH` is replaced by the content of that file.
+        env: Option<Pairs<SecretText>>,
+        /// Of a middleware: what `wasi:config/store` gives, by key. A value `file:PATH` is replaced by the content of that
+        /// file.
+        config: Option<Pairs<SecretText>>,
+        /// Of a middleware: folders that it may read, by the path under which it finds them.
+        dir: Option<Pairs<At<String>>>,
         /// Of a middleware: the clusters to which it may send requests; each is the host of its URLs.
         http: Option<At<Vec<At<String>>>>,
     }
@@ -408,7 +413,8 @@ vocabulary! {
         exchange_cpu: Option<Period>,
         /// Wall time of one hook. Default `100ms`, and `5s` with the grant `outbound`, because it waits for others. Of a
         /// middleware: until it says what becomes of a request or a response, while nothing of a body moves, and how long
-        /// it may go on when nobody waits for it any more. Default `10s`.
+        /// it may go on when nobody waits for it any more. Default `10s`, and with the grant `http` the
+        /// `call_timeout` if that is more.
         wall: Option<Period>,
         /// How long an exchange waits for an instance when all are busy. Default `100ms`.
         wait: Option<Period>,
@@ -698,14 +704,22 @@ vocabulary! {
         /// How long the component waits for the head of an answer to one of them, and for each piece of its body.
         /// Default `30s`.
         call_timeout: Option<At<Period>>,
+        /// Keys and values that the component keeps, together. Default `16MiB`.
+        key_value_bytes: Option<At<Size<{ 64 << 10 }, { 2 << 30 }>>>,
+        /// Keys that the component keeps. Default 100000.
+        key_value_keys: Option<At<Count<1, 10_000_000>>>,
         /// Lines a second that the component writes to the log; more are dropped. Default 100.
         log_lines: Option<At<Count<0, 100_000>>>,
     }
 
     /// A capability of a component that serves, with its object.
-    struct ServiceGrantBlock ExactlyOneOf(env, http) {
-        /// Environment variables by name.
-        env: Option<Pairs<At<String>>>,
+    struct ServiceGrantBlock ExactlyOneOf(env, config, dir, http) {
+        /// Environment variables by name. A value `file:PATH` is replaced by the content of that file.
+        env: Option<Pairs<SecretText>>,
+        /// What `wasi:config/store` gives, by key. A value `file:PATH` is replaced by the content of that file.
+        config: Option<Pairs<SecretText>>,
+        /// Folders that the component may read, by the path under which it finds them.
+        dir: Option<Pairs<At<String>>>,
         /// The clusters to which the component may send requests; each is the host of its URLs.
         http: Option<At<Vec<At<String>>>>,
     }

@@ -170,11 +170,13 @@ pub(crate) enum GrantWord {
     Wasi,
     Clocks,
     Stdio,
+    OwnTable,
+    UnsafeSockets,
 }
 
 impl Word for GrantWord {
     const NAME: &'static str = "Grant";
-    const DESCRIPTION: &'static str = "A capability beyond configuration, log, and the exchange itself. `key_value` is a table of the filter's own; `wasi` are the interfaces that language runtimes import. Of a middleware: `clocks` tells the time and sleeps, `random` gives random numbers, and with `stdio` output goes to the log.";
+    const DESCRIPTION: &'static str = "A capability beyond configuration, log, and the exchange itself. `key_value` is a table of the filter's own; `wasi` are the interfaces that language runtimes import. Of a middleware: `clocks` tells the time and sleeps, `random` gives random numbers, with `stdio` output goes to the log, `keyvalue` is a table of its own, and `unsafe_sockets` lets it speak TCP and UDP with whomever this process may.";
     const WORDS: &'static [(&'static str, Self)] = &[
         ("metrics", Self::Metrics),
         ("clock", Self::Clock),
@@ -183,12 +185,14 @@ impl Word for GrantWord {
         ("wasi", Self::Wasi),
         ("clocks", Self::Clocks),
         ("stdio", Self::Stdio),
+        ("keyvalue", Self::OwnTable),
+        ("unsafe_sockets", Self::UnsafeSockets),
     ];
 
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "outbound" => Err("`outbound` needs to know where to; write `outbound: [CLUSTER]`".to_owned()),
-            "http" | "env" => ServiceGrantWord::parse(text).map(|_| Self::Random),
+            "http" | "env" | "config" | "dir" => ServiceGrantWord::parse(text).map(|_| Self::Random),
             _ => find(text),
         }
     }
@@ -205,6 +209,8 @@ impl GrantWord {
             Self::Wasi => (Some(Grant::Wasi), None),
             Self::Clocks => (None, Some(ServiceGrant::Clocks)),
             Self::Stdio => (None, Some(ServiceGrant::Stdio)),
+            Self::OwnTable => (None, Some(ServiceGrant::KeyValue)),
+            Self::UnsafeSockets => (None, Some(ServiceGrant::UnsafeSockets)),
         }
     }
 }
@@ -229,21 +235,27 @@ pub(crate) enum ServiceGrantWord {
     Clocks,
     Random,
     Stdio,
+    KeyValue,
+    UnsafeSockets,
 }
 
 impl Word for ServiceGrantWord {
     const NAME: &'static str = "ServiceGrant";
-    const DESCRIPTION: &'static str = "A capability of WASI. `clocks` tells the time and sleeps; `random` gives random numbers; with `stdio` output goes to the log.";
+    const DESCRIPTION: &'static str = "A capability of WASI. `clocks` tells the time and sleeps; `random` gives random numbers; with `stdio` output goes to the log; `keyvalue` is a table of the component's own; `unsafe_sockets` lets it speak TCP and UDP with whomever this process may.";
     const WORDS: &'static [(&'static str, Self)] = &[
         ("clocks", Self::Clocks),
         ("random", Self::Random),
         ("stdio", Self::Stdio),
+        ("keyvalue", Self::KeyValue),
+        ("unsafe_sockets", Self::UnsafeSockets),
     ];
 
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "http" => Err("`http` needs to know where to; write `http: [CLUSTER]`".to_owned()),
             "env" => Err("`env` needs the variables; write `env: { NAME: value }`".to_owned()),
+            "dir" => Err("`dir` needs the folders; write `dir: { /data: PATH }`".to_owned()),
+            "config" => Err("`config` needs the values; write `config: { KEY: value }`".to_owned()),
             _ => find(text),
         }
     }
@@ -465,7 +477,7 @@ mod tests {
             let said = of_filter.or(of_middleware.as_ref().map(ServiceGrant::word));
             assert_eq!((*word, said), (grant.word(), Some(*word)));
         }
-        assert_eq!(GrantWord::WORDS.len(), 7);
+        assert_eq!(GrantWord::WORDS.len(), 9);
         assert_eq!([OnFailure::Closed.word(), OnFailure::Open.word()], ["closed", "open"]);
         assert_eq!([WhenGood::Promote.word(), WhenGood::Hold.word()], ["promote", "hold"]);
         let keys = [KeyWord::RequestId.word(), KeyWord::ClientAddress.word()];

@@ -398,6 +398,14 @@ fn duplicate_route_names_are_refused_with_the_other_place() {
 fn filters_are_checked() {
     for (filter, part) in [
         ("{}", "filter `f`: exactly one of `component`, `native` is needed"),
+        (
+            "{ component: a, kind: middleware, instances: fresh, instance_reuse: 5 }",
+            "filter `f`: instance_reuse: with `instances: fresh` each exchange has an instance of its own",
+        ),
+        (
+            "{ component: a, kind: middleware, limits: { memory: 3GiB } }",
+            "filter `f`: limits.memory: more than wasm.max_service_memory",
+        ),
         ("{ native: 'a b' }", "native: `a b` is not a name"),
         ("{ component: '' }", "component: an empty path"),
         (
@@ -525,6 +533,71 @@ fn filters_are_checked() {
 }
 
 #[test]
+fn grants_of_components_that_serve_are_checked() {
+    for (grants, part) in [
+        (
+            "[config]",
+            "grants[0]: `config` needs the values; write `config: { KEY: value }`",
+        ),
+        (
+            "[dir]",
+            "grants[0]: `dir` needs the folders; write `dir: { /data: PATH }`",
+        ),
+        (
+            "[{ dir: { /data: '' } }]",
+            "grants.dir./data: an empty path; write the path of a folder",
+        ),
+        (
+            "[{ dir: { data: a } }]",
+            "grants.dir: `data` is no plain absolute path; write it as the component is to find it, as in `/data`",
+        ),
+        (
+            "[{ dir: { /data/: a } }]",
+            "grants.dir: `/data/` is no plain absolute path",
+        ),
+        (
+            "[{ dir: { /a/../b: a } }]",
+            "grants.dir: `/a/../b` is no plain absolute path",
+        ),
+        ("[{ dir: { '': a } }]", "grants.dir: `` is no plain absolute path"),
+        (
+            "[{ dir: { /data: { path: a, write: true } } }]",
+            "grants[0].dir./data: expected text, found a map",
+        ),
+        (
+            "[key_value]",
+            "grants[0]: `key_value` is not known; did you mean `keyvalue`?",
+        ),
+        (
+            "[keyvalue, keyvalue]",
+            "grants: `keyvalue` stands here twice; remove one",
+        ),
+        ("[{ config: [a] }]", "grants[0].config: expected a map, found a list"),
+        (
+            "[{ config: { port: 80 } }]",
+            "grants[0].config.port: expected text (in quotes, because it looks like something else), found the number 80",
+        ),
+        (
+            "[{ config: { token: file:nowhere } }]",
+            "grants[0].config.token: file nowhere: entity not found",
+        ),
+        (
+            "[{ env: { TOKEN: 'file:' } }]",
+            "grants[0].env.TOKEN: `file:` without a path",
+        ),
+        (
+            "[{ config: {} }, { config: {} }]",
+            "grants: `config` stands here twice; remove one",
+        ),
+    ] {
+        one_error(
+            &format!("{LISTENERS}{ROUTES}clusters: {{ app: {{ component: a.wasm, grants: {grants} }} }}\n"),
+            part,
+        );
+    }
+}
+
+#[test]
 fn grants_are_checked() {
     for (grants, part) in [
         ("metrics", "grants: expected a list, found text"),
@@ -536,7 +609,7 @@ fn grants_are_checked() {
         ("[5]", "grants[0]: expected a word, found the number 5"),
         (
             "[{}]",
-            "grants[0]: exactly one of `key_value`, `outbound`, `env`, `http` is needed; add one",
+            "grants[0]: exactly one of `key_value`, `outbound`, `env`, `config`, `dir`, `http` is needed; add one",
         ),
         (
             "[{ key_value: sessions, outbound: [app] }]",

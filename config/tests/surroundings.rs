@@ -5,7 +5,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tamis_config::{Action, Address, Config, Endpoints, Environment, Errors, FilterKind, LogTarget, Target};
+use tamis_config::{
+    Action, Address, Config, Endpoints, Environment, Errors, FilterKind, LogTarget, ServiceGrant, Target,
+};
 
 #[derive(Default)]
 struct Fake {
@@ -293,5 +295,40 @@ fn a_secret_is_a_small_text_file() {
         let message = parse(&text(path), &environment).unwrap_err().to_string();
         assert!(message.starts_with("/etc/tamis/tamis.yaml:3:"), "{message}");
         assert!(message.contains("filter `f`: config.a: file "), "{message}");
+    }
+}
+
+#[test]
+fn what_a_component_is_given_may_be_secret() {
+    let text = "\
+listeners: { web: { address: '127.0.0.1:80' } }
+clusters:
+  app:
+    component: app.wasm
+    grants: [{ env: { A: file:secrets/token } }, { config: { b: 'pre-${PASSWORD}', c: plain, d: 'x file:y' } }]
+routes: [{ cluster: app }]
+";
+    let config = parse(text, &secrets()).unwrap();
+    let Endpoints::Component(service) = &config.clusters[0].endpoints else {
+        panic!("it has a component")
+    };
+    let pairs = |pairs: &[(&str, &str)]| {
+        let owned = pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        owned.collect::<Vec<_>>()
+    };
+    let given = [("b", "pre-hunter2"), ("c", "plain"), ("d", "x file:y")];
+    assert_eq!(
+        service.grants,
+        [
+            ServiceGrant::Env(pairs(&[("A", "s3cret")])),
+            ServiceGrant::Config(pairs(&given))
+        ]
+    );
+    assert!(config.files.contains(&PathBuf::from("/etc/tamis/secrets/token")));
+    let shown = config.describe().to_string();
+    for secret in ["s3cret", "hunter2", "plain"] {
+        assert!(!shown.contains(secret), "{shown}");
     }
 }

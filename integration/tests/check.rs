@@ -1,8 +1,10 @@
 //! `tamis check`, `tamis schema`, and what `tamis run` says when it cannot start.
 
+use std::process::{Command, Stdio};
+
 use serde_json::Value;
 use tamis_integration::log::Line;
-use tamis_integration::proxy::{CONFIGURATION, check, run_to_end};
+use tamis_integration::proxy::{CONFIGURATION, binary, check, run_to_end};
 use tamis_integration::wat::Guest;
 use tamis_integration::{Folder, Proxy};
 
@@ -87,7 +89,6 @@ fn errors_have_places() {
     );
 }
 
-/// Fault 73: an alias bomb costs neither time nor memory.
 /// What loads and is not what was meant: a warning with its place, here and when it goes live.
 #[test]
 fn settings_that_nobody_reads_are_warned_of() {
@@ -145,6 +146,34 @@ fn list(report: &Value) -> usize {
     report["warnings"].as_array().expect("a list").len()
 }
 
+#[test]
+fn a_log_without_a_folder_is_told_before_it_is_missed() {
+    let yaml = "access_log: { file: nowhere/access.log }\nlisteners: { web: { address: 127.0.0.1:0 } }\n\
+                routes: [{ respond: { status: 204 } }]\n";
+    let (code, printed) = check(&Folder::new(), yaml);
+    assert_eq!(code, 1, "{printed}");
+    assert!(
+        printed.contains("nowhere: there is no such folder; create it"),
+        "{printed}"
+    );
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_ends_the_command() {
+    let mut child = Command::new(binary())
+        .arg("schema")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    // Before it has written all, which is more than a pipe holds.
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().expect("it ends");
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+    assert!(ended.status.success(), "{:?}", ended.status);
+}
+
+/// Fault 73: an alias bomb costs neither time nor memory.
 #[test]
 fn an_alias_bomb_is_refused() {
     let mut yaml = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");

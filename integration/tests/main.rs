@@ -57,6 +57,7 @@ mod tunnels;
 mod upgrade;
 mod waiting;
 mod wasi_cluster;
+mod wasi_grants;
 mod wasi_http;
 mod wasi_rules;
 mod watching;

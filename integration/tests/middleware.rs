@@ -6,6 +6,7 @@ use serde_json::Value;
 use tamis_integration::gate::Gate;
 use tamis_integration::proxy::check;
 use tamis_integration::upstream::{Script, Step, ok};
+use tamis_integration::wat::{Act, Guest};
 use tamis_integration::{Folder, Proxy, Upstream};
 
 use crate::support::{
@@ -318,6 +319,121 @@ fn a_bad_one_hurts_its_own_exchange_alone() {
 }
 
 #[test]
+fn the_requests_own_body_may_be_the_answer() {
+    let upstream = echoing();
+    let proxy = odd(&upstream, "");
+    let mut client = proxy.client();
+    for _ in 0..3 {
+        let echoed = client.exchange(post("/", "X-Odd: echo\r\nContent-Length: 4\r\n", "four"));
+        assert_eq!((echoed.status(), echoed.text().as_str()), (200, "four"));
+        if echoed.closes() {
+            client = proxy.client();
+        }
+    }
+    let made = proxy.client().exchange(does("make"));
+    assert_eq!(made.text(), "POST / bytes");
+    assert_eq!(upstream.take_request("passed on").value("content-length"), Some("5"));
+    // What it has begun to read it cannot hand on whole.
+    let chunked = "X-Odd: peek\r\nTransfer-Encoding: chunked\r\n";
+    let peeked = proxy.client().exchange(post("/", chunked, "4\r\nfour\r\n0\r\n\r\n"));
+    assert_own_reply(&peeked, 500, "peek");
+}
+
+/// A body that a guest holds up is its own failure, within its own time, and no endpoint's.
+#[test]
+fn a_body_that_never_comes_is_the_guests_fault() {
+    let upstream = echoing();
+    let proxy = odd(&upstream, ", breaker: off, limits: { wall: 300ms }");
+    assert_own_reply(
+        &proxy
+            .client()
+            .exchange(post("/up", "X-Odd: stall\r\nContent-Length: 4\r\n", "four")),
+        500,
+        "up",
+    );
+    let mut client = proxy.client();
+    client.send(does("stall"));
+    assert_eq!(client.read_head().status(), 200);
+    assert!(!client.ending().bytes.ends_with(b"0\r\n\r\n"));
+    for record in records(&proxy, 2) {
+        assert_eq!(record["reason"], "wall", "{record}");
+    }
+    let metrics = proxy.metrics();
+    assert_eq!(metrics.sum("tamis_upstream_failures_total", &[]), 0.0);
+    let failures = |hook| metrics.sum("tamis_filter_failures_total", &[("filter", "it"), ("hook", hook)]);
+    assert_eq!((failures("request_body"), failures("response_body")), (1.0, 1.0));
+}
+
+/// A filter of the contract before it works on the request's body when the middleware has its answer already.
+#[test]
+fn a_hook_under_way_comes_to_its_end_first() {
+    let upstream = echoing();
+    let folder = Folder::new();
+    let slow = Guest::new()
+        .on_request_body([Act::Compute(40)])
+        .on_response([Act::SetResponseHeader("x-slow", b"yes".to_vec())]);
+    folder.write("slow.wasm", slow.build());
+    let yaml = configuration(
+        &upstream,
+        "slow, it",
+        &[
+            "slow: { component: slow.wasm, limits: { cpu: 5s, exchange_cpu: 5s, wall: 5s } }".to_owned(),
+            middleware("it", "rust-odd-03", ", grants: [clocks, { http: [servers] }]"),
+        ],
+    );
+    let proxy = Proxy::start_in(&folder, &yaml);
+    for number in 0..5 {
+        let fields = "X-Odd: early\r\nTransfer-Encoding: chunked\r\n";
+        let pieces = "4\r\nfour\r\n".repeat(20);
+        let early = proxy
+            .client()
+            .exchange(post("/", fields, &format!("{pieces}0\r\n\r\n")));
+        assert_eq!(
+            (early.status(), early.text().as_str()),
+            (403, "early\n"),
+            "{number}: {early:?}"
+        );
+        assert_eq!(
+            (early.value("x-early"), early.value("x-slow")),
+            (Some("yes"), Some("yes")),
+            "{number}"
+        );
+    }
+}
+
+/// Filters of the contract before and behind it change what bodies are, and how long.
+#[test]
+fn lengths_are_those_of_the_bodies_that_are_there() {
+    let upstream = echoing();
+    let folder = Folder::new();
+    let holds = Guest::new().on_request([Act::ReadBody(1 << 20)]).on_held_body([]);
+    folder.write("holds.wasm", holds.build());
+    folder.copy(&component("redact"), "redact.wasm");
+    let redact = "redact: { component: redact.wasm, grants: [metrics], config: { patterns: [{ name: four, literals: [four], replace: fourteen }], bodies: [request], content_types: [text/plain] } }".to_owned();
+    let filters = [
+        "holds: { component: holds.wasm }".to_owned(),
+        redact,
+        middleware("it", "rust-pass-03", ""),
+        middleware("other", "rust-stamp-03", ""),
+    ];
+    for chain in ["it, holds", "holds, it", "it, other", "it, holds, other"] {
+        let proxy = Proxy::start_in(&folder, &configuration(&upstream, chain, &filters));
+        let answer = proxy.client().exchange(post("/", "Content-Length: 4\r\n", "four"));
+        assert_eq!(
+            (answer.status(), answer.text().as_str()),
+            (200, "POST / four"),
+            "{chain}: {answer:?}"
+        );
+        let request = upstream.take_request("it was passed on");
+        assert_eq!(
+            (request.value("content-length"), request.text().as_str()),
+            (Some("4"), "four"),
+            "{chain}"
+        );
+    }
+}
+
+#[test]
 fn one_that_may_fail_open_is_skipped() {
     let upstream = echoing();
     let proxy = odd(
@@ -495,6 +611,8 @@ fn instances_are_shared_as_it_is_written() {
 fn exchanges_in_one_instance_are_not_mixed_up() {
     let upstream = echoing();
     let proxy = one(&upstream, "rust-guard-03", ", instances: { concurrent: 16 }");
+    // Many at first would each start one.
+    proxy.client().get("/");
     let mut clients: Vec<_> = (0..16).map(|_| proxy.client()).collect();
     for round in 0..4 {
         for (index, client) in clients.iter_mut().enumerate() {
@@ -539,6 +657,10 @@ fn what_does_not_fit_is_refused_in_words() {
         (
             format!("component: {odd}, grants: [clocks]"),
             "add `http: [CLUSTER]` to the filter's `grants`",
+        ),
+        (
+            format!("component: {pass}, config: {{ a: b }}"),
+            "to which `config` says nothing",
         ),
         (format!("component: {service}"), "is a service"),
         (

@@ -194,6 +194,7 @@ impl Assembler {
         build.make_clusters(Names::AsKnown).await;
         build.make_servers();
         build.load_filters().await;
+        build.check_log_folder();
         let table = build.table();
         let warnings = build.warnings(table.as_ref());
         let listeners = config.listeners.iter().map(|listener| listener.name.as_str());
@@ -753,7 +754,8 @@ impl<'a> Build<'a> {
                     trusted: peers(&listener.trusted_proxies),
                 }),
                 Err(error) => {
-                    let message = format!("address {}: cannot listen: {error}", address(&listener.address));
+                    let bound = address(&listener.address);
+                    let message = format!("address {bound}: cannot listen: {error}{}", way_out(&bound, &error));
                     self.fault(&listener.place, "listener", &listener.name, message);
                 }
             }
@@ -772,6 +774,21 @@ impl<'a> Build<'a> {
         Ok(sockets)
     }
 
+    /// Without opening the log, which may be another process's.
+    fn check_log_folder(&mut self) {
+        let config::LogTarget::File(path) = &self.config.access_log.target else {
+            return;
+        };
+        let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
+            return;
+        };
+        if !folder.is_dir() {
+            let folder = folder.display();
+            self.faults
+                .push(format!("access_log: {folder}: there is no such folder; create it"));
+        }
+    }
+
     fn access_log(&mut self) -> Option<snapshot::AccessLog> {
         let settings = &self.config.access_log;
         let target = match &settings.target {
@@ -786,7 +803,12 @@ impl<'a> Build<'a> {
             None => match AccessLog::start(target, settings.queue) {
                 Ok(writer) => writer,
                 Err(error) => {
-                    self.faults.push(format!("access_log: cannot be written: {error}"));
+                    let path = match &settings.target {
+                        config::LogTarget::File(path) => path.display().to_string(),
+                        _ => "standard output".to_owned(),
+                    };
+                    self.faults
+                        .push(format!("access_log: {path} cannot be written: {error}"));
                     return None;
                 }
             },
@@ -826,6 +848,19 @@ fn authority(bound: &Address) -> HeaderValue {
         Address::Unix(_) | Address::Component(_) => "localhost".to_owned(),
     };
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("localhost"))
+}
+
+/// What helps where there is something to be done about it.
+fn way_out(bound: &Address, error: &std::io::Error) -> &'static str {
+    let is_low = matches!(bound, Address::Tcp(address) if address.port() < 1024);
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied if is_low => {
+            "; a port below 1024 needs CAP_NET_BIND_SERVICE (`AmbientCapabilities=` of the service, or `setcap` on the \
+             program)"
+        }
+        std::io::ErrorKind::AddrInUse => "; another process listens there (`ss -ltnp` says which)",
+        _ => "",
+    }
 }
 
 fn compiler_settings(config: &Config) -> wasm::CompilerSettings {

@@ -7,7 +7,6 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::chain::Broken;
-use crate::filter::{self, Reply};
+use crate::filter::Reply;
 use crate::http2;
 use crate::mirror::{Copied, Teed};
 use crate::passage::Passage;
@@ -87,6 +86,8 @@ impl Body {
         match self {
             Self::Download(Download::Http2(receiving)) => receiving.poll_upload(context),
             Self::Download(Download::Service(receiving)) => receiving.poll_upload(context),
+            Self::Download(Download::Streamed(receiving)) => receiving.poll_upload(context),
+            Self::Returned(returned) => returned.poll_upload(context),
             _ => {}
         }
     }
@@ -153,6 +154,8 @@ pub struct Upload {
     pub at: Cell<Option<Instant>>,
     /// More of it was asked for and is not there: whatever takes its time, it is the client.
     pub waits: Cell<bool>,
+    /// The same, and it is a filter that takes its time.
+    pub in_filter: Cell<bool>,
     /// What a filter in its way did, when that is the fault.
     pub cut: RefCell<Option<UploadCut>>,
 }
@@ -225,7 +228,8 @@ pub enum RequestBody {
 pub struct Passed {
     passing: Passing,
     upload: Rc<Upload>,
-    filter: Arc<str>,
+    /// The middleware's.
+    turn: usize,
 }
 
 /// What comes from elsewhere, in whatever shape.
@@ -331,11 +335,11 @@ impl RequestBody {
         }))
     }
 
-    pub fn passed(passing: Passing, upload: &Rc<Upload>, filter: &Arc<str>) -> Self {
+    pub fn passed(passing: Passing, upload: &Rc<Upload>, turn: usize) -> Self {
         Self::Passed(Box::new(Passed {
             passing,
             upload: Rc::clone(upload),
-            filter: Arc::clone(filter),
+            turn,
         }))
     }
 
@@ -508,21 +512,37 @@ impl FilteredUpload {
 
 impl Passed {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenUpload>>> {
-        let failure = match ready!(self.passing.poll_frame(context)) {
-            Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
-            Some(Err(fault)) => Some(filter::Failure::from(fault)),
-            None => None,
-        };
-        // However the guest ends what it makes of a body that broke off, it has no end.
+        self.upload.in_filter.set(false);
+        let polled = self.passing.poll_frame(context);
+        // However the guest goes on with what it makes of a body that broke off, there is no more of it.
         if let Some(fault) = self.upload.fault.get() {
             return Poll::Ready(Some(Err(BrokenUpload(fault))));
         }
-        Poll::Ready(failure.map(|failure| {
-            let filter = Arc::clone(&self.filter);
-            *self.upload.cut.borrow_mut() = Some(UploadCut::Broken(Broken { filter, failure }));
-            self.upload.fault.set(Some(UploadFault::Filter));
-            Err(BrokenUpload(UploadFault::Filter))
-        }))
+        if polled.is_pending() && self.passing.is_guests() {
+            self.upload.in_filter.set(true);
+        }
+        Poll::Ready(match ready!(polled) {
+            Some(Ok(frame)) => Some(Ok(frame)),
+            None => None,
+            Some(Err(fault)) => {
+                let cut = self.passing.fail(self.turn, fault).map(UploadCut::Broken);
+                *self.upload.cut.borrow_mut() = cut;
+                self.upload.fault.set(Some(UploadFault::Filter));
+                Some(Err(BrokenUpload(UploadFault::Filter)))
+            }
+        })
+    }
+}
+
+impl Drop for Passed {
+    fn drop(&mut self) {
+        self.upload.in_filter.set(false);
+    }
+}
+
+impl Drop for Streamed {
+    fn drop(&mut self) {
+        self.upload.waits.set(false);
     }
 }
 
@@ -577,6 +597,7 @@ impl Streamed {
     }
 
     fn fail(&self, fault: UploadFault) -> BrokenUpload {
+        self.upload.waits.set(false);
         self.upload.fault.set(Some(fault));
         BrokenUpload(fault)
     }

@@ -50,7 +50,7 @@ pub fn run(listen: SocketAddr) -> Result<(), String> {
     let origin = start_origin().map_err(|error| format!("demo: its origin cannot listen: {error}"))?;
     let file = lay_out(folder.path(), listen, origin).map_err(failed)?;
     server::run_then(&server::Options::new(&file), |bound| {
-        print!("{}", greeting(bound.unwrap_or(listen), origin, &file))
+        crate::tell!("{}", greeting(bound.unwrap_or(listen), origin, &file))
     })
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Data plane. The kernel gives the lowest number that is free, so that the number of a new descriptor says how many are
 //! open, and nobody has to count. Invariant: clients leave some for upstreams, and both leave some for the administration
-//! endpoint, logs and files: whoever looks into an overload, or ends it by a reload, is not shut out by it.
+//! endpoint, logs and files: whoever looks into an overload, or ends it by a reload, is not shut out by it. Guests leave
+//! most to all of them.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -10,11 +11,13 @@ use std::os::fd::{AsFd, AsRawFd};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-/// Whose connection takes a descriptor.
+/// Whose connection, or file, takes a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taker {
     Client,
     Upstream,
+    /// A component, for a file.
+    Guest,
 }
 
 /// Fails as the kernel does when there are none left, if this is one of those that are kept for others. One system call,
@@ -33,6 +36,8 @@ fn is_kept(number: u64, limit: u64, taker: Taker) -> bool {
         // What the requests under way need to be answered.
         Taker::Client => (limit / 8).min(64),
         Taker::Upstream => (limit / 16).min(16),
+        // Whatever guests do, as many clients come through as with half the limit.
+        Taker::Guest => limit / 2,
     };
     number + kept >= limit
 }
@@ -52,6 +57,7 @@ mod tests {
             (first(4096, Taker::Client), first(4096, Taker::Upstream)),
             (Some(4032), Some(4080))
         );
+        assert_eq!(first(4096, Taker::Guest), Some(2048));
         assert_eq!(first(4, Taker::Client), None, "with next to none, nothing is kept");
         let file = tempfile::tempfile().expect("a file");
         assert!(leave_some(&file, Taker::Client).is_ok());

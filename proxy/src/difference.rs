@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
-use tamis_config::{Config, FilterUse};
+use tamis_config::{Config, Endpoints, FilterUse, ServiceGrant};
 
 use crate::canary::candidate_name;
 use crate::cluster::Cluster;
@@ -127,6 +127,7 @@ pub struct Delta {
 pub struct Hidden {
     pub listeners: HashSet<String>,
     pub filters: HashSet<String>,
+    pub clusters: HashSet<String>,
     pub routes: HashSet<String>,
 }
 
@@ -136,12 +137,17 @@ impl Hidden {
         let filters = old
             .filters
             .iter()
-            .map(|filter| (&*filter.name, &filter.config))
+            .map(|filter| (&*filter.name, (&filter.config, values(&filter.middleware.grants))))
             .collect();
         let listeners = old
             .listeners
             .iter()
             .map(|listener| (&*listener.name, uses(&listener.filters)))
+            .collect();
+        let clusters = old
+            .clusters
+            .iter()
+            .map(|cluster| (&*cluster.name, values(granted(cluster))))
             .collect();
         let routes = old
             .routes
@@ -151,13 +157,21 @@ impl Hidden {
         Self {
             filters: differing(
                 filters,
-                new.filters.iter().map(|filter| (&*filter.name, &filter.config)),
+                new.filters
+                    .iter()
+                    .map(|filter| (&*filter.name, (&filter.config, values(&filter.middleware.grants)))),
             ),
             listeners: differing(
                 listeners,
                 new.listeners
                     .iter()
                     .map(|listener| (&*listener.name, uses(&listener.filters))),
+            ),
+            clusters: differing(
+                clusters,
+                new.clusters
+                    .iter()
+                    .map(|cluster| (&*cluster.name, values(granted(cluster)))),
             ),
             routes: differing(
                 routes,
@@ -170,6 +184,22 @@ impl Hidden {
 /// The settings of a chain.
 fn uses(chain: &[FilterUse]) -> Vec<Option<&tamis_config::Settings>> {
     chain.iter().map(|used| used.config.as_ref()).collect()
+}
+
+fn granted(cluster: &tamis_config::Cluster) -> &[ServiceGrant] {
+    match &cluster.endpoints {
+        Endpoints::Component(service) => &service.grants,
+        _ => &[],
+    }
+}
+
+/// What a component is given that is never shown.
+fn values(grants: &[ServiceGrant]) -> Vec<&[(String, String)]> {
+    let given = grants.iter().filter_map(|grant| match grant {
+        ServiceGrant::Env(values) | ServiceGrant::Config(values) => Some(values.as_slice()),
+        _ => None,
+    });
+    given.collect()
 }
 
 fn differing<'a, T: PartialEq>(old: HashMap<&str, T>, new: impl Iterator<Item = (&'a str, T)>) -> HashSet<String> {
@@ -196,10 +226,15 @@ impl State {
             let items = self.section(key).into_iter().filter(hides);
             items.map(|(name, _)| format!("{noun} {name}")).collect::<Vec<_>>()
         };
-        [("filters", "filter"), ("listeners", "listener"), ("routes", "route")]
-            .into_iter()
-            .flat_map(named)
-            .collect()
+        [
+            ("filters", "filter"),
+            ("listeners", "listener"),
+            ("clusters", "cluster"),
+            ("routes", "route"),
+        ]
+        .into_iter()
+        .flat_map(named)
+        .collect()
     }
 
     fn section(&self, key: &str) -> Vec<(&str, &Value)> {
@@ -310,7 +345,7 @@ impl Difference {
             settings: settings(&old.config, &new.config),
             listeners: Items::between(old, new, "listeners", &hidden.listeners),
             filters: Items::between(old, new, "filters", &hidden.filters),
-            clusters: Items::between(old, new, "clusters", &HashSet::new()),
+            clusters: Items::between(old, new, "clusters", &hidden.clusters),
             routes: Items::between(old, new, "routes", &hidden.routes),
             permissions: permissions(old, new),
         };

@@ -826,7 +826,9 @@ impl Exchange {
                 break answered;
             }
             let uploaded = uploaded();
-            let waits_for_client = self.upload.as_ref().is_some_and(|upload| upload.waits.get());
+            // Or for a middleware, which has its own bound too.
+            let upload = self.upload.as_ref();
+            let waits_for_client = upload.is_some_and(|upload| upload.waits.get() || upload.in_filter.get());
             if self.deadline.is_some_and(|deadline| deadline <= earliest) {
                 if self.is_hurried || waits_for_client {
                     return Err(Error::new(
@@ -1659,9 +1661,10 @@ impl ResponseBody {
         let Some(exchange) = &self.exchange else {
             return Poll::Pending;
         };
-        let patience = exchange
-            .upstream
-            .as_ref()
+        // One that a middleware holds up is bound by its `wall`.
+        let is_upstreams = !matches!(&self.body, Body::Returned(returned) if returned.is_guests());
+        let patience = (exchange.upstream.as_ref())
+            .filter(|_| is_upstreams)
             .map(|upstream| since + upstream.endpoint().terms.read_timeout);
         let Some(earliest) = patience.into_iter().chain(exchange.deadline).min() else {
             return Poll::Pending;

@@ -47,7 +47,7 @@
 //! [`admin`] answers operators, [`server`] owns the process, [`handover`] gives its place to a new one,
 //! [`state`] keeps what outlives it, [`priority`] has all this give way to exchanges, [`supervisor`] tells the service
 //! manager; [`serve`] and [`demo`] write a configuration for whoever has none; [`toolbox`] is for whoever writes a
-//! filter, and serves nobody. The *data plane* (everything above) never
+//! filter, and serves nobody; [`terminal`] is where commands print. The *data plane* (everything above) never
 //! compiles, never locks to read configuration, never panics by input. They share one atomic pointer, and commands that
 //! are never sent per request.
 //!
@@ -127,6 +127,7 @@ pub mod store;
 pub mod stream;
 pub mod supervisor;
 pub mod telemetry;
+pub mod terminal;
 pub mod tick;
 pub mod timer;
 pub mod tls;

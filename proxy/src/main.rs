@@ -194,13 +194,13 @@ fn main() -> ExitCode {
         Command::Demo { listen, logging } => logging.start().and_then(|_guard| demo::run(listen)),
         Command::Serve { options, logging } => logging.start().and_then(|_guard| serve::run(&options)),
         Command::Schema => {
-            println!("{:#}", tamis_config::schema());
+            tamis::tell_line!("{:#}", tamis_config::schema());
             Ok(())
         }
         Command::Filter(command) => toolbox::run(command),
         Command::Reload { admin, expect, json } => reload(&admin, expect, json),
         Command::Upgrade { state, binary, timeout } => {
-            let tell = |after: Duration, step: &str| println!("{:>8.3} s  {step}", after.as_secs_f64());
+            let tell = |after: Duration, step: &str| tamis::tell_line!("{:>8.3} s  {step}", after.as_secs_f64());
             handover::client::upgrade(&state, binary.as_deref(), timeout, tell)
         }
     };
@@ -217,7 +217,7 @@ fn check(path: &std::path::Path) -> Result<(), String> {
     for warning in server::check(path)? {
         eprintln!("warning: {warning}");
     }
-    println!("{}: ok", path.display());
+    tamis::tell_line!("{}: ok", path.display());
     Ok(())
 }
 
@@ -227,9 +227,9 @@ fn check_against(path: &std::path::Path, admin: &Address, json: bool) -> Result<
         eprintln!("warning: {warning}");
     }
     if json {
-        println!("{:#}", serde_json::json!(comparison));
+        tamis::tell_line!("{:#}", serde_json::json!(comparison));
     } else {
-        print!("{}: ok; {comparison}", path.display());
+        tamis::tell!("{}: ok; {comparison}", path.display());
     }
     match &*comparison.needs_restart {
         [] => Ok(()),
@@ -245,9 +245,9 @@ fn reload(admin: &Address, expect: Option<u64>, json: bool) -> Result<(), String
     let report: Report = serde_json::from_str(&body)
         .map_err(|error| format!("the admin endpoint's answer (status {status}) is no report: {error}"))?;
     if json {
-        println!("{:#}", serde_json::json!(report));
+        tamis::tell_line!("{:#}", serde_json::json!(report));
     } else {
-        print!("{report}");
+        tamis::tell!("{report}");
     }
     match report.is_success() {
         true => Ok(()),

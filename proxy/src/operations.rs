@@ -27,6 +27,7 @@ use crate::panics;
 use crate::reload::{Handles, History};
 use crate::report::{Outcome, Report as ReloadReport, milliseconds, seconds};
 use crate::snapshot::{Action, Snapshot};
+use crate::store;
 use crate::telemetry::exposition::{
     self, BreakerFacts, CertificateFacts, ClusterFacts, EndpointFacts, FilterFacts, OverloadFacts, ProcessFacts,
     TableFacts, TrialFacts,
@@ -344,6 +345,17 @@ fn shown_service(service: &Service, usage: Usage) -> Value {
         "instances_idle": usage.idle,
         "memory_bytes": usage.memory_bytes,
         "log_lines_dropped": service.log_lines_dropped(),
+        "key_value": service.table().map(|table| shown_table(table.stats())),
+    })
+}
+
+fn shown_table(stats: store::Stats) -> Value {
+    json!({
+        "keys": stats.keys,
+        "bytes": stats.bytes,
+        "hits": stats.hits,
+        "misses": stats.misses,
+        "evictions": stats.evictions,
     })
 }
 

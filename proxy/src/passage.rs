@@ -25,7 +25,7 @@ use crate::outbox;
 use crate::service;
 use crate::stage::Side;
 use crate::trial::Trial;
-use crate::wasm::http::{Answered, Middleware, Place as Seat, Session, Unplaced};
+use crate::wasm::http::{Answered, Middleware, Movers, Place as Seat, Session, Unplaced};
 use crate::wasm::{self, Question};
 use crate::worker::Scene;
 
@@ -642,6 +642,15 @@ impl Passage {
         drop(sessions);
     }
 
+    /// What moves of the bodies of all that wait.
+    pub fn movers(&self) -> Vec<Movers> {
+        let turns = self.turns.borrow();
+        turns
+            .iter()
+            .filter_map(|turn| Some(turn.session.as_ref()?.movers()))
+            .collect()
+    }
+
     /// The first middleware that has an answer, or none any more, before there is a response from behind it.
     pub fn poll_early(&self, context: &mut Context<'_>) -> Poll<(usize, Result<Answered, service::Fault>)> {
         let mut turns = self.turns.borrow_mut();
@@ -686,16 +695,20 @@ impl Passage {
         }
     }
 
-    /// A middleware has failed. `may_go_on` is whether the exchange can: nothing is missing of its bodies.
+    /// A middleware has failed. `may_go_on` is whether the exchange can: nothing is missing of its bodies. With a clock, it
+    /// has failed in what it was asked since then.
     pub fn fell(
         &self,
         turn: usize,
         hook: Hook,
         (failure, detail): (Failure, &str),
-        may_go_on: bool,
+        (clock, may_go_on): (Option<&mut Instant>, bool),
     ) -> Result<(), Broken> {
         let step = self.step(turn);
         let now = Instant::now();
+        if let Some(clock) = clock {
+            self.lap(step, hook, clock, None);
+        }
         let terms = self.middleware(turn).map(|one| &one.terms);
         let probe = self.turns.borrow_mut()[turn].probe.take();
         match (failure, probe, terms.and_then(|terms| terms.breaker.as_ref())) {

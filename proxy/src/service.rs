@@ -49,23 +49,24 @@ impl Fault {
         }
     }
 
+    /// What it is of a component that stands in a chain, and for the log.
+    pub fn of_filter(self) -> (Failure, &'static str) {
+        match self {
+            Self::Trap => (Failure::Trap, "it trapped"),
+            Self::Cpu => (Failure::Cpu, "over limits.cpu"),
+            Self::Memory => (Failure::Memory, "over limits.memory"),
+            Self::Ended => (Failure::Wall, "over limits.wall"),
+            Self::Malformed => (Failure::BadReply, "what it made is not a message"),
+            Self::Silent | Self::Code(_) => (
+                Failure::Silent,
+                "it came to its end without an answer, or without one of a body",
+            ),
+        }
+    }
+
     /// Whether another try may mend it. What a guest says in so many words, it says again.
     pub fn is_reset(self) -> bool {
         !matches!(self, Self::Code(_))
-    }
-}
-
-/// Of a component that stands in a chain.
-impl From<Fault> for Failure {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Trap => Self::Trap,
-            Fault::Cpu => Self::Cpu,
-            Fault::Memory => Self::Memory,
-            Fault::Ended => Self::Wall,
-            Fault::Malformed => Self::BadReply,
-            Fault::Silent | Fault::Code(_) => Self::Silent,
-        }
     }
 }
 

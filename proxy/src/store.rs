@@ -208,6 +208,43 @@ impl Table {
         Ok(sum)
     }
 
+    /// Sets what `change` makes of the present value, as [`Table::set`] does, and gives it; with `None` all stays as it is.
+    /// It expires when the value before would have. For short values: room for a long one is made at once.
+    pub fn update(
+        &self,
+        key: &str,
+        change: impl FnOnce(Option<&[u8]>) -> Option<Bytes>,
+        now: Instant,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let mut shard = self.shard(key);
+        let present = shard.entries.peek(key, now);
+        let deadline = present.and_then(|(_, deadline)| deadline);
+        let Some(value) = change(present.map(|(value, _)| &value[..])) else {
+            return Ok(None);
+        };
+        shard.entries.check(key, value.len())?;
+        put(shard, key, value.clone(), deadline, now);
+        Ok(Some(value))
+    }
+
+    /// Some of the keys, and where to go on for more. A key that is there from the first page to the last is on one of
+    /// them, whatever is removed meanwhile; it may be on two.
+    pub fn keys(&self, from: Option<u64>, now: Instant) -> (Vec<Arc<str>>, Option<u64>) {
+        let mut place = from.map_or(ListPlace::beginning(0), ListPlace::from);
+        while let Some(shard) = self.shards.get(place.shard) {
+            let (keys, left) = lock(shard).entries.keys_below(place.entries, now);
+            place = match left {
+                0 => ListPlace::beginning(place.shard + 1),
+                left => ListPlace { entries: left, ..place },
+            };
+            if !keys.is_empty() {
+                let is_more = place.shard < self.shards.len();
+                return (keys, is_more.then(|| place.into()));
+            }
+        }
+        (Vec::new(), None)
+    }
+
     /// The value; or the duty to make it, for one caller at a time; or a place among those who wait for that one.
     pub fn claim(self: &Arc<Self>, key: &str, now: Instant) -> Claimed {
         let mut shard = self.shard(key);
@@ -277,6 +314,40 @@ impl Table {
             [only] => lock(only),
             shards => lock(&shards[self.hasher.hash_one(key) as usize % shards.len()]),
         }
+    }
+}
+
+/// Where a list of keys goes on.
+#[derive(Clone, Copy)]
+struct ListPlace {
+    shard: usize,
+    /// So many of its entries are not listed yet, the first ones.
+    entries: usize,
+}
+
+impl ListPlace {
+    fn beginning(shard: usize) -> Self {
+        Self {
+            shard,
+            // More than there can be.
+            entries: u32::MAX as usize,
+        }
+    }
+}
+
+/// As users of the table see it, who may make up what they like.
+impl From<u64> for ListPlace {
+    fn from(place: u64) -> Self {
+        Self {
+            shard: (place >> u32::BITS) as usize,
+            entries: (place & u64::from(u32::MAX)) as usize,
+        }
+    }
+}
+
+impl From<ListPlace> for u64 {
+    fn from(place: ListPlace) -> Self {
+        ((place.shard as Self) << u32::BITS) | place.entries as Self
     }
 }
 

@@ -130,8 +130,8 @@ pub fn run(command: Command) -> Result<(), String> {
         Command::Inspect { file, config, json } => {
             let report = inspect::inspect(&file, config.as_deref())?;
             match json {
-                true => println!("{:#}", report.to_json()),
-                false => print!("{report}"),
+                true => crate::tell_line!("{:#}", report.to_json()),
+                false => crate::tell!("{report}"),
             }
             report.verdict()
         }

@@ -403,6 +403,14 @@ impl Receiving {
         polled
     }
 
+    /// Has the rest of the request go on while nobody takes anything of the response.
+    pub fn poll_upload(&mut self, context: &mut Context<'_>) {
+        if let Some(connection) = &mut self.connection {
+            // What comes of it is seen when the response is asked for more.
+            let _ = self.sending.poll(&mut connection.stream, context);
+        }
+    }
+
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         if let Some(connection) = &mut self.connection {
             match self.sending.poll(&mut connection.stream, context) {

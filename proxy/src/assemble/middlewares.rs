@@ -8,9 +8,10 @@ use std::sync::Arc;
 use tamis_config as config;
 use tamis_config::ComponentKind;
 
-use super::services::{grant, instances, limits};
+use super::services::{bounds, folders, instances, limits};
 use super::{Build, breaker_settings, on_failure};
 use crate::breaker::Breaker;
+use crate::store::TableName;
 use crate::wasm::Digest;
 use crate::wasm::http::{Middleware, Nature, Role, Service, Settings, Terms, nature};
 
@@ -19,7 +20,7 @@ use crate::wasm::http::{Middleware, Nature, Role, Service, Settings, Terms, natu
 pub(super) struct MiddlewareKey {
     name: String,
     component: Digest,
-    /// Settings, grants, bounds and what failures mean, spelled out.
+    /// Grants, bounds and what failures mean, spelled out.
     terms: String,
 }
 
@@ -65,9 +66,16 @@ impl Build<'_> {
         settings: &serde_json::Value,
     ) -> Result<usize, String> {
         let of_file = |message: String| format!("component {}: {message}", path.display());
+        if !(settings.is_null() || settings.as_object().is_some_and(serde_json::Map::is_empty)) {
+            let message = "is a middleware, to which `config` says nothing; what it reads by `wasi:config` it is granted: \
+                           `grants: [{ config: { NAME: value } }]`";
+            return Err(of_file(message.to_owned()));
+        }
         let engine = self.compiler.engine().services(self.service_reservation())?;
         let artifact = self.service_artifact(&engine, bytes).await.map_err(of_file)?;
         let terms = &filter.middleware;
+        let table = (TableName::Own(filter.name.clone()), bounds(&terms.limits));
+        let grants = self.service_grants(&terms.grants, table).map_err(of_file)?;
         let limits = limits(&terms.limits, self.assembler.workers);
         let ways = terms.instances.unwrap_or(config::Instances::Exclusive);
         let ways = instances(ways, filter.instance_reuse);
@@ -76,8 +84,11 @@ impl Build<'_> {
             name: filter.name.clone(),
             component: artifact.digest(),
             terms: format!(
-                "{settings} {:?} {limits:?} {ways:?} {:?} {:?} {breaker:?}",
-                terms.grants, filter.on_failure, filter.limits.wait
+                "{:?} {:?} {limits:?} {ways:?} {:?} {:?} {breaker:?}",
+                terms.grants,
+                folders(&grants),
+                filter.on_failure,
+                filter.limits.wait
             ),
         };
         let known = [&self.assembler.parts, &self.parts];
@@ -89,7 +100,7 @@ impl Build<'_> {
                 let made = Settings {
                     name: filter.name.clone(),
                     role: Role::Middleware,
-                    grants: terms.grants.iter().map(grant).collect(),
+                    grants,
                     limits,
                     instances: Some(ways),
                     instance_reuse: filter.instance_reuse,

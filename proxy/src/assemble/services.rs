@@ -8,7 +8,8 @@ use std::sync::Arc;
 use tamis_config as config;
 
 use super::Build;
-use crate::wasm::http::{Grant, Instances, Limits, Role, Service, Settings};
+use crate::store::{self, TableName};
+use crate::wasm::http::{Folders, Grant, Instances, Limits, Role, Service, Settings};
 use crate::wasm::{self, Artifact, Digest, Engine};
 
 /// What one call across the border may copy out of the guest; a filter's default. Bodies go in pieces.
@@ -57,12 +58,14 @@ impl Build<'_> {
         let bytes = Artifact::read(&service.component, self.compiler.max_component())?;
         let engine = self.compiler.engine().services(self.service_reservation())?;
         let artifact = self.service_artifact(&engine, bytes).await.map_err(of_file)?;
+        let table = (TableName::Service(cluster.name.clone()), bounds(&service.limits));
+        let grants = self.service_grants(&service.grants, table)?;
         let limits = limits(&service.limits, self.assembler.workers);
         let instances = (service.instances).map(|ways| instances(ways, service.instance_reuse));
         let key = ServiceKey {
             name: cluster.name.clone(),
             component: artifact.digest(),
-            terms: format!("{:?} {limits:?} {instances:?}", service.grants),
+            terms: format!("{:?} {:?} {limits:?} {instances:?}", service.grants, folders(&grants)),
         };
         let kept = self.assembler.parts.services.get(&key).cloned();
         let loaded = match kept {
@@ -71,7 +74,7 @@ impl Build<'_> {
                 let settings = Settings {
                     name: cluster.name.clone(),
                     role: Role::Service,
-                    grants: service.grants.iter().map(grant).collect(),
+                    grants,
                     limits,
                     instances,
                     instance_reuse: service.instance_reuse,
@@ -81,6 +84,33 @@ impl Build<'_> {
         };
         self.parts.services.insert(key, Arc::clone(&loaded));
         Ok(loaded)
+    }
+
+    /// What a component gets, and what is its own table if it gets one; also of a component that is kept from the
+    /// generation before, because that table goes on.
+    pub(super) fn service_grants(
+        &mut self,
+        grants: &[config::ServiceGrant],
+        (name, bounds): (TableName, store::Bounds),
+    ) -> Result<Vec<Grant>, String> {
+        let grant = |grant: &config::ServiceGrant| {
+            Ok(match grant {
+                config::ServiceGrant::Clocks => Grant::Clocks,
+                config::ServiceGrant::Random => Grant::Random,
+                config::ServiceGrant::Stdio => Grant::Stdio,
+                config::ServiceGrant::Env(variables) => Grant::Env(variables.clone()),
+                config::ServiceGrant::Config(values) => Grant::Config(Arc::new(values.iter().cloned().collect())),
+                config::ServiceGrant::KeyValue => {
+                    let table = self.assembler.tables.open(&name, bounds);
+                    self.parts.tables.insert(name.clone(), (Arc::clone(&table), bounds));
+                    Grant::KeyValue(table)
+                }
+                config::ServiceGrant::Dir(folders) => Grant::Dir(Folders::open(folders)?),
+                config::ServiceGrant::UnsafeSockets => Grant::UnsafeSockets,
+                config::ServiceGrant::Http(clusters) => Grant::Http(clusters.clone()),
+            })
+        };
+        grants.iter().map(grant).collect()
     }
 
     pub(super) async fn service_artifact(&mut self, engine: &Engine, bytes: Vec<u8>) -> Result<Arc<Artifact>, String> {
@@ -109,13 +139,20 @@ impl Build<'_> {
     }
 }
 
-pub(super) fn grant(grant: &config::ServiceGrant) -> Grant {
-    match grant {
-        config::ServiceGrant::Clocks => Grant::Clocks,
-        config::ServiceGrant::Random => Grant::Random,
-        config::ServiceGrant::Stdio => Grant::Stdio,
-        config::ServiceGrant::Env(variables) => Grant::Env(variables.clone()),
-        config::ServiceGrant::Http(clusters) => Grant::Http(clusters.clone()),
+/// Which ones are open, whatever their paths are.
+pub(super) fn folders(grants: &[Grant]) -> Option<&str> {
+    grants.iter().find_map(|grant| match grant {
+        Grant::Dir(folders) => Some(folders.identity()),
+        _ => None,
+    })
+}
+
+/// What the component's own table may hold.
+pub(super) fn bounds(limits: &config::ServiceLimits) -> store::Bounds {
+    store::Bounds {
+        bytes: limits.key_value_bytes,
+        keys: limits.key_value_keys,
+        ..store::Bounds::default()
     }
 }
 

@@ -21,6 +21,10 @@ pub(super) const ENTRY_OVERHEAD: usize = 336;
 /// does not pile up.
 const EXPIRED_PER_PUT: usize = 2;
 
+/// What is listed at once: some 50 us under the lock, and no more to copy than one read of a body, but for one long key.
+const PAGE_KEYS: usize = 1_000;
+const PAGE_BYTES: usize = 64 << 10;
+
 /// The least room to grow, in entries.
 const SPARE: usize = 32;
 
@@ -95,6 +99,26 @@ impl Entries {
         let at = self.find(key, now)?;
         let slot = &self.slots[at];
         Some((&slot.value, slot.deadline))
+    }
+
+    /// Keys of entries before this position, from the last one on, at most a page; and the position to go on before. In
+    /// this order, because the last entry moves to where one is removed: whoever removes what was listed leaves the
+    /// others where they are.
+    pub(super) fn keys_below(&self, position: usize, now: Instant) -> (Vec<Arc<str>>, usize) {
+        let (mut keys, mut bytes) = (Vec::new(), 0);
+        let end = position.min(self.slots.len());
+        let start = end.saturating_sub(PAGE_KEYS);
+        for at in (start..end).rev() {
+            let slot = &self.slots[at];
+            if slot.deadline.is_none_or(|deadline| now < deadline) {
+                bytes += slot.key.len();
+                keys.push(Arc::clone(&slot.key));
+            }
+            if bytes >= PAGE_BYTES {
+                return (keys, at);
+            }
+        }
+        (keys, start)
     }
 
     /// Whether an entry of that size can be put here.

@@ -16,6 +16,8 @@ pub enum TableName {
     Own(String),
     /// All filters' that are granted this name.
     Shared(String),
+    /// The component's that serves in that cluster.
+    Service(String),
 }
 
 /// Lives as long as the process.

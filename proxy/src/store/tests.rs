@@ -170,6 +170,143 @@ mod values {
     }
 }
 
+mod updates {
+    use super::*;
+
+    #[test]
+    fn an_update_sees_what_is_there_and_keeps_its_time() {
+        let (table, now) = (Table::new(Bounds::default()), Instant::now());
+        let longer = |present: Option<&[u8]>| Some(Bytes::from([present.unwrap_or(b"-"), b"+"].concat()));
+        assert_eq!(table.update("key", longer, now).unwrap().unwrap(), "-+");
+        let short = Bytes::from_static(b"a");
+        table.set("key", short, Some(seconds(2)), now).unwrap();
+        assert_eq!(table.update("key", longer, now + seconds(1)).unwrap().unwrap(), "a+");
+        assert_eq!(table.update("key", |_| None, now).unwrap(), None);
+        assert_eq!(table.get("key", now).unwrap(), "a+");
+        assert_eq!(table.update("key", longer, now + seconds(2)).unwrap().unwrap(), "-+");
+        let huge = |_: Option<&[u8]>| Some(Bytes::from(vec![0; 3 << 20]));
+        assert_eq!(table.update("key", huge, now), Err(StoreError::TooLarge));
+        audit(&table);
+    }
+
+    #[test]
+    fn updates_from_many_threads_are_one_after_the_other() {
+        let table = Table::new(Bounds::default());
+        let one_more = |present: Option<&[u8]>| {
+            let count = present.map_or(0, |digits| std::str::from_utf8(digits).unwrap().parse::<u32>().unwrap());
+            Some(Bytes::from((count + 1).to_string()))
+        };
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..1_000).for_each(|_| drop(table.update("count", one_more, Instant::now()))));
+            }
+        });
+        assert_eq!(table.get("count", Instant::now()).unwrap(), "4000");
+    }
+}
+
+mod lists {
+    use super::*;
+
+    /// Every page, with what is done between two.
+    fn pages(table: &Table, now: Instant, mut between: impl FnMut(&[Arc<str>])) -> Vec<Vec<Arc<str>>> {
+        let (mut pages, mut from) = (Vec::new(), None);
+        loop {
+            let (keys, next) = table.keys(from, now);
+            between(&keys);
+            pages.push(keys);
+            if next.is_none() {
+                return pages;
+            }
+            from = next;
+        }
+    }
+
+    fn filled(keys: usize, now: Instant) -> Table {
+        let table = Table::new(bounds(64 << 20, 1 << 20, 1));
+        (0..keys).for_each(|number| set(&table, &format!("key-{number}"), "", now));
+        table
+    }
+
+    #[test]
+    fn each_key_is_listed_once() {
+        let now = Instant::now();
+        for count in [0, 1, 3, 1_000, 10_000] {
+            let table = filled(count, now);
+            let pages = pages(&table, now, |_| ());
+            assert!(pages.iter().all(|page| page.len() <= 1_000));
+            let mut keys: Vec<_> = pages.concat();
+            keys.sort();
+            keys.dedup();
+            assert_eq!((pages.concat().len(), keys.len()), (count, count));
+        }
+    }
+
+    #[test]
+    fn whoever_deletes_what_was_listed_meets_all_the_others() {
+        let now = Instant::now();
+        let table = filled(10_000, now);
+        let pages = pages(&table, now, |keys| {
+            keys.iter().for_each(|key| assert!(table.delete(key, now)));
+        });
+        assert_eq!(pages.concat().len(), 10_000);
+        assert_eq!(table.stats().keys, 0);
+    }
+
+    #[test]
+    fn a_key_that_stays_is_not_missed_whatever_comes_and_goes() {
+        let now = Instant::now();
+        let table = filled(5_000, now);
+        set(&table, "stays", "", now);
+        for round in 0..20 {
+            let mut seed = round;
+            let pages = pages(&table, now, |_| {
+                for _ in 0..500 {
+                    let name = format!("key-{}", random(&mut seed) % 10_000);
+                    match random(&mut seed) % 2 {
+                        0 => set(&table, &name, "", now),
+                        _ => drop(table.delete(&name, now)),
+                    }
+                }
+            });
+            assert!(pages.concat().iter().any(|key| &**key == "stays"), "round {round}");
+        }
+    }
+
+    #[test]
+    fn what_has_expired_is_not_listed_and_long_keys_make_short_pages() {
+        let now = Instant::now();
+        let table = filled(0, now);
+        for number in 0..8 {
+            set(&table, &format!("{number}{}", "k".repeat(40 << 10)), "", now);
+        }
+        table.set("gone", Bytes::new(), Some(seconds(1)), now).unwrap();
+        let pages = pages(&table, now + seconds(1), |_| ());
+        assert_eq!(pages.concat().len(), 8);
+        assert!(pages.iter().all(|page| page.len() <= 2));
+    }
+
+    #[test]
+    fn a_made_up_place_lists_what_is_before_it() {
+        let now = Instant::now();
+        let table = filled(10, now);
+        for place in [
+            0,
+            1,
+            5,
+            u64::from(u32::MAX),
+            u64::from(u32::MAX) + 1,
+            3 << 32,
+            4 << 32,
+            1 << 63,
+            u64::MAX,
+        ] {
+            assert!(table.keys(Some(place), now).0.len() <= 10, "{place}");
+        }
+        assert_eq!(table.keys(Some(u64::MAX), now), (Vec::new(), None));
+    }
+}
+
 mod room {
     use super::*;
 

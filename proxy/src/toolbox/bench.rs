@@ -47,7 +47,7 @@ pub fn run(file: &Path, config: Option<&str>, cases: Option<&Path>, rounds: u32)
     let (script, configured) = case.map_or_else(|| (exchange(), "null".to_owned()), |case| (case.script, case.config));
     let stand = Stand::set_up(file, room)?;
     let measured = stand::runtime()?.block_on(measure(&stand, &config.unwrap_or(configured), &script, rounds));
-    print!(
+    crate::tell!(
         "{}",
         measured
             .map_err(|error| format!("{}: {error}", file.display()))?

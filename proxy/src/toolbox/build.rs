@@ -35,7 +35,7 @@ pub fn run(folder: &Path) -> Result<(), String> {
     let status = wait(child, since).map_err(|error| format!("make: {error}"))?;
     match status.success() {
         true => {
-            println!("build: done in {:.1} s", since.elapsed().as_secs_f64());
+            crate::tell_line!("build: done in {:.1} s", since.elapsed().as_secs_f64());
             Ok(())
         }
         false => Err(format!("make failed ({status}); its last lines say why")),

@@ -46,7 +46,7 @@ pub fn run(files: &[PathBuf], out: &Path) -> Result<(), String> {
     let inputs: Vec<(String, Vec<u8>)> = files.iter().map(|file| read(file)).collect::<Result<_, _>>()?;
     let composed = compose(&inputs)?;
     component::put(out, &composed.component)?;
-    print!(
+    crate::tell!(
         "{}: {}\n{}",
         out.display(),
         bytes(composed.component.len()),

@@ -128,11 +128,11 @@ pub fn create(name: &str, language: Language, folder: Option<&Path>) -> Result<(
     for (path, text) in &files {
         write(&folder.join(path), text)?;
     }
-    println!("{}: {} files, in {}", folder.display(), files.len(), language.title());
-    println!("It needs {}. Next:\n", language.tools());
-    println!("  cd {}", folder.display());
-    println!("  tamis filter build");
-    println!("  tamis filter test {name}.wasm --case CASES.yaml");
+    crate::tell_line!("{}: {} files, in {}", folder.display(), files.len(), language.title());
+    crate::tell_line!("It needs {}. Next:\n", language.tools());
+    crate::tell_line!("  cd {}", folder.display());
+    crate::tell_line!("  tamis filter build");
+    crate::tell_line!("  tamis filter test {name}.wasm --case CASES.yaml");
     Ok(())
 }
 

@@ -33,11 +33,11 @@ pub fn run(file: &Path, cases: &Path) -> Result<(), String> {
         let tried = log.catch(|| runtime.block_on(try_case(&stand, case, &log)));
         let found = tried.map_err(|error| format!("{}: {error}", file.display()))?;
         match found.is_empty() {
-            true => println!("ok      {}", case.name),
+            true => crate::tell_line!("ok      {}", case.name),
             false => {
                 failed += 1;
-                println!("FAILED  {} ({})", case.name, case.place);
-                found.iter().for_each(|line| println!("          {line}"));
+                crate::tell_line!("FAILED  {} ({})", case.name, case.place);
+                found.iter().for_each(|line| crate::tell_line!("          {line}"));
             }
         }
     }

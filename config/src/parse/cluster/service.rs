@@ -5,12 +5,13 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::model::{Instances, Service, ServiceGrant, ServiceLimits, Wasm};
+use crate::model::{FilterLimits, Instances, Service, ServiceGrant, ServiceLimits, Wasm};
 use crate::parse::Names;
 use crate::parse::ceiling::Ceiling;
 use crate::place::Place;
-use crate::reader::Reader;
-use crate::shape::{At, ShortOr};
+use crate::reader::{Reader, quote};
+use crate::settings::SecretText;
+use crate::shape::{At, Pairs, ShortOr};
 use crate::units::show_size;
 use crate::vocabulary::{self, InstancesBlock, ServiceGrantBlock};
 use crate::word::{InstancesWord, ServiceGrantWord};
@@ -90,6 +91,8 @@ pub(super) fn refuse_without_component(cluster: &vocabulary::Cluster, reader: &m
             ("limits.handles", place(&limits.handles)),
             ("limits.calls", place(&limits.calls)),
             ("limits.call_timeout", place(&limits.call_timeout)),
+            ("limits.key_value_bytes", place(&limits.key_value_bytes)),
+            ("limits.key_value_keys", place(&limits.key_value_keys)),
             ("limits.log_lines", place(&limits.log_lines)),
         ]);
     }
@@ -142,6 +145,8 @@ fn grants(
             ShortOr::Short(ServiceGrantWord::Clocks) => ServiceGrant::Clocks,
             ShortOr::Short(ServiceGrantWord::Random) => ServiceGrant::Random,
             ShortOr::Short(ServiceGrantWord::Stdio) => ServiceGrant::Stdio,
+            ShortOr::Short(ServiceGrantWord::KeyValue) => ServiceGrant::KeyValue,
+            ShortOr::Short(ServiceGrantWord::UnsafeSockets) => ServiceGrant::UnsafeSockets,
             ShortOr::Block(block) => with_object(block, names, reader)?,
         };
         if seen.insert(grant.word()) {
@@ -161,13 +166,45 @@ pub(in crate::parse) fn with_object(
     reader: &mut Reader,
 ) -> Option<ServiceGrant> {
     match block {
-        ServiceGrantBlock { env: Some(env), .. } => {
-            let variables = env.0.into_iter();
-            let variables = variables.map(|(name, value)| (name.value, value.value));
-            Some(ServiceGrant::Env(variables.collect()))
-        }
+        ServiceGrantBlock { env: Some(env), .. } => Some(ServiceGrant::Env(values(env))),
+        ServiceGrantBlock {
+            config: Some(config), ..
+        } => Some(ServiceGrant::Config(values(config))),
+        ServiceGrantBlock { dir: Some(dir), .. } => reader.within("dir", |reader| folders(dir, reader)),
         block => reader.within("http", |reader| http(block.http?, names, reader)),
     }
+}
+
+fn values(pairs: Pairs<SecretText>) -> Vec<(String, String)> {
+    let pairs = pairs.0.into_iter();
+    pairs.map(|(key, value)| (key.value, value.0)).collect()
+}
+
+/// Whether they are there is for the proxy to say.
+fn folders(pairs: Pairs<At<String>>, reader: &mut Reader) -> Option<ServiceGrant> {
+    let mut convert = |(guest, host): (At<String>, At<String>)| {
+        if !is_absolute(&guest.value) {
+            let message = "is no plain absolute path; write it as the component is to find it, as in `/data`";
+            reader.error(&guest.place, format!("`{}` {message}", quote(&guest.value)));
+            return None;
+        }
+        if host.value.is_empty() {
+            reader.error_at(&host.place, &guest.value, "an empty path; write the path of a folder");
+            return None;
+        }
+        Some((guest.value, reader.resolve(&host.value)))
+    };
+    let converted: Vec<_> = pairs.0.into_iter().map(&mut convert).collect();
+    converted.into_iter().collect::<Option<_>>().map(ServiceGrant::Dir)
+}
+
+/// With nothing in it that names another path, so that each folder has one name.
+fn is_absolute(path: &str) -> bool {
+    let is_plain = |part: &str| !["", ".", ".."].contains(&part) && !part.contains('\0');
+    path == "/"
+        || path
+            .strip_prefix('/')
+            .is_some_and(|parts| parts.split('/').all(is_plain))
 }
 
 fn http(clusters: At<Vec<At<String>>>, names: &Names, reader: &mut Reader) -> Option<ServiceGrant> {
@@ -192,6 +229,10 @@ impl ServiceGrant {
             Self::Random => "random",
             Self::Stdio => "stdio",
             Self::Env(_) => "env",
+            Self::Config(_) => "config",
+            Self::KeyValue => "keyvalue",
+            Self::Dir(_) => "dir",
+            Self::UnsafeSockets => "unsafe_sockets",
             Self::Http(_) => "http",
         }
     }
@@ -246,6 +287,8 @@ pub(in crate::parse) fn limits(
     let memory = memory.hold("memory", given.as_ref(), MEMORY, reader);
     let given = limits.instances.take().map(|count| count.map(|count| count.as_u32()));
     let instances = instances.hold("instances", given.as_ref(), INSTANCES, reader);
+    // Wherever a component stands, it remembers as much.
+    let of_filters = FilterLimits::default();
     let period = |given: &Option<At<crate::units::Period>>, default| given.as_ref().map_or(default, |at| at.value.0);
     Some(ServiceLimits {
         memory: memory?,
@@ -259,6 +302,14 @@ pub(in crate::parse) fn limits(
         handles: limits.handles.as_ref().map_or(HANDLES, |count| count.value.as_usize()),
         calls: limits.calls.as_ref().map_or(CALLS, |count| count.value.as_usize()),
         call_timeout: period(&limits.call_timeout, CALL_TIMEOUT),
+        key_value_bytes: limits
+            .key_value_bytes
+            .as_ref()
+            .map_or(of_filters.key_value_bytes, |size| size.value.as_usize()),
+        key_value_keys: limits
+            .key_value_keys
+            .as_ref()
+            .map_or(of_filters.key_value_keys, |count| count.value.as_usize()),
         log_lines: limits
             .log_lines
             .as_ref()

@@ -50,6 +50,8 @@ fn with_object(block: GrantBlock, names: &Names, reader: &mut Reader) -> Option<
         key_value,
         outbound,
         env,
+        config,
+        dir,
         http,
     } = block;
     let grant = match (key_value, outbound) {
@@ -57,8 +59,8 @@ fn with_object(block: GrantBlock, names: &Names, reader: &mut Reader) -> Option<
         (None, Some(clusters)) => reader.within("outbound", |reader| self::outbound(clusters, names, reader)),
         // More than one was noted when the block was read.
         _ => {
-            return service::with_object(ServiceGrantBlock { env, http }, names, reader)
-                .map(|grant| (None, Some(grant)));
+            let block = ServiceGrantBlock { env, config, dir, http };
+            return service::with_object(block, names, reader).map(|grant| (None, Some(grant)));
         }
     };
     grant.map(|grant| (Some(grant), None))

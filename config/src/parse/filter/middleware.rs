@@ -3,7 +3,7 @@
 //! Control plane. Whether it is one, only its component says; what was given that says nothing to it is kept by name, for
 //! whoever finds out. Its bounds are those of a component that serves.
 
-use crate::model::{ComponentKind, Middleware, ServiceGrant, Wasm};
+use crate::model::{ComponentKind, Instances, Middleware, ServiceGrant, Wasm};
 use crate::parse::cluster::service;
 use crate::place::Place;
 use crate::reader::Reader;
@@ -14,6 +14,8 @@ use crate::vocabulary;
 /// What was given, before it is taken apart.
 pub(super) struct Given {
     kind: Option<ComponentKind>,
+    /// Where `instance_reuse` stands.
+    reuse: Option<Place>,
     foreign: Vec<String>,
     own: Vec<String>,
 }
@@ -31,8 +33,6 @@ impl Given {
             ("limits.lifted_bytes", limits.lifted_bytes.is_some()),
             ("limits.outbound_calls", limits.outbound_calls.is_some()),
             ("limits.outbound_concurrent", limits.outbound_concurrent.is_some()),
-            ("limits.key_value_bytes", limits.key_value_bytes.is_some()),
-            ("limits.key_value_keys", limits.key_value_keys.is_some()),
         ];
         let own = [
             ("instances", filter.instances.is_some()),
@@ -42,6 +42,7 @@ impl Given {
         ];
         let mut given = Self {
             kind: filter.kind,
+            reuse: filter.instance_reuse.as_ref().map(|reuse| reuse.place.clone()),
             foreign: named(&foreign),
             own: named(&own),
         };
@@ -57,6 +58,8 @@ impl Given {
                 }
                 ShortOr::Block(block) if block.outbound.is_some() => given.foreign.push("grants: outbound".to_owned()),
                 ShortOr::Block(block) if block.env.is_some() => given.own.push("grants: env".to_owned()),
+                ShortOr::Block(block) if block.config.is_some() => given.own.push("grants: config".to_owned()),
+                ShortOr::Block(block) if block.dir.is_some() => given.own.push("grants: dir".to_owned()),
                 ShortOr::Block(_) => given.own.push("grants: http".to_owned()),
             }
         }
@@ -71,6 +74,7 @@ impl Given {
         (place, wasm): (&Place, &Wasm),
         reader: &mut Reader,
     ) -> Option<Middleware> {
+        let is_default_wall = limits.is_none_or(|limits| limits.wall.is_none());
         let mut limits = limits.map(|limits| as_of_service(limits, place));
         if let Some(limits) = limits.as_mut().filter(|_| self.kind != Some(ComponentKind::Middleware)) {
             // Whether it is one is not known, and the ceilings of filters are asked for it: no more than there may be.
@@ -83,10 +87,20 @@ impl Given {
             }
         }
         let limits = reader.within("limits", |reader| service::limits(limits.as_mut(), wasm, reader));
+        let ways = service::instances(instances);
+        if let (Some(Instances::Fresh), Some(reuse)) = (ways, &self.reuse) {
+            let message = "with `instances: fresh` each exchange has an instance of its own; remove one of them";
+            reader.error_at(reuse, "instance_reuse", message);
+        }
+        let (grants, mut limits) = (grants?, limits?);
+        if is_default_wall && grants.iter().any(|grant| matches!(grant, ServiceGrant::Http(_))) {
+            // It waits for others as long as they may take.
+            limits.wall = limits.wall.max(limits.call_timeout);
+        }
         Some(Middleware {
-            grants: grants?,
-            instances: service::instances(instances),
-            limits: limits?,
+            grants,
+            instances: ways,
+            limits,
             foreign: self.foreign,
             own: self.own,
         })
@@ -115,6 +129,8 @@ fn as_of_service(limits: &vocabulary::FilterLimits, place: &Place) -> vocabulary
         handles: limits.handles.map(|count| at(place, count)),
         calls: limits.calls.map(|count| at(place, count)),
         call_timeout: limits.call_timeout.map(|timeout| at(place, timeout)),
+        key_value_bytes: limits.key_value_bytes.map(|size| at(place, size)),
+        key_value_keys: limits.key_value_keys.map(|count| at(place, count)),
         log_lines: limits.log_lines.map(|count: Count<0, 100_000>| at(place, count)),
         ..vocabulary::ClusterLimits::default()
     }

@@ -5,7 +5,9 @@
 //! second time; `impatient` answers 504 without waiting for the response; `short` says that its body is longer than it is;
 //! `elsewhere` passes on another method, authority and path; `outside` a path that leads out; `ask` first asks
 //! `http://servers/asked`; `whole` reads the request's body before it answers by itself with its length; `copy` takes both
-//! bodies through its memory, unchanged.
+//! bodies through its memory, unchanged; `echo` answers with the request's own body; `early` answers 403 while it reads the
+//! request's body; `stall` passes on, or gives back, a body that never comes, as the path `/up` or another says; `peek`
+//! hands on a body of which it has read one byte; `make` gives a request without a body one of five bytes.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -49,6 +51,11 @@ impl Guest for Odd {
             Some("trap-upload") => handler::handle(made(request, Fields::clone, Some("begun"))).await,
             Some("ask") => ask(request).await,
             Some("whole") => whole(request).await,
+            Some("echo") => Ok(echo(request)),
+            Some("early") => early(request).await,
+            Some("stall") => stall(request).await,
+            Some("peek") => peek(request).await,
+            Some("make") => handler::handle(with_body(request)).await,
             Some("copy") => Ok(copied_response(handler::handle(copied_request(request)).await?)),
             Some("never-back") => {
                 let _response = handler::handle(request).await?;
@@ -112,7 +119,9 @@ async fn impatient(request: Request) -> Result<Response, ErrorCode> {
 fn elsewhere(request: Request) -> Request {
     let request = made(request, Fields::clone, None);
     request.set_method(&Method::Put).expect("a method");
-    request.set_authority(Some("elsewhere.example:81")).expect("an authority");
+    request
+        .set_authority(Some("elsewhere.example:81"))
+        .expect("an authority");
     request.set_path_with_query(Some("/else?where")).expect("a path");
     request
 }
@@ -126,7 +135,9 @@ async fn ask(request: Request) -> Result<Response, ErrorCode> {
         request,
         |fields| {
             let fields = fields.clone();
-            fields.append("x-asked", asked.to_string().as_bytes()).expect("it is allowed");
+            fields
+                .append("x-asked", asked.to_string().as_bytes())
+                .expect("it is allowed");
             fields
         },
         None,
@@ -148,6 +159,109 @@ async fn whole(request: Request) -> Result<Response, ErrorCode> {
     Ok(answer(200, &Fields::new(), &format!("{length} bytes\n"), After::End))
 }
 
+fn echo(request: Request) -> Response {
+    let (_done, results) = wit_future::new(|| Ok(()));
+    let (body, trailers) = Request::consume_body(request, results);
+    let (response, _sent) = Response::new(Fields::new(), Some(body), trailers);
+    response
+}
+
+async fn early(request: Request) -> Result<Response, ErrorCode> {
+    let (_done, results) = wit_future::new(|| Ok(()));
+    let (mut body, _trailers) = Request::consume_body(request, results);
+    wit_bindgen::spawn_local(async move {
+        let _piece = body.read(Vec::with_capacity(PIECE_BYTES)).await;
+        drop(body);
+    });
+    monotonic_clock::wait_for(PATIENCE_NANOSECONDS).await;
+    let fields = Fields::from_list(&[("x-early".to_owned(), b"yes".to_vec())]).expect("they are allowed");
+    Ok(answer(403, &fields, "early\n", After::End))
+}
+
+async fn stall(request: Request) -> Result<Response, ErrorCode> {
+    let (mut never, body) = wit_stream::new();
+    wit_bindgen::spawn_local(async move {
+        never.write_all(b"begun".to_vec()).await;
+        let _never = self::never().await;
+        drop(never);
+    });
+    if request.get_path_with_query().as_deref() == Some("/up") {
+        return handler::handle(with(request, body)).await;
+    }
+    let response = handler::handle(request).await?;
+    let (trailers, last) = wit_future::new(|| Ok(None));
+    let (response, _sent) = Response::new(response.get_headers().clone(), Some(body), last);
+    drop(trailers);
+    response.get_headers();
+    Ok(response)
+}
+
+/// The request with another body.
+fn with(request: Request, body: StreamReader<u8>) -> Request {
+    let headers = request.get_headers().clone();
+    headers.delete("content-length").expect("it may be");
+    let (trailers, last) = wit_future::new(|| Ok(None));
+    let (made, _sent) = Request::new(headers, Some(body), last, None);
+    drop(trailers);
+    made.set_method(&request.get_method()).expect("it came like that");
+    made.set_scheme(request.get_scheme().as_ref())
+        .expect("it came like that");
+    made.set_authority(request.get_authority().as_deref())
+        .expect("it came like that");
+    made.set_path_with_query(request.get_path_with_query().as_deref())
+        .expect("it came like that");
+    made
+}
+
+fn with_body(request: Request) -> Request {
+    let (mut to, body) = wit_stream::new();
+    wit_bindgen::spawn_local(async move {
+        to.write_all(b"bytes".to_vec()).await;
+        drop(to);
+    });
+    let made = made(
+        request,
+        |fields| {
+            let fields = fields.clone();
+            fields.append("content-length", b"5").expect("it is allowed");
+            fields
+        },
+        None,
+    );
+    let headers = made.get_headers().clone();
+    let (trailers, last) = wit_future::new(|| Ok(None));
+    let (with_body, _sent) = Request::new(headers, Some(body), last, None);
+    drop(trailers);
+    with_body.set_method(&Method::Post).expect("a method");
+    with_body
+        .set_scheme(made.get_scheme().as_ref())
+        .expect("it came like that");
+    with_body
+        .set_authority(made.get_authority().as_deref())
+        .expect("it came like that");
+    with_body
+        .set_path_with_query(made.get_path_with_query().as_deref())
+        .expect("it came like that");
+    with_body
+}
+
+async fn peek(request: Request) -> Result<Response, ErrorCode> {
+    let headers = request.get_headers().clone();
+    let (method, scheme) = (request.get_method(), request.get_scheme());
+    let (authority, target) = (request.get_authority(), request.get_path_with_query());
+    let (_done, results) = wit_future::new(|| Ok(()));
+    let (mut body, trailers) = Request::consume_body(request, results);
+    let _first = body.read(Vec::with_capacity(1)).await;
+    let (request, _sent) = Request::new(headers, Some(body), trailers, None);
+    request.set_method(&method).expect("it came like that");
+    request.set_scheme(scheme.as_ref()).expect("it came like that");
+    request.set_authority(authority.as_deref()).expect("it came like that");
+    request
+        .set_path_with_query(target.as_deref())
+        .expect("it came like that");
+    handler::handle(request).await
+}
+
 fn copied_request(request: Request) -> Request {
     let headers = request.get_headers().clone();
     let (method, scheme) = (request.get_method(), request.get_scheme());
@@ -159,7 +273,9 @@ fn copied_request(request: Request) -> Request {
     request.set_method(&method).expect("it came like that");
     request.set_scheme(scheme.as_ref()).expect("it came like that");
     request.set_authority(authority.as_deref()).expect("it came like that");
-    request.set_path_with_query(target.as_deref()).expect("it came like that");
+    request
+        .set_path_with_query(target.as_deref())
+        .expect("it came like that");
     request
 }
 
@@ -223,7 +339,9 @@ fn made(request: Request, fields: impl Fn(&Fields) -> Fields, begins: Option<&st
     request.set_method(&method).expect("it came like that");
     request.set_scheme(scheme.as_ref()).expect("it came like that");
     request.set_authority(authority.as_deref()).expect("it came like that");
-    request.set_path_with_query(target.as_deref()).expect("it came like that");
+    request
+        .set_path_with_query(target.as_deref())
+        .expect("it came like that");
     request
 }
 

@@ -109,12 +109,13 @@ impl Call {
 /// The head of a response as it may be relayed.
 pub(super) fn judge(head: http::response::Parts, method: &Method) -> Result<Head, Fault> {
     let mut headers = head.headers;
+    trim(&mut headers);
     if headers.len() > h1::MAX_FIELDS {
         return Err(Fault::Malformed);
     }
     headers.remove(header::TRANSFER_ENCODING);
     let framing = match length(&headers)? {
-        _ if is_bare(method, head.status) => Framing::Sized(0),
+        _ if ends_with_head(method, head.status) => Framing::Sized(0),
         Some(length) => Framing::Sized(length),
         None => Framing::Chunked,
     };
@@ -126,8 +127,21 @@ pub(super) fn judge(head: http::response::Parts, method: &Method) -> Result<Head
     })
 }
 
+/// Blanks around a value are no part of it (RFC 9110 5.5), and HTTP/2 has none.
+pub(super) fn trim(headers: &mut HeaderMap) {
+    for value in headers.values_mut() {
+        let bytes = value.as_bytes();
+        let trimmed = bytes.trim_ascii();
+        if trimmed.len() != bytes.len()
+            && let Ok(trimmed) = HeaderValue::from_bytes(trimmed)
+        {
+            *value = trimmed;
+        }
+    }
+}
+
 /// RFC 9110 6.4.1: some responses end with their head.
-fn is_bare(method: &Method, status: StatusCode) -> bool {
+pub(super) fn ends_with_head(method: &Method, status: StatusCode) -> bool {
     let bare = [
         StatusCode::SWITCHING_PROTOCOLS,
         StatusCode::NO_CONTENT,
@@ -269,7 +283,7 @@ impl Receiving {
         head: &Head,
         method: &Method,
     ) -> Option<Box<Self>> {
-        let is_bare = is_bare(method, head.status);
+        let is_bare = ends_with_head(method, head.status);
         let receiving = Box::new(Self {
             place,
             upload,
@@ -363,6 +377,11 @@ impl Receiving {
         self.place.complete();
     }
 
+    /// How the guest has failed, if it has.
+    pub(super) fn failure(&self) -> Option<Fault> {
+        self.place.failure()
+    }
+
     pub fn is_ended(&self) -> bool {
         self.is_ended || self.left == Some(0)
     }
@@ -382,7 +401,13 @@ impl Receiving {
                 let mut read = 0;
                 while read <= MAX_DISCARD {
                     let frame = std::future::poll_fn(|context| self.poll_frame(context)).await;
-                    let Some(Ok(frame)) = frame else { return };
+                    let Some(Ok(frame)) = frame else {
+                        // A length without the bytes is what an answer to HEAD has.
+                        if self.place.failure().is_none() {
+                            self.end();
+                        }
+                        return;
+                    };
                     read += frame.data_ref().map_or(0, |data| data.len() as u64);
                 }
             };

@@ -4,10 +4,16 @@
 //! and empty: no arguments, no environment, no directories, closed input, output that goes nowhere, sockets that refuse.
 //! What is a capability is a load error without its grant, in words that name the import.
 
+use std::sync::Arc;
+
 use wasmparser::{Parser, Payload};
+use wasmtime_wasi_config::WasiConfigVariables;
+
+use super::folders::Folders;
+use crate::store::Table;
 
 /// A capability.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone)]
 pub enum Grant {
     /// `wasi:clocks`.
     Clocks,
@@ -17,6 +23,14 @@ pub enum Grant {
     Stdio,
     /// Environment variables.
     Env(Vec<(String, String)>),
+    /// `wasi:config`.
+    Config(Arc<WasiConfigVariables>),
+    /// `wasi:keyvalue`, on this table.
+    KeyValue(Arc<Table>),
+    /// `wasi:filesystem`, with these folders to read.
+    Dir(Folders),
+    /// `wasi:sockets`, to and from wherever the process may.
+    UnsafeSockets,
     /// `wasi:http/outgoing-handler` and `wasi:http/client`, to these clusters.
     Http(Vec<String>),
 }
@@ -151,15 +165,24 @@ fn refusal(import: &str, grants: &[Grant], owner: &str) -> Option<String> {
             "imports `{import}`, which is of another WASI than Tamis knows ({KNOWN})"
         ));
     }
-    if import.starts_with("wasi:clocks/") && !is_inert(import) && !grants.contains(&Grant::Clocks) {
-        return needs("clocks");
+    let opened = |is: fn(&Grant) -> bool, word: &str| if grants.iter().any(is) { None } else { needs(word) };
+    if import.starts_with("wasi:clocks/") && !is_inert(import) {
+        return opened(|grant| matches!(grant, Grant::Clocks), "clocks");
     }
-    if import.starts_with("wasi:random/") && !grants.contains(&Grant::Random) {
-        return needs("random");
+    if import.starts_with("wasi:random/") {
+        return opened(|grant| matches!(grant, Grant::Random), "random");
     }
     if is_call(import) {
-        let is_granted = grants.iter().any(|grant| matches!(grant, Grant::Http(_)));
-        return if is_granted { None } else { needs("http: [CLUSTER]") };
+        return opened(|grant| matches!(grant, Grant::Http(_)), "http: [CLUSTER]");
+    }
+    if let Some(refusal) = of_another_draft(import) {
+        return Some(refusal);
+    }
+    if import.starts_with("wasi:config/") {
+        return opened(|grant| matches!(grant, Grant::Config(_)), "config: { KEY: value }");
+    }
+    if import.starts_with("wasi:keyvalue/") {
+        return opened(|grant| matches!(grant, Grant::KeyValue(_)), "keyvalue");
     }
     let is_offered = OFFERED.iter().any(|package| import.starts_with(package));
     // A resource's types, or functions that no package has.
@@ -170,7 +193,93 @@ fn is_call(import: &str) -> bool {
     import.starts_with("wasi:http/outgoing-handler@") || import.starts_with("wasi:http/client@")
 }
 
+/// Drafts promise nothing: each is its own interface.
+const DRAFTS: [(&str, &[&str]); 2] = [
+    ("wasi:config/", &["wasi:config/store@0.2.0-rc.1"]),
+    (
+        "wasi:keyvalue/",
+        &[
+            "wasi:keyvalue/store@0.2.0-draft",
+            "wasi:keyvalue/atomics@0.2.0-draft",
+            "wasi:keyvalue/batch@0.2.0-draft",
+        ],
+    ),
+];
+
+fn of_another_draft(import: &str) -> Option<String> {
+    let (_, known) = DRAFTS.iter().find(|(package, _)| import.starts_with(package))?;
+    (!known.contains(&import)).then(|| {
+        format!(
+            "imports `{import}`, which is of another draft than Tamis knows ({})",
+            known.join(", ")
+        )
+    })
+}
+
 /// Types alone.
 fn is_inert(import: &str) -> bool {
     import.starts_with("wasi:clocks/types@")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Bounds;
+
+    fn all() -> Vec<Grant> {
+        vec![
+            Grant::Clocks,
+            Grant::Random,
+            Grant::Stdio,
+            Grant::Config(Arc::default()),
+            Grant::KeyValue(Arc::new(Table::new(Bounds::default()))),
+            Grant::UnsafeSockets,
+            Grant::Http(Vec::new()),
+        ]
+    }
+
+    fn refused(import: &str, grants: &[Grant]) -> String {
+        ungranted(&[import.to_owned()], grants, "cluster").join("; ")
+    }
+
+    #[test]
+    fn each_capability_has_its_grant() {
+        for (import, grant) in [
+            ("wasi:clocks/wall-clock@0.2.3", "clocks"),
+            ("wasi:random/random@0.3.0", "random"),
+            ("wasi:http/client@0.3.0", "http: [CLUSTER]"),
+            ("wasi:config/store@0.2.0-rc.1", "config: { KEY: value }"),
+            ("wasi:keyvalue/store@0.2.0-draft", "keyvalue"),
+            ("wasi:keyvalue/atomics@0.2.0-draft", "keyvalue"),
+            ("wasi:keyvalue/batch@0.2.0-draft", "keyvalue"),
+        ] {
+            let expected = format!("imports `{import}` without the grant; add `{grant}` to the cluster's `grants`");
+            assert_eq!(refused(import, &[]), expected);
+            assert_eq!(refused(import, &all()), "");
+        }
+        // There for everybody, and empty.
+        for import in ["wasi:filesystem/types@0.2.12", "wasi:sockets/tcp@0.2.0"] {
+            assert_eq!(refused(import, &[]), "");
+        }
+    }
+
+    #[test]
+    fn another_draft_is_another_interface_whatever_is_granted() {
+        for import in [
+            "wasi:config/store@0.2.0-rc.2",
+            "wasi:config/runtime@0.2.0-draft",
+            "wasi:keyvalue/store@0.2.0-draft2",
+            "wasi:keyvalue/watcher@0.2.0-draft",
+        ] {
+            let said = refused(import, &all());
+            assert!(
+                said.starts_with(&format!(
+                    "imports `{import}`, which is of another draft than Tamis knows ("
+                )),
+                "{said}"
+            );
+        }
+        assert!(refused("wasi:config/store@0.3.0", &all()).contains("another draft"));
+        assert!(refused("wasi:config/store@1.0.0", &all()).contains("another WASI"));
+    }
 }

@@ -14,13 +14,19 @@ use http_body::Body;
 use http_body_util::{BodyExt as _, Empty, Full};
 use wasmtime_wasi_http::WasiBody;
 
-use super::pipe::{Writer, pipe};
+use super::pipe::{Watch, Writer, pipe};
 
 /// The exchange's end, for all who move it. Dropped, the guest is given no more.
 pub(super) struct Lent<B: Body> {
     place: RefCell<Place<B>>,
     fault: RefCell<Option<B::Error>>,
     is_broken: Cell<bool>,
+    /// `None` for what the guest has whole.
+    watch: Option<Watch>,
+    /// Pieces that the guest was given.
+    moved: Cell<u64>,
+    /// The guest has asked for a piece that is not there.
+    waits: Cell<bool>,
 }
 
 /// Where the body is.
@@ -47,6 +53,9 @@ where
             }
         };
         let lent = Self {
+            watch: writer.as_ref().map(Writer::watch),
+            moved: Cell::new(0),
+            waits: Cell::new(false),
             place: RefCell::new(Place::Here(body, writer)),
             fault: RefCell::default(),
             is_broken: Cell::new(false),
@@ -76,9 +85,15 @@ where
 
     /// Whether it has come to its end.
     fn poll_moving(&self, body: &mut B, writer: &Writer, context: &mut Context<'_>) -> Poll<bool> {
+        self.waits.set(false);
         while std::task::ready!(writer.poll_room(context)).is_ok() {
-            match std::task::ready!(Pin::new(&mut *body).poll_frame(context)) {
-                Some(Ok(frame)) => writer.put(frame),
+            let polled = Pin::new(&mut *body).poll_frame(context);
+            self.waits.set(polled.is_pending());
+            match std::task::ready!(polled) {
+                Some(Ok(frame)) => {
+                    writer.put(frame);
+                    self.moved.set(self.moved.get() + 1);
+                }
                 Some(Err(fault)) => {
                     self.is_broken.set(true);
                     self.fault.replace(Some(fault));
@@ -88,6 +103,39 @@ where
             }
         }
         Poll::Ready(false)
+    }
+
+    /// Runs `with` on the body, as long as it is not at its end.
+    pub fn with(&self, with: impl FnOnce(&mut B)) {
+        match &mut *self.place.borrow_mut() {
+            Place::Here(body, _) | Place::Moving(body, _) => with(body),
+            Place::Gone => {}
+        }
+    }
+
+    /// Has the host ask for what the guest has handed on, while `poll` runs.
+    pub fn for_host<T>(&self, poll: impl FnOnce() -> T) -> T {
+        let Some(watch) = &self.watch else { return poll() };
+        watch.host_reads(true);
+        let polled = poll();
+        watch.host_reads(false);
+        polled
+    }
+
+    /// All of it, if the guest has let go of it without taking any.
+    pub fn take_unread(&self) -> Option<B> {
+        let is_unread = self.watch.as_ref().is_some_and(Watch::is_unread);
+        is_unread.then(|| self.take_back()).flatten()
+    }
+
+    /// Pieces that the guest was given.
+    pub fn moved(&self) -> u64 {
+        self.moved.get()
+    }
+
+    /// Whether the guest has asked for a piece that is not there.
+    pub fn waits(&self) -> bool {
+        self.waits.get()
     }
 
     /// All of it, if the guest has taken none; the guest gets nothing of it then.
@@ -144,6 +192,16 @@ mod tests {
         assert!(lent.take_back().is_none(), "the guest has had some");
         lent.poll(&mut context());
         assert_eq!(next(&mut given), Poll::Ready(None));
+    }
+
+    #[test]
+    fn what_the_guest_has_begun_is_not_handed_on() {
+        let (mut given, lent) = Lent::lend(RequestBody::Full(bytes()), None);
+        assert!(lent.for_host(|| next(&mut given)).is_pending(), "the host may begin");
+        lent.poll(&mut context());
+        assert_eq!(next(&mut given), Poll::Ready(Some(bytes())));
+        let handed_on = lent.for_host(|| Pin::new(&mut given).poll_frame(&mut context()));
+        assert!(matches!(handed_on, Poll::Ready(Some(Err(_)))));
     }
 
     #[test]

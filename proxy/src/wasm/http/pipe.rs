@@ -20,6 +20,10 @@ struct Slot {
     is_wanted: bool,
     /// The guest wants no more.
     is_unread: bool,
+    /// It has taken some of it itself.
+    was_read: bool,
+    /// Who asks now is the host, for a body that the guest has handed on.
+    is_hosts: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -32,6 +36,21 @@ enum End {
 
 /// The exchange's end. Dropped before [`Writer::end`], the body is broken.
 pub(super) struct Writer(Arc<Mutex<Slot>>);
+
+/// For whoever has to know whom the body is read by.
+#[derive(Clone)]
+pub(super) struct Watch(Arc<Mutex<Slot>>);
+
+impl Watch {
+    /// From now on the host asks for what the guest has handed on, or no longer does.
+    pub fn host_reads(&self, is_hosts: bool) {
+        lock(&self.0).is_hosts = is_hosts;
+    }
+
+    pub fn is_unread(&self) -> bool {
+        lock(&self.0).is_unread
+    }
+}
 
 /// The guest's end.
 pub(super) struct Reader {
@@ -54,6 +73,10 @@ fn lock(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
 }
 
 impl Writer {
+    pub fn watch(&self) -> Watch {
+        Watch(Arc::clone(&self.0))
+    }
+
     /// Ready when the guest has asked for the first frame.
     pub fn poll_wanted(&self, context: &mut Context<'_>) -> Poll<Result<(), Unread>> {
         let mut slot = lock(&self.0);
@@ -124,7 +147,13 @@ impl Body for Reader {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let mut slot = lock(&self.slot);
+        if slot.is_hosts && slot.was_read {
+            // The engine keeps what a guest has not taken of a piece, and hands on the rest without it.
+            let why = "a body was handed on that the guest had begun to read";
+            return Poll::Ready(Some(Err(Error::InternalError(Some(why.to_owned())))));
+        }
         if let Some(frame) = slot.frame.take() {
+            slot.was_read |= !slot.is_hosts;
             wake(slot.writer.take());
             return Poll::Ready(Some(Ok(frame)));
         }

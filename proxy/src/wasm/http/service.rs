@@ -14,8 +14,10 @@ use wasmtime_wasi_http::{p2, p3};
 
 use super::grants::{Grant, Kind, ungranted};
 use super::instance;
+use super::key_value;
 use super::state::{self, State};
 use crate::cluster::Cluster;
+use crate::store::Table;
 use crate::wasm::artifact::Artifact;
 use crate::wasm::engine::Engine;
 use crate::wasm::filter::LogBudget;
@@ -199,6 +201,11 @@ impl Service {
 
     pub fn artifact(&self) -> &Arc<Artifact> {
         &self.artifact
+    }
+
+    /// What it remembers, if it is granted to.
+    pub fn table(&self) -> Option<&Arc<Table>> {
+        key_value::granted(&self.grants)
     }
 
     pub fn log_lines_dropped(&self) -> u64 {

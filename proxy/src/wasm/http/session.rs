@@ -4,21 +4,24 @@
 //! answers it, and hands over the response of what stands behind. Invariant: no body of a guest that has failed, and none
 //! that stands for one that broke off, comes to a clean end.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use wasmtime_wasi_http::WasiBody;
 
-use super::call::{Receiving, Upload, judge, length, uri};
+use super::call::{Receiving, Upload, ends_with_head, judge, length, trim, uri};
 use super::instance::{Answer, Job};
 use super::lent::Lent;
 use super::onward::Onward;
@@ -26,12 +29,14 @@ use super::pool::{Place, Turn};
 use super::state::is_forbidden;
 use crate::body::{Body, BodyFault, RequestBody};
 use crate::chain::Broken;
+use crate::filter::Hook;
 use crate::guard;
 use crate::h1::Head;
 use crate::head::{MAX_FIELDS, RequestHead};
 use crate::native::REQUEST_ID;
 use crate::passage::Passage;
 use crate::service::Fault;
+use crate::timer::Watchdog;
 use crate::upstream::{Download, Failure};
 
 static ROOT: LazyLock<PathAndQuery> = LazyLock::new(|| PathAndQuery::from_static("/"));
@@ -47,6 +52,11 @@ pub struct Session {
     onward: Option<oneshot::Receiver<Onward>>,
     /// Where the response of what stands behind goes.
     rest: Option<oneshot::Sender<Response<WasiBody>>>,
+    /// Its status, when it is there.
+    behind: Option<StatusCode>,
+    /// Whether nothing is missing of what it passed on.
+    is_passed: Rc<Cell<bool>>,
+    wall: Duration,
     request: Rc<Lent<RequestBody>>,
     response: Option<Rc<Lent<Body>>>,
 }
@@ -62,7 +72,8 @@ pub struct Answered(Response<WasiBody>);
 
 impl Session {
     /// Hands the request over.
-    pub fn begin(mut place: Place, head: &RequestHead, body: RequestBody) -> Self {
+    pub fn begin(mut place: Place, head: &RequestHead, body: RequestBody, wall: Duration) -> Self {
+        let length = body.size_hint().exact();
         let whole = match &body {
             RequestBody::Empty => Some(Bytes::new()),
             RequestBody::Full(bytes) => Some(bytes.clone()),
@@ -72,7 +83,7 @@ impl Session {
         let (answered, answer) = oneshot::channel();
         let (passed, onward) = oneshot::channel();
         place.begin(Job {
-            request: handed(head).map(|()| given),
+            request: handed(head, length).map(|()| given),
             is_secure: head.scheme == "https",
             request_id: head.headers.get(REQUEST_ID).cloned(),
             answer: answered,
@@ -85,6 +96,9 @@ impl Session {
             answer,
             onward: Some(onward),
             rest: None,
+            behind: None,
+            is_passed: Rc::new(Cell::new(true)),
+            wall,
             request,
             response: None,
         }
@@ -100,12 +114,15 @@ impl Session {
             if let Ok(Onward { request, answer }) = passed {
                 self.rest = Some(answer);
                 let (head, body) = request.into_parts();
+                self.is_passed.set(false);
                 let passing = Passing {
                     body,
-                    length: None,
+                    left: None,
                     turn: self.place.turn(),
                     request: Rc::clone(&self.request),
                     passage: Rc::clone(passage),
+                    is_passed: Rc::clone(&self.is_passed),
+                    patience: Patience::new(self.wall),
                 };
                 return Poll::Ready(Ok(Word::PassedOn(head, passing)));
             }
@@ -155,6 +172,11 @@ impl Session {
 
     /// Hands over the response of what stands behind.
     pub fn resume(&mut self, status: StatusCode, headers: &HeaderMap, body: Body) {
+        let mut headers = allowed(headers);
+        if !ends_with_head(&self.method, status) {
+            // What a filter has done to the body may have changed it.
+            set_length(&mut headers, body.size_hint().exact());
+        }
         let whole = match &body {
             Body::Empty => Some(Bytes::new()),
             Body::Full(bytes) | Body::Download(Download::Whole(bytes)) => Some(bytes.clone()),
@@ -164,7 +186,8 @@ impl Session {
         self.response = Some(lent);
         let mut response = Response::new(given);
         *response.status_mut() = status;
-        *response.headers_mut() = allowed(headers);
+        *response.headers_mut() = headers;
+        self.behind = Some(status);
         if let Some(rest) = self.rest.take() {
             // A guest may have made up its mind before.
             let _ = rest.send(response);
@@ -174,6 +197,29 @@ impl Session {
     /// The request's body, if the guest has taken none of it; it gets nothing of it then.
     pub fn take_request(&self) -> Option<RequestBody> {
         self.request.take_back()
+    }
+
+    /// The same, if the guest has no use for it.
+    pub fn take_unread(&self) -> Option<RequestBody> {
+        self.request.take_unread()
+    }
+
+    /// Whether all that it has passed on is with others.
+    pub fn has_passed(&self) -> bool {
+        self.is_passed.get()
+    }
+
+    /// What moves of its bodies, so that hooks on their way come to their ends.
+    pub fn movers(&self) -> Movers {
+        Movers(Rc::clone(&self.request), self.response.clone())
+    }
+
+    /// Pieces that it was given, and whether it has asked for one that is not there.
+    pub fn progress(&self) -> (u64, bool) {
+        let response = self.response.as_ref();
+        let moved = response.map_or(0, |response| response.moved());
+        let waits = response.is_some_and(|response| response.waits());
+        (self.request.moved() + moved, self.request.waits() || waits)
     }
 
     /// The same of the response of what stands behind.
@@ -187,7 +233,7 @@ impl Session {
         self,
         Answered(response): Answered,
         passage: &Rc<Passage>,
-        filter: &Arc<str>,
+        turn: usize,
         switches: bool,
     ) -> Result<(Head, Body), Fault> {
         let (head, body) = response.into_parts();
@@ -195,15 +241,17 @@ impl Session {
             return Err(Fault::Malformed);
         }
         let head = judge(head, &self.method)?;
+        let is_same = self.behind == Some(head.status);
         let receiving = Receiving::begin(self.place, Upload::nothing(), body, &head, &self.method);
         let body = match receiving {
             Some(receiving) => Body::Returned(Box::new(Returned {
                 receiving,
-                was_broken: self.response.as_ref().is_some_and(|response| response.is_broken()),
+                forgives: !is_same && self.response.as_ref().is_some_and(|response| response.is_broken()),
+                turn,
+                patience: Patience::new(self.wall),
                 response: self.response,
                 request: self.request,
                 passage: Rc::clone(passage),
-                filter: Arc::clone(filter),
             })),
             None => Body::Download(Download::Whole(Bytes::new())),
         };
@@ -211,8 +259,65 @@ impl Session {
     }
 }
 
+/// What moves of a middleware's bodies.
+pub struct Movers(Rc<Lent<RequestBody>>, Option<Rc<Lent<Body>>>);
+
+impl Movers {
+    pub fn poll(&self, context: &mut Context<'_>) {
+        self.0.poll(context);
+        if let Some(response) = &self.1 {
+            response.poll(context);
+        }
+    }
+}
+
+/// How long a guest may leave whoever waits for its body without a piece, while it has all that it has asked for.
+struct Patience {
+    wall: Duration,
+    watchdog: Watchdog,
+    since: Option<Instant>,
+    /// Pieces that it had been given by then.
+    moved: u64,
+}
+
+impl Patience {
+    fn new(wall: Duration) -> Self {
+        Self {
+            wall,
+            watchdog: Watchdog::default(),
+            since: None,
+            moved: 0,
+        }
+    }
+
+    /// There was a piece.
+    fn renew(&mut self) {
+        self.since = None;
+    }
+
+    fn is_over(&mut self, context: &mut Context<'_>, (moved, waits): (u64, bool)) -> bool {
+        if waits || moved != self.moved {
+            self.moved = moved;
+            self.since = None;
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        self.watchdog.expired(context, since + self.wall)
+    }
+}
+
+fn set_length(headers: &mut HeaderMap, length: Option<u64>) {
+    match length {
+        Some(length) => {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        None => {
+            headers.remove(header::CONTENT_LENGTH);
+        }
+    }
+}
+
 /// The request's head as `wasi:http` has it.
-fn handed(head: &RequestHead) -> Request<()> {
+fn handed(head: &RequestHead, length: Option<u64>) -> Request<()> {
     let host = head.headers.get(header::HOST);
     let target = match head.target.as_str() {
         "*" => &SERVER,
@@ -221,7 +326,11 @@ fn handed(head: &RequestHead) -> Request<()> {
     let mut request = Request::new(());
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = uri(host, target, head.scheme == "https");
-    *request.headers_mut() = allowed(&head.headers);
+    let mut headers = allowed(&head.headers);
+    // A filter may have put another body there. None at all is another thing than an empty one.
+    let had_length = headers.contains_key(header::CONTENT_LENGTH);
+    set_length(&mut headers, length.filter(|length| *length > 0 || had_length));
+    *request.headers_mut() = headers;
     request
 }
 
@@ -238,6 +347,7 @@ fn allowed(headers: &HeaderMap) -> HeaderMap {
 /// if that is said; the error is for the log.
 pub fn adopt(head: http::request::Parts, request: &mut RequestHead) -> Result<Option<u64>, &'static str> {
     let mut headers = allowed(&head.headers);
+    trim(&mut headers);
     if headers.len() > MAX_FIELDS {
         return Err("it passed on too many fields");
     }
@@ -245,20 +355,21 @@ pub fn adopt(head: http::request::Parts, request: &mut RequestHead) -> Result<Op
         return Err("it passed on a field that could be taken for another");
     }
     let length = length(&headers).map_err(|_| "it passed on a malformed content-length")?;
-    if head.method == Method::CONNECT {
-        return Err("it passed on a CONNECT");
+    let is_for_server = request.target == "*" && head.method == Method::OPTIONS;
+    if head.method != request.method {
+        let edited = request.set_method(head.method.as_str());
+        edited.map_err(|_| "it passed on a method that is none")?;
     }
     for (name, value) in request.headers.iter().filter(|(name, _)| is_forbidden(name)) {
         headers.append(name, value.clone());
     }
     let target = head.uri.path_and_query().unwrap_or(&ROOT);
-    if *target != request.target && !(request.target == "*" && *target == *SERVER) {
+    if *target != request.target && !(is_for_server && *target == *SERVER) {
         let edited = request
             .set_path(target.path())
             .and_then(|()| request.set_query(target.query()));
         edited.map_err(|_| "it passed on a path that is none")?;
     }
-    request.method = head.method;
     request.headers = headers;
     let authority = head.uri.authority().ok_or("it passed on no authority")?;
     if request.authority() != authority.as_str().as_bytes() {
@@ -271,12 +382,14 @@ pub fn adopt(head: http::request::Parts, request: &mut RequestHead) -> Result<Op
 /// The body of a request that a guest passes on.
 pub struct Passing {
     body: WasiBody,
-    /// As the guest says it.
-    length: Option<u64>,
+    /// Bytes that are still to come, where the guest says how many.
+    left: Option<u64>,
     turn: Rc<Turn>,
     /// What the guest makes it of.
     request: Rc<Lent<RequestBody>>,
     passage: Rc<Passage>,
+    is_passed: Rc<Cell<bool>>,
+    patience: Patience,
 }
 
 impl fmt::Debug for Passing {
@@ -291,19 +404,51 @@ impl Passing {
         if self.is_in_hook() {
             return Poll::Pending;
         }
-        match Pin::new(&mut self.body).poll_frame(context) {
-            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(frame))),
-            Poll::Ready(Some(Err(error))) => {
+        let body = Pin::new(&mut self.body);
+        let Poll::Ready(frame) = self.request.for_host(|| body.poll_frame(context)) else {
+            let progress = (self.request.moved(), self.request.waits());
+            let fault = self.turn.fault(context);
+            let over = || self.patience.is_over(context, progress).then_some(Fault::Ended);
+            return fault
+                .or_else(over)
+                .map_or(Poll::Pending, |fault| Poll::Ready(Some(Err(fault))));
+        };
+        self.patience.renew();
+        Poll::Ready(match frame {
+            Some(Err(error)) => {
                 tracing::debug!(%error, "a request's body broke off in a filter");
-                Poll::Ready(Some(Err(self.turn.failure().unwrap_or(Fault::Silent))))
+                Some(Err(self.turn.failure().unwrap_or(Fault::Silent)))
             }
-            // A guest that failed has let go of its body like one that has ended it.
-            Poll::Ready(None) => Poll::Ready(self.turn.failure().map(Err)),
-            Poll::Pending => match self.turn.fault(context) {
-                Some(fault) => Poll::Ready(Some(Err(fault))),
-                None => Poll::Pending,
-            },
-        }
+            Some(Ok(frame)) if frame.is_data() => {
+                let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+                self.left = self.left.map(|left| left.saturating_sub(length));
+                Some(Ok(frame))
+            }
+            // Nothing follows trailers.
+            Some(Ok(trailers)) => Some(self.end().map_or(Ok(trailers), Err)),
+            None => self.end().map(Err),
+        })
+    }
+
+    /// A guest that failed has let go of its body like one that has ended it, or has trailers for it.
+    fn end(&self) -> Option<Fault> {
+        let is_short = self.left.is_some_and(|left| left > 0);
+        let fault = self.turn.failure().or(is_short.then_some(Fault::Malformed));
+        self.is_passed.set(fault.is_none());
+        fault
+    }
+
+    /// The guest itself is what holds it up.
+    pub fn is_guests(&self) -> bool {
+        !self.request.waits()
+    }
+
+    /// The failure is the middleware's, who has no further part in the exchange.
+    pub fn fail(&self, turn: usize, fault: Fault) -> Option<Broken> {
+        drop(self.passage.take_session(turn));
+        self.passage
+            .fell(turn, Hook::RequestBody, fault.of_filter(), (None, false))
+            .err()
     }
 
     /// Whether a filter's hook was parked on its way when this was polled last.
@@ -317,12 +462,14 @@ impl Passing {
 
     /// `length` is what the head says of it, which the engine holds it to.
     pub fn is_to_have(&mut self, length: Option<u64>) {
-        self.length = length;
+        self.left = length;
+        if self.body.is_end_stream() {
+            self.is_passed.set(length.is_none_or(|length| length == 0));
+        }
     }
 
-    /// Before anything of it was read.
     pub fn size_hint(&self) -> SizeHint {
-        self.length.map_or_else(|| self.body.size_hint(), SizeHint::with_exact)
+        self.left.map_or_else(|| self.body.size_hint(), SizeHint::with_exact)
     }
 }
 
@@ -331,19 +478,20 @@ pub struct Returned {
     receiving: Box<Receiving>,
     /// Of what stands behind, which the guest may still read.
     response: Option<Rc<Lent<Body>>>,
-    /// It had broken off when the guest answered, who knew.
-    was_broken: bool,
+    /// That had broken off when the guest answered, and its answer is another one.
+    forgives: bool,
     /// The guest may answer while it reads the request.
     request: Rc<Lent<RequestBody>>,
     passage: Rc<Passage>,
-    filter: Arc<str>,
+    /// Of the middleware.
+    turn: usize,
+    patience: Patience,
 }
 
 impl fmt::Debug for Returned {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Returned")
-            .field("filter", &self.filter)
             .field("receiving", &self.receiving)
             .finish_non_exhaustive()
     }
@@ -351,31 +499,79 @@ impl fmt::Debug for Returned {
 
 impl Returned {
     pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        self.poll_lent(context);
+        if self.passage.is_in_hook() {
+            return Poll::Pending;
+        }
+        let (request, response) = (Rc::clone(&self.request), self.response.clone());
+        let mut poll = || self.receiving.poll_frame(context);
+        let polled = request.for_host(|| match &response {
+            Some(response) => response.for_host(poll),
+            None => poll(),
+        });
+        let Poll::Ready(frame) = polled else {
+            let moved = self.request.moved() + self.response.as_ref().map_or(0, |response| response.moved());
+            return match self.patience.is_over(context, (moved, !self.is_guests())) {
+                true => Poll::Ready(Some(Err(self.broken(Fault::Ended)))),
+                false => Poll::Pending,
+            };
+        };
+        self.patience.renew();
+        let fault = match frame {
+            Some(Ok(frame)) if frame.is_data() => return Poll::Ready(Some(Ok(frame))),
+            Some(Err(Failure::Service(fault))) => Some(fault),
+            // There is no other.
+            Some(Err(_)) => Some(Fault::Silent),
+            ref end => match (self.has_broken_behind(), self.receiving.failure()) {
+                (false, None) => return Poll::Ready(frame.transpose().ok().flatten().map(Ok)),
+                (_, failure) => {
+                    tracing::trace!(?end, "a body has an end that stands for none");
+                    failure
+                }
+            },
+        };
+        let behind = self.response.as_ref().filter(|_| !self.forgives);
+        Poll::Ready(Some(Err(match behind.and_then(|behind| behind.take_fault()) {
+            Some(fault) => fault,
+            None => self.broken(fault.unwrap_or(Fault::Silent)),
+        })))
+    }
+
+    fn has_broken_behind(&self) -> bool {
+        !self.forgives && self.response.as_ref().is_some_and(|response| response.is_broken())
+    }
+
+    fn poll_lent(&self, context: &mut Context<'_>) {
         self.request.poll(context);
         if let Some(response) = &self.response {
             response.poll(context);
         }
-        if self.passage.is_in_hook() {
-            return Poll::Pending;
+    }
+
+    /// Has the rest of the request go on while the client takes nothing of the response.
+    pub fn poll_upload(&mut self, context: &mut Context<'_>) {
+        self.request.poll(context);
+        if let Some(response) = &self.response {
+            response.with(|body| body.poll_upload(context));
         }
-        let frame = ready!(self.receiving.poll_frame(context));
-        let fault = match frame {
-            Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
-            None => None,
-            Some(Err(Failure::Service(fault))) => Some(fault),
-            // There is no other.
-            Some(Err(_)) => Some(Fault::Silent),
-        };
-        let behind = self.response.as_ref().filter(|_| !self.was_broken);
-        if let Some(fault) = behind.and_then(|behind| behind.take_fault()) {
-            return Poll::Ready(Some(Err(fault)));
+    }
+
+    /// The guest itself is what holds it up.
+    pub fn is_guests(&self) -> bool {
+        let waits = self.response.as_ref().is_some_and(|response| response.waits());
+        !waits && !self.request.waits()
+    }
+
+    /// The failure is the middleware's, and there is nothing more to be had of it.
+    fn broken(&self, fault: Fault) -> BodyFault {
+        let broken = self
+            .passage
+            .fell(self.turn, Hook::ResponseBody, fault.of_filter(), (None, false));
+        match broken {
+            Err(broken) => BodyFault::Filter(broken),
+            // It is never skipped here.
+            Ok(()) => BodyFault::Replied,
         }
-        Poll::Ready(fault.map(|fault| {
-            Err(BodyFault::Filter(Broken {
-                filter: Arc::clone(&self.filter),
-                failure: fault.into(),
-            }))
-        }))
     }
 
     pub fn is_end_stream(&self) -> bool {

@@ -15,6 +15,7 @@ use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
 use wasmtime_wasi_http::{
     DEFAULT_FORBIDDEN_HEADERS, Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks,
     WasiHttpView,
@@ -22,12 +23,15 @@ use wasmtime_wasi_http::{
 
 use super::attribution;
 use super::calls::{self, Calls};
+use super::folders;
 use super::grants::Grant;
+use super::key_value::{self, KeyValue};
 use super::onward::{self, Onward};
 use super::service::{Instances, Role, Service};
 use crate::outbound::Desk;
 use crate::outbox;
 use crate::service::Fault;
+use crate::store::Table;
 use crate::wasm::engine::Engine;
 use crate::wasm::filter::LogBudget;
 use crate::wasm::host::{MAX_LOG_LINE, one_line};
@@ -48,6 +52,8 @@ pub(super) struct State {
     http: WasiHttpCtx,
     table: ResourceTable,
     hooks: Hooks,
+    config: Arc<WasiConfigVariables>,
+    key_value: Option<Arc<Table>>,
     memory: MemoryLimit,
     engine: Engine,
     /// Processor time left to each exchange, by its task. Tasks' names are used again, so there are no more than tasks.
@@ -100,6 +106,9 @@ pub(super) fn link(linker: &mut Linker<State>, role: Role, instances: Instances)
     wasmtime_wasi::p3::add_to_linker(linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
     wasmtime_wasi_http::p3::add_to_linker(linker)?;
+    wasmtime_wasi_config::add_to_linker(linker, |state: &mut State| WasiConfig::from(&*state.config))?;
+    key_value::link(linker)?;
+    folders::link(linker)?;
     if role == Role::Middleware {
         onward::link(linker)?;
     }
@@ -127,6 +136,8 @@ pub(super) fn store(service: &Service, desk: Option<&Desk>) -> Store<State> {
             calls: desk.map(|desk| Calls::new(service, desk, &speaker)),
             passes_on: None,
         },
+        config: config(&service.grants),
+        key_value: key_value::granted(&service.grants).cloned(),
         memory: MemoryLimit::new(limits.memory, limits.table_elements),
         engine: service.engine.clone(),
         exchanges: HashMap::new(),
@@ -146,9 +157,15 @@ fn world(service: &Service, speaker: &Arc<Speaker>) -> WasiCtx {
     let mut builder = WasiCtxBuilder::new();
     // It says so itself, and nobody else has a say in what the process may open.
     builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+    let mut folders = None;
     for grant in &service.grants {
         match grant {
-            Grant::Clocks | Grant::Random | Grant::Http(_) => {}
+            Grant::Clocks | Grant::Random | Grant::Http(_) | Grant::Config(_) | Grant::KeyValue(_) => {}
+            Grant::Dir(granted) => folders = Some(granted.handles.clone()),
+            Grant::UnsafeSockets => {
+                builder.allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true);
+                builder.inherit_network();
+            }
             Grant::Stdio => {
                 let output = Output {
                     component: Arc::clone(service.name()),
@@ -162,10 +179,30 @@ fn world(service: &Service, speaker: &Arc<Speaker>) -> WasiCtx {
             }
         }
     }
-    builder.build()
+    let mut world = builder.build();
+    if let Some(folders) = folders {
+        *world.filesystem() = folders;
+    }
+    world
+}
+
+/// Empty for whoever is granted none.
+fn config(grants: &[Grant]) -> Arc<WasiConfigVariables> {
+    let granted = grants.iter().find_map(|grant| match grant {
+        Grant::Config(values) => Some(Arc::clone(values)),
+        _ => None,
+    });
+    granted.unwrap_or_default()
 }
 
 impl State {
+    pub fn key_value(&mut self) -> KeyValue<'_> {
+        KeyValue {
+            handles: &mut self.table,
+            table: self.key_value.as_ref(),
+        }
+    }
+
     /// An exchange begins, as this task.
     pub fn begin(&mut self, task: GuestTaskId, account: Account) {
         self.engine.guest_runs();
