@@ -133,7 +133,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         ..server::Options::new(&file)
     };
     server::run_then(&server, |bound| {
-        print!(
+        crate::tell!(
             "{}",
             options.greeting(&component, bound.unwrap_or(options.address), &file)
         );
@@ -211,6 +211,7 @@ impl Options {
         match grant {
             "clocks" if !has(grant) => Some("`--grant clocks`"),
             "random" if !has(grant) => Some("`--grant random`"),
+            "keyvalue" if !has(grant) => Some("`--grant keyvalue`"),
             "http: [CLUSTER]" if self.http.is_empty() => Some("`--http URL` for each server that it may call"),
             _ => None,
         }
