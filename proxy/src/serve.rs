@@ -211,6 +211,7 @@ impl Options {
         match grant {
             "clocks" if !has(grant) => Some("`--grant clocks`"),
             "random" if !has(grant) => Some("`--grant random`"),
+            "keyvalue" if !has(grant) => Some("`--grant keyvalue`"),
             "http: [CLUSTER]" if self.http.is_empty() => Some("`--http URL` for each server that it may call"),
             _ => None,
         }
