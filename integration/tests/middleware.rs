@@ -174,9 +174,15 @@ fn one_in_another_language_stands_beside_them() {
     let proxy = Proxy::start_within(&Folder::new(), &yaml, Duration::from_secs(120));
     let answer = proxy.client().exchange(post("/", "Content-Length: 4\r\n", "four"));
     assert_eq!((answer.status(), answer.text().as_str()), (200, "POST / four"));
-    assert_eq!((answer.value("x-python"), answer.value("x-stamp")), (Some("3.0"), Some("rust")));
+    assert_eq!(
+        (answer.value("x-python"), answer.value("x-stamp")),
+        (Some("3.0"), Some("rust"))
+    );
     let request = upstream.take_request("it was passed on");
-    assert_eq!((request.value("x-python"), request.value("x-stamp")), (Some("3.0"), Some("rust")));
+    assert_eq!(
+        (request.value("x-python"), request.value("x-stamp")),
+        (Some("3.0"), Some("rust"))
+    );
 }
 
 /// Pieces come through as they are sent, both ways at the same time.

@@ -41,7 +41,7 @@ pub struct Options {
     /// What of WASI it may use, in the words of `grants` in a configuration; `none` for nothing
     #[arg(long = "grant", value_name = "GRANT", value_delimiter = ',', default_values = USUAL_GRANTS)]
     grants: Vec<String>,
-    /// An environment variable for it; without a value, the one of this process
+    /// An environment variable for it; without a value, the one of this process; with `file:PATH`, what is in that file
     #[arg(long, value_name = "NAME[=VALUE]")]
     env: Vec<Variable>,
     /// A server that it may call, by the URL that it calls; with a name, the host of that URL
@@ -374,7 +374,7 @@ mod tests {
             component: PathBuf::new(),
             address: "127.0.0.1:0".parse().expect("an address"),
             grants: vec!["none".into(), "clocks".into()],
-            env: ["A=${HOME} $ \"}", "B=1", "B=2\n", "file:=file:/etc/passwd"]
+            env: ["A=${HOME} $ \"}", "B=1", "B=2\n", "file:=profile:/etc/passwd"]
                 .map(|text| text.parse().expect("a variable"))
                 .to_vec(),
             http: vec!["https://api.example".parse().expect("a callee")],
@@ -395,7 +395,7 @@ mod tests {
         };
         assert_eq!(cluster.name, "-c---d.wasm");
         assert_eq!(service.component, Path::new(&component.path));
-        let variables = [("A", "${HOME} $ \"}"), ("B", "2\n"), ("file:", "file:/etc/passwd")];
+        let variables = [("A", "${HOME} $ \"}"), ("B", "2\n"), ("file:", "profile:/etc/passwd")];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(
             service.grants,

@@ -62,7 +62,10 @@ pub struct Session {
 }
 
 /// What a guest does with a request.
-#[expect(clippy::large_enum_variant, reason = "there is one at a time, and it is taken apart at once")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, and it is taken apart at once"
+)]
 pub enum Word {
     PassedOn(http::request::Parts, Passing),
     Answered(Answered),
