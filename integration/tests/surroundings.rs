@@ -285,7 +285,7 @@ fn fault_126_a_pipe_without_a_reader_is_refused() {
     };
     let (status, report) = proxy.reload(&configuration.to(&upstream));
     assert_eq!(status, 422, "{report}");
-    assert!(report.to_string().contains("access_log: cannot be written"), "{report}");
+    assert!(report.to_string().contains("log.pipe cannot be written"), "{report}");
     assert_eq!(proxy.get("/").text(), "ok");
 }
 

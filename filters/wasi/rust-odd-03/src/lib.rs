@@ -34,7 +34,7 @@ impl Guest for Odd {
         let odd = request.get_headers().get("x-odd");
         let odd = odd.first().map(|value| String::from_utf8_lossy(value).into_owned());
         match odd.as_deref() {
-            Some("trap") => core::arch::wasm32::unreachable(),
+            Some("trap") => std::process::abort(),
             Some("error") => Err(ErrorCode::HttpRequestDenied),
             Some("never") => never().await,
             Some("spin") => loop {
@@ -63,7 +63,7 @@ impl Guest for Odd {
             }
             Some("trap-back") => {
                 let _response = handler::handle(request).await?;
-                core::arch::wasm32::unreachable()
+                std::process::abort()
             }
             Some("error-back") => {
                 let _response = handler::handle(request).await?;
@@ -331,7 +331,7 @@ fn made(request: Request, fields: impl Fn(&Fields) -> Fields, begins: Option<&st
             wit_bindgen::spawn_local(async move {
                 to.write_all(begins).await;
                 monotonic_clock::wait_for(PATIENCE_NANOSECONDS).await;
-                core::arch::wasm32::unreachable()
+                std::process::abort()
             });
             Request::new(headers, Some(contents), trailers, None)
         }
@@ -370,7 +370,7 @@ fn answer(status: u16, fields: &Fields, text: &str, after: After) -> Response {
         body.write_all(text).await;
         if after == After::Trap {
             monotonic_clock::wait_for(PATIENCE_NANOSECONDS).await;
-            core::arch::wasm32::unreachable();
+            std::process::abort();
         }
         drop(body);
         let _gone = trailers.write(Ok(None)).await;
