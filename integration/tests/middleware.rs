@@ -294,6 +294,59 @@ fn what_it_passes_on_is_checked() {
     );
 }
 
+/// The proxy's own answer comes back through all of them, however late it is by then.
+#[test]
+fn a_time_out_is_told_through_a_chain() {
+    let upstream = Upstream::each([vec![Step::Message, Step::Hold]]);
+    let filters = [
+        middleware("one", "rust-stamp-03", ""),
+        middleware("two", "rust-guard-03", ""),
+        middleware("three", "rust-pass-03", ""),
+    ];
+    let yaml =
+        configuration(&upstream, "one, two, three", &filters).replace("name: all,", "name: all, timeout: 300ms,");
+    let proxy = Proxy::start(&yaml);
+    let late = proxy.client().exchange(post("/", "Content-Length: 4\r\n", "four"));
+    assert_eq!((late.status(), late.value("x-stamp")), (504, Some("rust")), "{late:?}");
+    assert!(late.text().starts_with("504 GATEWAY TIMEOUT"), "{}", late.text());
+}
+
+#[test]
+fn those_who_wait_for_an_instance_are_told_of_every_place() {
+    let upstream = echoing();
+    let proxy = odd(
+        &upstream,
+        ", kind: middleware, breaker: off, instances: { concurrent: 4 }, \
+         limits: { instances: 1, wait: 20s, wall: 2s, cpu: 5s }",
+    );
+    let mut busy: Vec<_> = (0..4).map(|_| proxy.client()).collect();
+    for client in &mut busy {
+        client.send(does("never"));
+    }
+    wait_until("all places are taken", || {
+        filter_state(&proxy, "it")["instances_idle"] == 0
+    });
+    let mut leaving: Vec<_> = (0..4).map(|_| proxy.client()).collect();
+    for client in &mut leaving {
+        client.send(does("nothing"));
+    }
+    let mut waiting: Vec<_> = (0..4).map(|_| proxy.client()).collect();
+    for client in &mut waiting {
+        client.send(does("nothing"));
+    }
+    wait_until("they wait", || filter_state(&proxy, "it")["waiting"] == 8);
+    drop(leaving);
+    wait_until("those who left do not", || filter_state(&proxy, "it")["waiting"] == 4);
+    for client in &mut waiting {
+        assert_eq!(
+            client.response().text(),
+            "GET / ",
+            "a place is free when the others' time is over"
+        );
+    }
+    wait_until("nobody waits", || filter_state(&proxy, "it")["waiting"] == 0);
+}
+
 #[test]
 fn what_stands_behind_runs_once() {
     let upstream = echoing();

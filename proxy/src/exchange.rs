@@ -919,6 +919,10 @@ impl Exchange {
     fn fail(&mut self, error: Error) -> Body {
         self.reason = error.kind.reason();
         self.closes |= error.kind.closes();
+        if error.kind == Kind::RouteTimeout {
+            // The answer to that is not held to it: a middleware may still look at it.
+            self.deadline = None;
+        }
         let facts = self.passage.message().as_ref().map(|message| message.facts.clone());
         let Some(Facts { request_id, route, .. }) = facts else {
             return Body::Empty;

@@ -161,17 +161,27 @@ impl Pool {
     pub async fn place(self: &Rc<Self>, patience: Duration) -> Result<Place, Unplaced> {
         let deadline = Instant::now() + patience;
         while self.live() >= self.service.limits.instances_per_worker as usize {
-            self.waiting.set(self.waiting.get() + 1);
+            let waiting = Waiting::begin(self);
             let freed = tokio::time::timeout_at(deadline, self.freed.notified()).await;
-            self.waiting.set(self.waiting.get() - 1);
+            drop(waiting);
             if freed.is_err() {
                 return Err(Unplaced::Busy(patience));
             }
             if let Some(place) = self.ready() {
+                self.tell_others();
                 return Ok(place);
             }
         }
-        self.start().await
+        let started = self.start().await;
+        self.tell_others();
+        started
+    }
+
+    /// One is told of an instance at a time, which may have room for more.
+    fn tell_others(&self) {
+        if !self.open.borrow().is_empty() {
+            self.tell_waiting();
+        }
     }
 
     async fn start(self: &Rc<Self>) -> Result<Place, Unplaced> {
@@ -250,6 +260,22 @@ impl Pool {
         if self.waiting.get() > 0 {
             self.freed.notify_one();
         }
+    }
+}
+
+/// An exchange that waits for a place, until it has one or has left.
+struct Waiting<'a>(&'a Pool);
+
+impl<'a> Waiting<'a> {
+    fn begin(pool: &'a Pool) -> Self {
+        pool.waiting.set(pool.waiting.get() + 1);
+        Self(pool)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
     }
 }
 
