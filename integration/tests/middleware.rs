@@ -311,6 +311,28 @@ fn a_time_out_is_told_through_a_chain() {
     assert!(late.text().starts_with("504 GATEWAY TIMEOUT"), "{}", late.text());
 }
 
+/// Whoever leaves in the middle of a body that nobody reads takes the guest along, who is not to blame.
+#[test]
+fn a_client_that_leaves_is_noticed() {
+    let upstream = echoing();
+    let proxy = odd(&upstream, ", limits: { wall: 20s }");
+    for sent in ["", "some"] {
+        let mut client = proxy.client();
+        client.send(post("/", "X-Odd: never\r\nContent-Length: 5000\r\n", sent));
+        wait_until("it is under way", || filter_state(&proxy, "it")["instances_idle"] == 0);
+        client.reset();
+        wait_until("it is over", || filter_state(&proxy, "it")["instances"] == 0);
+    }
+    for record in records(&proxy, 2) {
+        assert_eq!(
+            (&record["status"], &record["reason"]),
+            (&499.into(), &"client_closed".into()),
+            "{record}"
+        );
+    }
+    assert_eq!(proxy.metrics().sum("tamis_filter_failures_total", &[]), 0.0);
+}
+
 #[test]
 fn those_who_wait_for_an_instance_are_told_of_every_place() {
     let upstream = echoing();

@@ -4,6 +4,7 @@
 //! peer to the other and memory stays constant. Nothing here looks into the bytes; a filter does, from its `stage`.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -232,6 +233,17 @@ pub struct Passed {
     turn: usize,
 }
 
+/// What has come of a body that nobody has asked for.
+#[derive(Default)]
+struct Ahead {
+    frames: VecDeque<Result<Frame<Bytes>, UploadFault>>,
+    bytes: usize,
+    is_over: bool,
+}
+
+/// What is read of a request whose component does not: a client that leaves is noticed, if it had sent no more.
+const MAX_AHEAD: usize = 64 << 10;
+
 /// What comes from elsewhere, in whatever shape.
 pub struct Made(UnsyncBoxBody<Bytes, BrokenUpload>);
 
@@ -305,6 +317,7 @@ impl Source {
 
 pub struct Streamed {
     incoming: Source,
+    ahead: Option<Box<Ahead>>,
     upload: Rc<Upload>,
     timeout: Duration,
     waiting_since: Option<Instant>,
@@ -328,6 +341,7 @@ impl RequestBody {
         }
         Self::Streamed(Box::new(Streamed {
             incoming,
+            ahead: None,
             upload: Rc::clone(upload),
             timeout,
             waiting_since: None,
@@ -390,6 +404,15 @@ impl RequestBody {
             self.put(Bytes::new(), trailers);
         }
         Ok((seen.freeze(), true))
+    }
+
+    /// While a component does not ask for more of it: whether the client has left, as far as what is read of it for nobody
+    /// says so.
+    pub fn poll_ahead(&mut self, context: &mut Context<'_>) -> bool {
+        match self {
+            Self::Streamed(streamed) => streamed.poll_ahead(context),
+            _ => false,
+        }
     }
 
     /// Ready when it has begun, which nothing is lost of, or has come to its end; it is [`RequestBody::Empty`] then. Not to
@@ -457,7 +480,7 @@ impl HttpBody for RequestBody {
             Self::Copied(copied) => copied.is_end_stream(),
             Self::Made(made) => made.0.is_end_stream(),
             Self::Passed(passed) => passed.passing.is_end_stream(),
-            Self::Streamed(streamed) => streamed.incoming.is_end_stream(),
+            Self::Streamed(streamed) => streamed.is_end_stream(),
             Self::Held(held) => held.seen.is_empty() && held.trailers.is_none() && held.rest.is_end_stream(),
             Self::Filtered(filtered) => filtered.filtered.is_over(),
         }
@@ -467,7 +490,7 @@ impl HttpBody for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Streamed(streamed) => streamed.incoming.size_hint(),
+            Self::Streamed(streamed) => streamed.size_hint(),
             Self::Held(held) if held.trailers.is_some() => SizeHint::default(),
             Self::Held(held) => match held.rest.size_hint().exact() {
                 Some(rest) => SizeHint::with_exact(held.seen.len() as u64 + rest),
@@ -559,10 +582,77 @@ impl Streamed {
     }
 
     pub fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let left = self.incoming.size_hint();
+        match &self.ahead {
+            Some(ahead) => left.exact().map_or_else(SizeHint::default, |left| {
+                SizeHint::with_exact(left + ahead.bytes as u64)
+            }),
+            None => left,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let has_none_ahead = self.ahead.as_ref().is_none_or(|ahead| ahead.frames.is_empty());
+        has_none_ahead && self.incoming.is_end_stream()
+    }
+
+    /// Reads some of it for whoever does not ask, and says whether it has broken off. HTTP/2 tells by itself.
+    fn poll_ahead(&mut self, context: &mut Context<'_>) -> bool {
+        if !matches!(self.incoming, Source::Http1(_)) {
+            return false;
+        }
+        let mut ahead = self.ahead.take().unwrap_or_default();
+        while ahead.bytes < MAX_AHEAD
+            && !ahead.is_over
+            && let Poll::Ready(frame) = self.incoming.poll_frame(context)
+        {
+            match frame {
+                Some(Ok(frame)) => {
+                    self.note(&frame);
+                    ahead.bytes += frame.data_ref().map_or(0, Bytes::len);
+                    ahead.frames.push_back(Ok(frame));
+                }
+                Some(Err(fault)) => {
+                    self.fail(fault);
+                    ahead.frames.push_back(Err(fault));
+                    ahead.is_over = true;
+                }
+                None => {
+                    self.upload.ended.set(true);
+                    ahead.is_over = true;
+                }
+            }
+        }
+        let is_broken = ahead.frames.back().is_some_and(Result::is_err);
+        self.ahead = Some(ahead);
+        is_broken
+    }
+
+    fn take_ahead(&mut self) -> Option<Option<Result<Frame<Bytes>, BrokenUpload>>> {
+        let ahead = self.ahead.as_mut()?;
+        match ahead.frames.pop_front() {
+            Some(Ok(frame)) => {
+                ahead.bytes -= frame.data_ref().map_or(0, Bytes::len);
+                Some(Some(Ok(frame)))
+            }
+            Some(Err(fault)) => Some(Some(Err(BrokenUpload(fault)))),
+            None => ahead.is_over.then_some(None),
+        }
+    }
+
+    fn note(&self, frame: &Frame<Bytes>) {
+        let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+        self.upload.bytes.set(self.upload.bytes.get() + bytes);
+        self.upload.at.set(Some(Instant::now()));
+        // Nothing follows trailers, and hyper does not ask.
+        let is_last = frame.is_trailers() || self.incoming.is_end_stream();
+        self.upload.ended.set(is_last);
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenUpload>>> {
+        if let Some(frame) = self.take_ahead() {
+            return Poll::Ready(frame);
+        }
         let polled = self.incoming.poll_frame(context);
         self.upload.waits.set(polled.is_pending());
         if polled.is_pending() {
@@ -571,13 +661,7 @@ impl Streamed {
         self.waiting_since = None;
         match ready!(polled) {
             Some(Ok(frame)) => {
-                let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
-                self.upload.bytes.set(self.upload.bytes.get() + bytes);
-                self.upload.at.set(Some(Instant::now()));
-                // Nothing follows trailers, and hyper does not ask.
-                self.upload
-                    .ended
-                    .set(frame.is_trailers() || self.incoming.is_end_stream());
+                self.note(&frame);
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(fault)) => Poll::Ready(Some(Err(self.fail(fault)))),

@@ -15,7 +15,7 @@ use http::{StatusCode, header};
 use tokio::time::Instant;
 
 use super::Exchange;
-use crate::body::{Body, RequestBody, Upload};
+use crate::body::{Body, RequestBody, Upload, UploadFault};
 use crate::chain::{Broken, Floor as _};
 use crate::filter::{Failure, Hook, Reply};
 use crate::h1;
@@ -47,6 +47,8 @@ enum Said<T> {
     Fault(Fault),
     /// It is not the guest who takes so long, but the upstream whose response it reads.
     Stalled,
+    /// The request has broken off, and nobody waits any more.
+    Left,
 }
 
 /// Pieces that a guest was given, and whether it has asked for one that is not there.
@@ -144,7 +146,8 @@ impl Exchange {
         let said = self
             .wait_for(turn, None, |context| {
                 let word = session.poll_word(&passage, context);
-                (word, session.progress())
+                let is_left = word.is_pending() && session.is_left(context);
+                (word, session.progress(), is_left)
             })
             .await;
         self.settle_hooks(Some(&session)).await;
@@ -183,7 +186,7 @@ impl Exchange {
                 return Err(self.refusal(turn, status));
             }
             Said::Fault(fault) => fault,
-            Said::Stalled => Fault::Ended,
+            Said::Stalled | Said::Left => Fault::Ended,
         };
         if let Some(cut) = self.broken_upload() {
             // Why is known.
@@ -236,7 +239,8 @@ impl Exchange {
         let said = self
             .wait_for(turn, read_timeout, |context| {
                 let answer = session.poll_answer(&passage, context);
-                (answer, session.progress())
+                let is_left = answer.is_pending() && session.is_left(context);
+                (answer, session.progress(), is_left)
             })
             .await;
         self.settle_hooks(Some(&session)).await;
@@ -256,6 +260,7 @@ impl Exchange {
                 let fell = passage.fell(turn, Hook::ResponseHead, fault.of_filter(), may_go_on);
                 fell.map(|()| given.unwrap_or(Body::Empty)).map_err(Error::from)
             }
+            Said::Left => Err(Kind::Upload(UploadFault::Disconnected).into()),
             Said::Stalled => Err(match &self.upstream {
                 Some(upstream) => self.upstream_failed(upstream, Kind::UpstreamTimeout, "its response has stopped"),
                 None => Kind::UpstreamTimeout.into(),
@@ -327,19 +332,22 @@ impl Exchange {
         &self,
         turn: usize,
         of_response: Option<Duration>,
-        mut poll: impl FnMut(&mut Context<'_>) -> (Poll<Result<T, Fault>>, Progress),
+        mut poll: impl FnMut(&mut Context<'_>) -> (Poll<Result<T, Fault>>, Progress, bool),
     ) -> Said<T> {
         let wall = self.wall(turn);
         let watchdog = Watchdog::default();
         let mut since = None;
         let mut seen = (0, false);
         poll_fn(|context| {
-            let (said, progress) = poll(context);
+            let (said, progress, is_left) = poll(context);
             if let Poll::Ready(said) = said {
                 return Poll::Ready(match said {
                     Ok(word) => Said::Word(word),
                     Err(fault) => Said::Fault(fault),
                 });
+            }
+            if is_left {
+                return Poll::Ready(Said::Left);
             }
             let begun = since.get_or_insert_with(Instant::now);
             let waits = progress.1 && of_response.is_none();

@@ -232,7 +232,14 @@ impl Upload {
     /// Ready when nothing is left to do. That the guest wants no more is no failure: it may answer all the same.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         while let Some(pipe) = &self.pipe {
-            if ready!(pipe.poll_room(context)).is_err() {
+            let Poll::Ready(room) = pipe.poll_room(context) else {
+                if self.body.poll_ahead(context) {
+                    self.pipe = None;
+                    return Poll::Ready(Err(Failure::Upload));
+                }
+                return Poll::Pending;
+            };
+            if room.is_err() {
                 self.pipe = None;
                 self.body = RequestBody::Empty;
                 break;

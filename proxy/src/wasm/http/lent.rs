@@ -83,6 +83,14 @@ where
         }
     }
 
+    /// While the guest does not ask for more: whether the body has broken off, as far as that can be told.
+    pub fn look_ahead(&self, look: impl FnOnce(&mut B) -> bool) -> bool {
+        match &mut *self.place.borrow_mut() {
+            Place::Here(body, Some(_)) | Place::Moving(body, _) if !self.waits.get() => look(body),
+            _ => false,
+        }
+    }
+
     /// Whether it has come to its end.
     fn poll_moving(&self, body: &mut B, writer: &Writer, context: &mut Context<'_>) -> Poll<bool> {
         self.waits.set(false);

@@ -161,6 +161,11 @@ impl Session {
         self.poll_said(context)
     }
 
+    /// Whether the client has left, which nobody would be told who does not read.
+    pub fn is_left(&self, context: &mut Context<'_>) -> bool {
+        self.request.look_ahead(|body| body.poll_ahead(context))
+    }
+
     /// Moves what the guest reads. Pending while a filter's hook is parked on its way: whoever goes on would want the
     /// message that the hook has.
     fn poll_bodies(&self, passage: &Passage, context: &mut Context<'_>) -> Poll<()> {
@@ -521,28 +526,26 @@ impl Returned {
             };
         };
         self.patience.renew();
-        let fault = match frame {
+        let end = match frame {
             Some(Ok(frame)) if frame.is_data() => return Poll::Ready(Some(Ok(frame))),
-            Some(Err(Failure::Service(fault))) => Some(fault),
+            Some(Ok(trailers)) => Ok(Some(trailers)),
+            None => Ok(None),
+            Some(Err(Failure::Service(fault))) => Err(fault),
             // There is no other.
-            Some(Err(_)) => Some(Fault::Silent),
-            ref end => match (self.has_broken_behind(), self.receiving.failure()) {
-                (false, None) => return Poll::Ready(frame.transpose().ok().flatten().map(Ok)),
-                (_, failure) => {
-                    tracing::trace!(?end, "a body has an end that stands for none");
-                    failure
-                }
-            },
+            Some(Err(_)) => Err(Fault::Silent),
         };
-        let behind = self.response.as_ref().filter(|_| !self.forgives);
-        Poll::Ready(Some(Err(match behind.and_then(|behind| behind.take_fault()) {
-            Some(fault) => fault,
-            None => self.broken(fault.unwrap_or(Fault::Silent)),
-        })))
-    }
-
-    fn has_broken_behind(&self) -> bool {
-        !self.forgives && self.response.as_ref().is_some_and(|response| response.is_broken())
+        let behind = self.response.as_ref();
+        let behind = behind.filter(|response| !self.forgives && response.is_broken());
+        let fault = match (end, self.receiving.failure()) {
+            (Ok(end), None) if behind.is_none() => return Poll::Ready(end.map(Ok)),
+            // It stands for none: what is behind broke off, or the guest has failed and let go of it.
+            (Ok(_), failure) => failure,
+            (Err(fault), _) => Some(fault),
+        };
+        let of_behind = behind.and_then(|response| response.take_fault());
+        Poll::Ready(Some(Err(
+            of_behind.unwrap_or_else(|| self.broken(fault.unwrap_or(Fault::Silent)))
+        )))
     }
 
     fn poll_lent(&self, context: &mut Context<'_>) {
