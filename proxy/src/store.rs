@@ -1,4 +1,4 @@
-//! Key-value tables: what filters remember from one exchange to the next, and share.
+//! Key-value tables: what filters, and components that serve, remember from one exchange to the next, and share.
 //!
 //! Data plane; shared by all workers. Invariant: a table's memory never exceeds its [`Bounds`], whatever filters do; what
 //! was not used for longest makes room. A table is split into shards, each under a lock of its own that is held for one
