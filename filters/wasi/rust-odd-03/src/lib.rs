@@ -25,6 +25,7 @@ struct Odd;
 
 export!(Odd);
 
+const SAME: &str = "what one message had another can have";
 const PATIENCE_NANOSECONDS: u64 = 50_000_000;
 /// What a body is read and written by.
 const PIECE_BYTES: usize = 16 << 10;
@@ -55,7 +56,7 @@ impl Guest for Odd {
             Some("early") => early(request).await,
             Some("stall") => stall(request).await,
             Some("peek") => peek(request).await,
-            Some("make") => handler::handle(with_body(request)).await,
+            Some("make") => handler::handle(with_body(&request)).await,
             Some("copy") => Ok(copied_response(handler::handle(copied_request(request)).await?)),
             Some("never-back") => {
                 let _response = handler::handle(request).await?;
@@ -186,96 +187,87 @@ async fn stall(request: Request) -> Result<Response, ErrorCode> {
         drop(never);
     });
     if request.get_path_with_query().as_deref() == Some("/up") {
-        return handler::handle(with(request, body)).await;
+        return handler::handle(with(&request, body, None)).await;
     }
     let response = handler::handle(request).await?;
     let (trailers, last) = wit_future::new(|| Ok(None));
     let (response, _sent) = Response::new(response.get_headers().clone(), Some(body), last);
     drop(trailers);
-    response.get_headers();
     Ok(response)
 }
 
-/// The request with another body.
-fn with(request: Request, body: StreamReader<u8>) -> Request {
+/// What a request's head says beside its fields.
+struct Line {
+    method: Method,
+    scheme: Option<Scheme>,
+    authority: Option<String>,
+    target: Option<String>,
+}
+
+impl Line {
+    fn of(request: &Request) -> Self {
+        Self {
+            method: request.get_method(),
+            scheme: request.get_scheme(),
+            authority: request.get_authority(),
+            target: request.get_path_with_query(),
+        }
+    }
+
+    fn say(&self, request: &Request) {
+        request.set_method(&self.method).expect(SAME);
+        request.set_scheme(self.scheme.as_ref()).expect(SAME);
+        request.set_authority(self.authority.as_deref()).expect(SAME);
+        request.set_path_with_query(self.target.as_deref()).expect(SAME);
+    }
+}
+
+/// The request with another body, of this length if that is to be said.
+fn with(request: &Request, body: StreamReader<u8>, length: Option<&str>) -> Request {
     let headers = request.get_headers().clone();
     headers.delete("content-length").expect("it may be");
+    if let Some(length) = length {
+        headers
+            .append("content-length", length.as_bytes())
+            .expect("it is allowed");
+    }
     let (trailers, last) = wit_future::new(|| Ok(None));
     let (made, _sent) = Request::new(headers, Some(body), last, None);
     drop(trailers);
-    made.set_method(&request.get_method()).expect("it came like that");
-    made.set_scheme(request.get_scheme().as_ref())
-        .expect("it came like that");
-    made.set_authority(request.get_authority().as_deref())
-        .expect("it came like that");
-    made.set_path_with_query(request.get_path_with_query().as_deref())
-        .expect("it came like that");
+    Line::of(request).say(&made);
     made
 }
 
-fn with_body(request: Request) -> Request {
+fn with_body(request: &Request) -> Request {
     let (mut to, body) = wit_stream::new();
     wit_bindgen::spawn_local(async move {
         to.write_all(b"bytes".to_vec()).await;
         drop(to);
     });
-    let made = made(
-        request,
-        |fields| {
-            let fields = fields.clone();
-            fields.append("content-length", b"5").expect("it is allowed");
-            fields
-        },
-        None,
-    );
-    let headers = made.get_headers().clone();
-    let (trailers, last) = wit_future::new(|| Ok(None));
-    let (with_body, _sent) = Request::new(headers, Some(body), last, None);
-    drop(trailers);
-    with_body.set_method(&Method::Post).expect("a method");
-    with_body
-        .set_scheme(made.get_scheme().as_ref())
-        .expect("it came like that");
-    with_body
-        .set_authority(made.get_authority().as_deref())
-        .expect("it came like that");
-    with_body
-        .set_path_with_query(made.get_path_with_query().as_deref())
-        .expect("it came like that");
-    with_body
+    let made = with(request, body, Some("5"));
+    made.set_method(&Method::Post).expect("a method");
+    made
 }
 
 async fn peek(request: Request) -> Result<Response, ErrorCode> {
     let headers = request.get_headers().clone();
-    let (method, scheme) = (request.get_method(), request.get_scheme());
-    let (authority, target) = (request.get_authority(), request.get_path_with_query());
+    let line = Line::of(&request);
     let (_done, results) = wit_future::new(|| Ok(()));
     let (mut body, trailers) = Request::consume_body(request, results);
     let _first = body.read(Vec::with_capacity(1)).await;
     let (request, _sent) = Request::new(headers, Some(body), trailers, None);
-    request.set_method(&method).expect("it came like that");
-    request.set_scheme(scheme.as_ref()).expect("it came like that");
-    request.set_authority(authority.as_deref()).expect("it came like that");
-    request
-        .set_path_with_query(target.as_deref())
-        .expect("it came like that");
+    line.say(&request);
     handler::handle(request).await
 }
 
 fn copied_request(request: Request) -> Request {
     let headers = request.get_headers().clone();
-    let (method, scheme) = (request.get_method(), request.get_scheme());
-    let (authority, target) = (request.get_authority(), request.get_path_with_query());
+    let line = Line::of(&request);
     let (_done, results) = wit_future::new(|| Ok(()));
     let (body, trailers) = Request::consume_body(request, results);
     let (body, trailers) = copied(body, trailers);
     let (request, _sent) = Request::new(headers, Some(body), trailers, None);
-    request.set_method(&method).expect("it came like that");
-    request.set_scheme(scheme.as_ref()).expect("it came like that");
-    request.set_authority(authority.as_deref()).expect("it came like that");
-    request
-        .set_path_with_query(target.as_deref())
-        .expect("it came like that");
+    line.say(&request);
     request
 }
 
@@ -286,7 +278,7 @@ fn copied_response(response: Response) -> Response {
     let (body, trailers) = Response::consume_body(response, results);
     let (body, trailers) = copied(body, trailers);
     let (response, _sent) = Response::new(headers, Some(body), trailers);
-    response.set_status_code(status).expect("it came like that");
+    response.set_status_code(status).expect(SAME);
     response
 }
 
@@ -316,10 +308,7 @@ fn copied(mut from: StreamReader<u8>, trailers: Trailers) -> (StreamReader<u8>, 
 /// The request with other fields; with its own body, or with one that begins so and is never ended, because it traps.
 fn made(request: Request, fields: impl Fn(&Fields) -> Fields, begins: Option<&str>) -> Request {
     let headers = fields(&request.get_headers());
-    let method = request.get_method();
-    let scheme = request.get_scheme();
-    let authority = request.get_authority();
-    let target = request.get_path_with_query();
+    let line = Line::of(&request);
     let (_done, results) = wit_future::new(|| Ok(()));
     let (body, trailers) = Request::consume_body(request, results);
     let (request, _sent) = match begins {
@@ -336,12 +325,7 @@ fn made(request: Request, fields: impl Fn(&Fields) -> Fields, begins: Option<&st
             Request::new(headers, Some(contents), trailers, None)
         }
     };
-    request.set_method(&method).expect("it came like that");
-    request.set_scheme(scheme.as_ref()).expect("it came like that");
-    request.set_authority(authority.as_deref()).expect("it came like that");
-    request
-        .set_path_with_query(target.as_deref())
-        .expect("it came like that");
+    line.say(&request);
     request
 }
 
