@@ -12,12 +12,11 @@ use bytes::Bytes;
 use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::{Body as _, Frame};
-use http_body_util::{BodyExt as _, Empty, Full};
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::WasiBody;
 
 use super::instance::{Answer, Job};
-use super::pipe::{Writer, pipe};
+use super::pipe::{Given, Writer, pipe};
 use super::pool::Place;
 use super::state::is_forbidden;
 use crate::body::RequestBody;
@@ -68,7 +67,7 @@ impl Call {
     /// The head of the response as soon as it is there; until then the request's body goes on. Not to be polled again
     /// after an end.
     pub fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<Head, Failure>> {
-        match self.upload.poll(context) {
+        match self.place.give(|| self.upload.poll(context)) {
             Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
             Poll::Pending if self.upload.body.is_in_hook() => return Poll::Pending,
             _ => {}
@@ -213,18 +212,14 @@ impl Upload {
     }
 
     /// And what the guest gets of it.
-    fn begin(mut body: RequestBody) -> (WasiBody, Self) {
-        let over = |body| (body, Self::nothing());
+    fn begin(body: RequestBody) -> (Given, Self) {
         match body {
-            RequestBody::Empty => over(Empty::new().map_err(|never| match never {}).boxed_unsync()),
-            RequestBody::Full(ref mut bytes) => {
-                let bytes = std::mem::take(bytes);
-                over(Full::new(bytes).map_err(|never| match never {}).boxed_unsync())
-            }
+            RequestBody::Empty => (Given::Whole(None), Self::nothing()),
+            RequestBody::Full(bytes) => (Given::whole(bytes), Self::nothing()),
             body => {
                 let (writer, reader) = pipe(body.size_hint().exact());
                 let pipe = Some(writer);
-                (reader.boxed_unsync(), Self { pipe, body })
+                (Given::Piped(reader), Self { pipe, body })
             }
         }
     }
@@ -309,7 +304,7 @@ impl Receiving {
     }
 
     pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        match self.upload.poll(context) {
+        match self.place.give(|| self.upload.poll(context)) {
             Poll::Ready(Err(failure)) => return Poll::Ready(Some(Err(failure))),
             Poll::Pending if self.upload.body.is_in_hook() => return Poll::Pending,
             _ => {}
@@ -382,6 +377,11 @@ impl Receiving {
     fn end(&mut self) {
         self.is_ended = true;
         self.place.complete();
+    }
+
+    /// See [`Place::give`].
+    pub(super) fn give<T>(&self, give: impl FnOnce() -> T) -> T {
+        self.place.give(give)
     }
 
     /// How the guest has failed, if it has.

@@ -20,6 +20,7 @@ use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView as _, p2, p3};
 
 use super::codes;
 use super::onward::Onward;
+use super::pipe::Given;
 use super::pool::{Handle, Turn};
 use super::service::{Pre, Service};
 use super::state::{self, Account, Hooks, State};
@@ -32,7 +33,7 @@ const START_WALL: Duration = Duration::from_secs(5);
 
 /// An exchange, as the guest gets it.
 pub(super) struct Job {
-    pub request: http::Request<WasiBody>,
+    pub request: http::Request<Given>,
     pub is_secure: bool,
     pub request_id: Option<HeaderValue>,
     pub answer: oneshot::Sender<Answer>,
@@ -133,6 +134,39 @@ impl Drop for Ending {
 }
 
 async fn serve(accessor: &Accessor<State>, proxy: &Proxy, handle: &Rc<Handle>, cpu_ticks: u32) -> wasmtime::Result<()> {
+    match handle.at_once() {
+        1 => serve_one_by_one(accessor, proxy, handle, cpu_ticks).await,
+        _ => serve_at_once(accessor, proxy, handle, cpu_ticks).await,
+    }
+}
+
+/// Polled at each step that the guest takes, so it does no more than it must.
+async fn serve_one_by_one(
+    accessor: &Accessor<State>,
+    proxy: &Proxy,
+    handle: &Rc<Handle>,
+    cpu_ticks: u32,
+) -> wasmtime::Result<()> {
+    loop {
+        let job = future::poll_fn(|_| match handle.next() {
+            Some(job) => Poll::Ready(Some(job)),
+            None if handle.is_over() => Poll::Ready(None),
+            None => Poll::Pending,
+        });
+        let Some(job) = job.await else { return Ok(()) };
+        exchange(accessor, proxy, job, cpu_ticks).await?;
+        // An exchange may leave something to be done after its answer.
+        future::poll_fn(|context| accessor.poll_no_interesting_tasks(context)).await;
+        rest(accessor, handle);
+    }
+}
+
+async fn serve_at_once(
+    accessor: &Accessor<State>,
+    proxy: &Proxy,
+    handle: &Rc<Handle>,
+    cpu_ticks: u32,
+) -> wasmtime::Result<()> {
     let mut exchanges = std::pin::pin!(FuturesUnordered::new());
     future::poll_fn(|context| {
         loop {
@@ -143,20 +177,15 @@ async fn serve(accessor: &Accessor<State>, proxy: &Proxy, handle: &Rc<Handle>, c
                 }
                 continue;
             }
-            if let Some(job) = handle.next(context) {
+            if let Some(job) = handle.next() {
                 exchanges.push(exchange(accessor, proxy, job, cpu_ticks));
                 continue;
             }
-            // An exchange may leave something to be done after its answer.
             if !exchanges.is_empty() || accessor.poll_no_interesting_tasks(context).is_pending() {
                 return Poll::Pending;
             }
             if !handle.is_quiet() {
-                handle.rest(accessor.with(|mut store| {
-                    let state = store.data_mut();
-                    state.rest();
-                    state.memory_bytes()
-                }));
+                rest(accessor, handle);
             }
             return match handle.is_over() {
                 true => Poll::Ready(Ok(())),
@@ -165,6 +194,15 @@ async fn serve(accessor: &Accessor<State>, proxy: &Proxy, handle: &Rc<Handle>, c
         }
     })
     .await
+}
+
+/// Nothing goes on in the guest.
+fn rest(accessor: &Accessor<State>, handle: &Rc<Handle>) {
+    handle.rest(accessor.with(|mut store| {
+        let state = store.data_mut();
+        state.rest();
+        state.memory_bytes()
+    }));
 }
 
 async fn exchange(accessor: &Accessor<State>, proxy: &Proxy, job: Job, cpu_ticks: u32) -> wasmtime::Result<()> {

@@ -11,10 +11,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::Body;
-use http_body_util::{BodyExt as _, Empty, Full};
-use wasmtime_wasi_http::WasiBody;
 
-use super::pipe::{Watch, Writer, pipe};
+use super::pipe::{Given, Watch, Writer, pipe};
 
 /// The exchange's end, for all who move it. Dropped, the guest is given no more.
 pub(super) struct Lent<B: Body> {
@@ -43,13 +41,12 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     /// `whole` is all of it, where that is in memory.
-    pub fn lend(body: B, whole: Option<Bytes>) -> (WasiBody, Rc<Self>) {
+    pub fn lend(body: B, whole: Option<Bytes>) -> (Given, Rc<Self>) {
         let (given, writer) = match whole {
-            Some(whole) if whole.is_empty() => (Empty::new().map_err(|never| match never {}).boxed_unsync(), None),
-            Some(whole) => (Full::new(whole).map_err(|never| match never {}).boxed_unsync(), None),
+            Some(whole) => (Given::whole(whole), None),
             None => {
                 let (writer, reader) = pipe(body.size_hint().exact());
-                (reader.boxed_unsync(), Some(writer))
+                (Given::Piped(reader), Some(writer))
             }
         };
         let lent = Self {
@@ -179,7 +176,7 @@ mod tests {
         Context::from_waker(Waker::noop())
     }
 
-    fn next(given: &mut WasiBody) -> Poll<Option<Bytes>> {
+    fn next(given: &mut Given) -> Poll<Option<Bytes>> {
         Pin::new(given).poll_frame(&mut context()).map(|frame| {
             let frame = frame?.expect("it does not break off");
             frame.into_data().ok()

@@ -3,48 +3,35 @@
 //! Data plane. The engine knows by its call stack whose request is passed on. It goes to the exchange as a value, once;
 //! the answer comes back the same way. A second one is refused: what stands behind runs once in an exchange.
 
-use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
 use wasmtime::AsContextMut as _;
 use wasmtime::component::{Accessor, Linker, Resource};
-use wasmtime_wasi_http::p3::Request;
-use wasmtime_wasi_http::p3::bindings::http::client;
-use wasmtime_wasi_http::{Error, WasiBody, WasiHttp, WasiHttpView as _};
+use wasmtime_wasi::TrappableError;
+use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
+use wasmtime_wasi_http::p3::{Request, Response};
+use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
 
-use super::state::{Sent, State, sent};
+use super::pipe::Given;
+use super::state::State;
 
 /// Of the same release as the rest of `wasi:http` that is linked.
 const HANDLER: &str = "wasi:http/handler@0.3.0";
 
+/// A code for the guest, or its end.
+type Error = TrappableError<ErrorCode>;
+
 /// The request, and where the answer to it goes. Dropped without one, the guest is told that there is none.
 pub(super) struct Onward {
     pub request: http::Request<WasiBody>,
-    pub answer: oneshot::Sender<http::Response<WasiBody>>,
+    pub answer: oneshot::Sender<http::Response<Given>>,
 }
 
-/// `handle` is to a middleware what `send` is to a client.
 pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     linker.instance(HANDLER)?.func_wrap_concurrent(
         "handle",
         |accessor: &Accessor<State>, (request,): (Resource<Request>,)| {
             Box::pin(async move {
-                accessor.with(|mut access| {
-                    let mut store = access.as_context_mut();
-                    let task = store.async_call_stack()?.last();
-                    store.data().speak_for(task);
-                    store.data_mut().pass_on(task);
-                    wasmtime::error::Ok(())
-                })?;
-                let http = accessor.with_getter::<WasiHttp>(State::http);
-                let mut sending = std::pin::pin!(<WasiHttp as client::HostWithStore<State>>::send(&http, request));
-                // What it does at first is to hand the request over, if it is one.
-                let at_once = sending.as_mut().now_or_never();
-                accessor.with(|mut access| access.get().has_passed_on());
-                let answered = match at_once {
-                    Some(answered) => answered,
-                    None => sending.await,
-                };
-                Ok((match answered {
+                Ok((match handle(accessor, request).await {
                     Ok(response) => Ok(response),
                     Err(error) => Err(error.downcast()?),
                 },))
@@ -53,15 +40,36 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     )
 }
 
-pub(super) async fn send(
-    onward: Option<oneshot::Sender<Onward>>,
-    request: http::Request<WasiBody>,
-) -> Result<Sent, Error> {
-    let onward = onward.ok_or_else(|| {
-        Error::InternalError(Some("the rest of the chain has had this exchange's request".to_owned()))
+async fn handle(accessor: &Accessor<State>, request: Resource<Request>) -> Result<Resource<Response>, Error> {
+    // Dropped with the answer: what became of the request's body is what became of the request.
+    let (_answered, is_answered) = oneshot::channel::<()>();
+    let answer = accessor.with(|mut access| {
+        let mut store = access.as_context_mut();
+        let task = store.async_call_stack().map_err(Error::trap)?.last();
+        let state = store.data_mut();
+        state.speak_for(task);
+        let onward = state.pass_on(task);
+        let request = state.http().table.delete(request);
+        let request = request.map_err(Error::trap)?;
+        // Taken out of the store even if it goes nowhere, or its streams would stay there.
+        let (request, _) = request.into_http(store, async {
+            let _ = is_answered.await;
+            Ok(())
+        })?;
+        let Some(onward) = onward else {
+            let why = "the rest of the chain has had this exchange's request";
+            return Err(Error::from(ErrorCode::InternalError(Some(why.to_owned()))));
+        };
+        let (answer, answered) = oneshot::channel();
+        // An exchange that is gone takes its answer with it.
+        let _ = onward.send(Onward { request, answer });
+        Ok(answered)
     })?;
-    let (answer, answered) = oneshot::channel();
-    // An exchange that is gone takes its answer with it.
-    let _ = onward.send(Onward { request, answer });
-    answered.await.map(sent).map_err(|_| Error::ConnectionTerminated)
+    let answer = answer.await.map_err(|_| ErrorCode::ConnectionTerminated)?;
+    accessor.with(|mut access| {
+        let http = access.get().http();
+        let (response, _) = Response::from_http(http.hooks, answer);
+        let response = http.table.push(response);
+        response.map_err(Error::trap)
+    })
 }

@@ -17,6 +17,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::instance::{self, Job, StartError};
+use super::running::Running;
 use super::service::Service;
 use crate::outbound::Desk;
 use crate::service::Fault;
@@ -201,8 +202,8 @@ impl Pool {
         if handle.has_room() {
             self.open(&handle);
         }
-        let task = tokio::task::spawn_local(started.run(Rc::clone(&handle)));
-        handle.task.replace(Some(task.abort_handle()));
+        let running = Running::begin(Box::pin(started.run(Rc::clone(&handle))));
+        handle.running.replace(Some(running));
         Ok(place)
     }
 
@@ -302,8 +303,7 @@ pub(super) struct Handle {
     at_once: u32,
     reuse: u32,
     jobs: RefCell<VecDeque<Job>>,
-    task: RefCell<Option<AbortHandle>>,
-    waker: Cell<Option<Waker>>,
+    running: RefCell<Option<(Rc<Running>, AbortHandle)>>,
     taken: Cell<u32>,
     served: Cell<u32>,
     /// Nothing goes on in the guest.
@@ -327,8 +327,7 @@ impl Handle {
             at_once: service.instances.at_once(),
             reuse: service.instances.reuse(),
             jobs: RefCell::default(),
-            task: RefCell::default(),
-            waker: Cell::default(),
+            running: RefCell::default(),
             taken: Cell::new(0),
             served: Cell::new(0),
             is_quiet: Cell::new(true),
@@ -345,13 +344,14 @@ impl Handle {
         &self.component
     }
 
-    /// The next exchange; else its task is woken when there is one, or something else to look at.
-    pub fn next(&self, context: &Context<'_>) -> Option<Job> {
-        let job = self.jobs.borrow_mut().pop_front();
-        if job.is_none() {
-            self.waker.set(Some(context.waker().clone()));
-        }
-        job
+    /// Exchanges that it may have at a time.
+    pub fn at_once(&self) -> u32 {
+        self.at_once
+    }
+
+    /// The next exchange; else the guest is moved when there is one, or something else to look at.
+    pub fn next(&self) -> Option<Job> {
+        self.jobs.borrow_mut().pop_front()
     }
 
     pub fn is_quiet(&self) -> bool {
@@ -409,7 +409,7 @@ impl Handle {
     /// Ends it now.
     fn kill(&self) {
         self.fail(Fault::Ended);
-        if let Some(task) = &*self.task.borrow() {
+        if let Some((_, task)) = &*self.running.borrow() {
             task.abort();
         }
     }
@@ -462,9 +462,15 @@ impl Handle {
     }
 
     fn wake(&self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
+        if let Some(running) = self.running() {
+            running.wake();
         }
+    }
+
+    /// As a part of its own: what moves the guest may end it.
+    fn running(&self) -> Option<Rc<Running>> {
+        let running = self.running.borrow();
+        running.as_ref().map(|(running, _)| Rc::clone(running))
     }
 }
 
@@ -487,6 +493,14 @@ impl Turn {
 
     fn wake(&self) {
         self.wakers.borrow_mut().drain(..).for_each(Waker::wake);
+    }
+
+    /// Gives the guest something that it may wait for; it goes on with that as far as it comes.
+    pub fn give<T>(&self, give: impl FnOnce() -> T) -> T {
+        match self.handle.running() {
+            Some(running) => running.give(give),
+            None => give(),
+        }
     }
 
     /// Why the guest says no more: it has failed, or it has come to its end. To be asked only while there is no more of
@@ -558,13 +572,20 @@ impl Place {
         Rc::clone(&self.turn)
     }
 
-    /// Hands the exchange to the guest.
+    /// Hands the exchange to the guest, which goes on with it as far as it comes.
     pub(super) fn begin(&mut self, job: Job) {
         self.is_begun = true;
         let handle = &self.turn.handle;
         handle.is_quiet.set(false);
         handle.jobs.borrow_mut().push_back(job);
-        handle.wake();
+        if let Some(running) = handle.running() {
+            running.run();
+        }
+    }
+
+    /// See [`Turn::give`].
+    pub(super) fn give<T>(&self, give: impl FnOnce() -> T) -> T {
+        self.turn.give(give)
     }
 
     /// See [`Turn::fault`].

@@ -25,6 +25,7 @@ use super::call::{Receiving, Upload, ends_with_head, judge, length, trim, uri};
 use super::instance::{Answer, Job};
 use super::lent::Lent;
 use super::onward::Onward;
+use super::pipe::Given;
 use super::pool::{Place, Turn};
 use super::state::is_forbidden;
 use crate::body::{Body, BodyFault, RequestBody};
@@ -51,7 +52,7 @@ pub struct Session {
     /// Until it has passed the request on, or will not.
     onward: Option<oneshot::Receiver<Onward>>,
     /// Where the response of what stands behind goes.
-    rest: Option<oneshot::Sender<Response<WasiBody>>>,
+    rest: Option<oneshot::Sender<Response<Given>>>,
     /// Its status, when it is there.
     behind: Option<StatusCode>,
     /// Whether nothing is missing of what it passed on.
@@ -169,10 +170,12 @@ impl Session {
     /// Moves what the guest reads. Pending while a filter's hook is parked on its way: whoever goes on would want the
     /// message that the hook has.
     fn poll_bodies(&self, passage: &Passage, context: &mut Context<'_>) -> Poll<()> {
-        self.request.poll(context);
-        if let Some(response) = &self.response {
-            response.poll(context);
-        }
+        self.place.give(|| {
+            self.request.poll(context);
+            if let Some(response) = &self.response {
+                response.poll(context);
+            }
+        });
         match passage.is_in_hook() {
             true => Poll::Pending,
             false => Poll::Ready(()),
@@ -199,7 +202,7 @@ impl Session {
         self.behind = Some(status);
         if let Some(rest) = self.rest.take() {
             // A guest may have made up its mind before.
-            let _ = rest.send(response);
+            self.place.give(|| drop(rest.send(response)));
         }
     }
 
@@ -355,7 +358,10 @@ fn allowed(headers: &HeaderMap) -> HeaderMap {
 /// Makes what a guest passes on the request; what is the host's stays as it is. Gives the length that the body is to have,
 /// if that is said; the error is for the log.
 pub fn adopt(head: http::request::Parts, request: &mut RequestHead) -> Result<Option<u64>, &'static str> {
-    let mut headers = allowed(&head.headers);
+    let mut headers = match head.headers.keys().any(is_forbidden) {
+        true => allowed(&head.headers),
+        false => head.headers,
+    };
     trim(&mut headers);
     if headers.len() > MAX_FIELDS {
         return Err("it passed on too many fields");
@@ -409,7 +415,7 @@ impl fmt::Debug for Passing {
 
 impl Passing {
     pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        self.request.poll(context);
+        self.turn.give(|| self.request.poll(context));
         if self.is_in_hook() {
             return Poll::Pending;
         }
@@ -508,7 +514,7 @@ impl fmt::Debug for Returned {
 
 impl Returned {
     pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        self.poll_lent(context);
+        self.receiving.give(|| self.poll_lent(context));
         if self.passage.is_in_hook() {
             return Poll::Pending;
         }

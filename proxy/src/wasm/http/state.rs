@@ -134,7 +134,6 @@ pub(super) fn store(service: &Service, desk: Option<&Desk>) -> Store<State> {
         table,
         hooks: Hooks {
             calls: desk.map(|desk| Calls::new(service, desk, &speaker)),
-            passes_on: None,
         },
         config: config(&service.grants),
         key_value: key_value::granted(&service.grants).cloned(),
@@ -210,16 +209,10 @@ impl State {
         self.exchanges.insert(task, account);
     }
 
-    /// The next request that is sent goes on to the rest of this exchange's chain.
-    pub fn pass_on(&mut self, task: Option<GuestTaskId>) {
-        let account = task.and_then(|task| self.exchanges.get_mut(&task));
-        let onward = account.and_then(|account| account.onward.take());
-        self.hooks.passes_on = Some(onward);
-    }
-
-    /// It was sent, or never will be.
-    pub fn has_passed_on(&mut self) {
-        self.hooks.passes_on = None;
+    /// Where the exchange's request is passed on; once.
+    pub fn pass_on(&mut self, task: Option<GuestTaskId>) -> Option<oneshot::Sender<Onward>> {
+        let account = self.exchanges.get_mut(&task?);
+        account?.onward.take()
     }
 
     /// What it says next it says for this exchange.
@@ -295,8 +288,6 @@ impl WasiHttpView for State {
 pub(super) struct Hooks {
     /// `None` for a guest that may make none, or is only tried.
     calls: Option<Calls>,
-    /// The next request is no call, but the exchange's own, and goes there; nowhere, if it has gone before.
-    passes_on: Option<Option<oneshot::Sender<Onward>>>,
 }
 
 impl WasiHttpHooks for Hooks {
@@ -319,14 +310,13 @@ impl WasiHttpHooks for Hooks {
         options: Option<RequestOptions>,
         _response: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
-        if let Some(onward) = self.passes_on.take() {
-            return Box::new(onward::send(onward, request));
-        }
         let calls = self.calls.as_ref().ok_or(Error::HttpRequestDenied);
         let placed = calls.and_then(|calls| calls.place(request, options));
         Box::new(async move {
             let answer = calls::answer(placed?).await?;
-            Ok(sent(answer))
+            // It is moved by the worker, and says by itself how it ended.
+            let ended: Box<dyn Future<Output = Result<(), Error>> + Send> = Box::new(std::future::ready(Ok(())));
+            Ok((answer, ended))
         })
     }
 
@@ -339,15 +329,10 @@ impl WasiHttpHooks for Hooks {
     }
 }
 
-pub(super) type Sent = (
+type Sent = (
     http::Response<WasiBody>,
     Box<dyn Future<Output = Result<(), Error>> + Send>,
 );
-
-/// The answer is moved by the worker, and says by itself how it ended.
-pub(super) fn sent(answer: http::Response<WasiBody>) -> Sent {
-    (answer, Box::new(std::future::ready(Ok(()))))
-}
 
 pub(super) fn is_forbidden(name: &HeaderName) -> bool {
     DEFAULT_FORBIDDEN_HEADERS.contains(name) || *name == header::TE
