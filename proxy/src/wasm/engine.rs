@@ -5,7 +5,7 @@
 //! that speak `wasi:http`, has it, and is made when the first such component is. Guests run on fibers and are interrupted
 //! by epochs: a thread of its own advances the epoch of both each millisecond or few, whatever the workers do.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -135,6 +135,11 @@ impl Engine {
         self.ticker.needed();
     }
 
+    /// Ticks so far: none has passed since a guest began to compute as long as the number is the same.
+    pub(super) fn ticks(&self) -> u64 {
+        self.ticker.state.ticks.load(Ordering::Relaxed)
+    }
+
     pub(super) fn inner(&self) -> &wasmtime::Engine {
         &self.inner
     }
@@ -207,6 +212,7 @@ struct TickerState {
     is_pressed: AtomicBool,
     resting: AtomicBool,
     stop: AtomicBool,
+    ticks: AtomicU64,
     /// The engine that came later.
     services: OnceLock<wasmtime::Engine>,
 }
@@ -243,6 +249,7 @@ impl TickerState {
         while !self.stop.load(Ordering::Relaxed) {
             let pressed = self.is_pressed.swap(false, Ordering::Relaxed);
             std::thread::sleep(if pressed { TICK } else { CALM_TICK });
+            self.ticks.fetch_add(1, Ordering::Relaxed);
             engine.increment_epoch();
             if let Some(services) = self.services.get() {
                 services.increment_epoch();

@@ -23,7 +23,7 @@ use super::onward::Onward;
 use super::pipe::Given;
 use super::pool::{Handle, Turn};
 use super::service::{Pre, Service};
-use super::state::{self, Account, Hooks, State};
+use super::state::{self, Account, Hooks, State, Stint};
 use crate::outbound::Desk;
 use crate::service::Fault;
 use crate::wasm::engine::Seat;
@@ -77,13 +77,13 @@ impl fmt::Display for StartError {
 
 pub(super) async fn start(service: &Service, seat: Option<Seat>, desk: Option<&Desk>) -> Result<Started, StartError> {
     let mut store = state::store(service, desk);
-    store.data().starts();
-    let starting = async {
+    let stint = Arc::clone(store.data().stint());
+    let starting = in_stints(&stint, async {
         Ok(match &service.pre {
             Pre::P2(pre) => Proxy::P2(pre.instantiate_async(&mut store).await?),
             Pre::P3(pre) => Proxy::P3(pre.instantiate_async(&mut store).await?),
         })
-    };
+    });
     let started: wasmtime::Result<Proxy> = tokio::time::timeout(START_WALL, starting)
         .await
         .map_err(|_| StartError::Failed(format!("it took longer than {START_WALL:?}")))?;
@@ -112,10 +112,11 @@ impl Started {
         // Whatever becomes of this future, those who wait are told.
         let ending = Ending(handle);
         let (handle, proxy, cpu_ticks) = (&ending.0, &self.proxy, self.cpu_ticks);
-        let served = self
+        let stint = Arc::clone(self.store.data().stint());
+        let serving = self
             .store
-            .run_concurrent(async |accessor| serve(accessor, proxy, handle, cpu_ticks).await)
-            .await;
+            .run_concurrent(async |accessor| serve(accessor, proxy, handle, cpu_ticks).await);
+        let served = in_stints(&stint, serving).await;
         if let Err(error) = served.and_then(|served| served) {
             let fault = self.store.data().fault(&error);
             handle.fail(fault);
@@ -123,6 +124,16 @@ impl Started {
             tracing::warn!(component, reason, error = format!("{error:#}"), "a service has failed");
         }
     }
+}
+
+/// Each time that it is polled, the guest's next stint begins.
+async fn in_stints<T>(stint: &Stint, running: impl Future<Output = T>) -> T {
+    let mut running = std::pin::pin!(running);
+    future::poll_fn(|context| {
+        stint.begin();
+        running.as_mut().poll(context)
+    })
+    .await
 }
 
 struct Ending(Rc<Handle>);

@@ -4,6 +4,7 @@
 //! that goes nowhere, sockets that refuse. Whoever serves several exchanges at once is held to account task by task.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -55,7 +56,7 @@ pub(super) struct State {
     config: Arc<WasiConfigVariables>,
     key_value: Option<Arc<Table>>,
     memory: MemoryLimit,
-    engine: Engine,
+    stint: Arc<Stint>,
     /// Processor time left to each exchange, by its task. Tasks' names are used again, so there are no more than tasks.
     exchanges: HashMap<GuestTaskId, Account>,
     /// Of whatever belongs to no exchange.
@@ -78,6 +79,33 @@ impl Account {
             request_id,
             onward,
         }
+    }
+}
+
+/// What a guest computes between two waits.
+pub(super) struct Stint {
+    engine: Engine,
+    /// The number of ticks when it began.
+    since: AtomicU64,
+}
+
+impl Stint {
+    fn new(engine: Engine) -> Self {
+        Self {
+            engine,
+            since: AtomicU64::new(0),
+        }
+    }
+
+    /// The guest is about to run, or to run on.
+    pub fn begin(&self) {
+        self.engine.guest_runs();
+        self.since.store(self.engine.ticks(), Ordering::Relaxed);
+    }
+
+    /// Whether it has not lasted for a tick.
+    fn is_fresh(&self) -> bool {
+        self.since.load(Ordering::Relaxed) == self.engine.ticks()
     }
 }
 
@@ -138,7 +166,7 @@ pub(super) fn store(service: &Service, desk: Option<&Desk>) -> Store<State> {
         config: config(&service.grants),
         key_value: key_value::granted(&service.grants).cloned(),
         memory: MemoryLimit::new(limits.memory, limits.table_elements),
-        engine: service.engine.clone(),
+        stint: Arc::new(Stint::new(service.engine.clone())),
         exchanges: HashMap::new(),
         ticks_left: START_TICKS,
         speaker,
@@ -204,7 +232,6 @@ impl State {
 
     /// An exchange begins, as this task.
     pub fn begin(&mut self, task: GuestTaskId, account: Account) {
-        self.engine.guest_runs();
         self.speaker.set(account.request_id.clone());
         self.exchanges.insert(task, account);
     }
@@ -227,8 +254,8 @@ impl State {
         self.ticks_left = 0;
     }
 
-    pub fn starts(&self) {
-        self.engine.guest_runs();
+    pub fn stint(&self) -> &Arc<Stint> {
+        &self.stint
     }
 
     pub fn memory_bytes(&self) -> usize {
@@ -255,11 +282,15 @@ impl State {
 
 /// Runs each millisecond that a guest computes: gives the worker back to its other tasks, or ends the guest.
 fn on_tick(mut store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadline> {
+    if store.data().stint.is_fresh() {
+        // The time passed while it waited.
+        return Ok(UpdateDeadline::Continue(1));
+    }
     // The exchange is what called first.
     let task = store.async_call_stack()?.last();
     let state = store.data_mut();
     state.spend(task).ok_or(OutOfTime)?;
-    state.engine.guest_runs_on();
+    state.stint.engine.guest_runs_on();
     outbox::send_all();
     Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
 }
