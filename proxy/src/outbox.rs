@@ -10,9 +10,13 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use crate::stream::Line;
+
+/// Rounds that a write may wait for, and lines that are sent together: more would keep peers waiting for no gain.
+const MAX_ROUNDS: u32 = 4;
+const ENOUGH: usize = 48;
 
 /// Buffers kept for the next round; more are in use at once only in a burst.
 const SPARE_BUFFERS: usize = 64;
@@ -41,18 +45,51 @@ pub async fn serve() {
     }
 
     let _closing = Closing;
-    let rounds = poll_fn(|context| {
-        OUTBOX.with(|outbox| {
-            let mut sender = outbox.sender.borrow_mut();
-            if sender.is_none() {
-                *sender = Some(context.waker().clone());
-            }
-        });
-        send_all();
-        Poll::<()>::Pending
-    });
+    let rounds = async {
+        loop {
+            poll_fn(poll_listed).await;
+            gather().await;
+            send_all();
+        }
+    };
     // The runtime's budget is for a task that serves one peer.
     tokio::task::unconstrained(rounds).await;
+}
+
+/// Ready when something is kept.
+fn poll_listed(context: &mut Context<'_>) -> Poll<()> {
+    OUTBOX.with(|outbox| {
+        let mut sender = outbox.sender.borrow_mut();
+        if sender.is_none() {
+            *sender = Some(context.waker().clone());
+        }
+    });
+    match waiting() {
+        0 => Poll::Pending,
+        _ => Poll::Ready(()),
+    }
+}
+
+/// Under load there is more to do than one look at the sockets has shown: as long as each finds more, what it leads to is
+/// sent along. One write alone waits for nothing.
+async fn gather() {
+    let mut kept = waiting();
+    for _ in 1..MAX_ROUNDS {
+        if !(2..ENOUGH).contains(&kept) {
+            return;
+        }
+        // Comes back when the runtime has looked, and polled whom that has woken.
+        tokio::task::yield_now().await;
+        let now = waiting();
+        if now <= kept {
+            return;
+        }
+        kept = now;
+    }
+}
+
+fn waiting() -> usize {
+    OUTBOX.with(|outbox| outbox.waiting.borrow().len())
 }
 
 /// Sends everything now.
