@@ -60,8 +60,9 @@ struct Turn {
     at: Position,
     /// The guest, between its hooks.
     lease: Option<wasm::Lease>,
-    /// A middleware's part, from the request that it passed on to the response that it is to see.
-    session: Option<Session>,
+    /// A middleware's part, from the request that it passed on to the response that it is to see. Apart, because it is
+    /// large and most filters have none.
+    session: Option<Box<Session>>,
     /// The hooks that are still to come.
     ahead: Hooks,
     /// Processor time so far.
@@ -121,11 +122,12 @@ pub enum Forward {
 
 impl Passage {
     pub fn new(scene: Scene, message: Box<Message>) -> Self {
+        let steps = scene.chains().iter().map(|chain| chain.steps.len()).sum();
         Self {
             scene,
             message: RefCell::new(Some(message)),
             waiting: RefCell::default(),
-            turns: RefCell::default(),
+            turns: RefCell::new(Vec::with_capacity(steps)),
             to_come: Cell::new(0),
         }
     }
@@ -626,11 +628,11 @@ impl Passage {
     }
 
     /// This turn's middleware has passed the request on.
-    pub fn keep_session(&self, turn: usize, session: Session) {
+    pub fn keep_session(&self, turn: usize, session: Box<Session>) {
         self.turns.borrow_mut()[turn].session = Some(session);
     }
 
-    pub fn take_session(&self, turn: usize) -> Option<Session> {
+    pub fn take_session(&self, turn: usize) -> Option<Box<Session>> {
         self.turns.borrow_mut()[turn].session.take()
     }
 
@@ -737,8 +739,10 @@ impl Passage {
 impl Drop for Passage {
     /// A guest between two hooks is as good as new: the next exchange begins anew.
     fn drop(&mut self) {
-        let leases = self.turns.get_mut().drain(..).filter_map(|turn| turn.lease);
-        leases.for_each(wasm::Lease::put_back);
+        let turns = self.turns.get_mut().iter_mut();
+        turns
+            .filter_map(|turn| turn.lease.take())
+            .for_each(wasm::Lease::put_back);
     }
 }
 

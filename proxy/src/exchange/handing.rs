@@ -156,7 +156,7 @@ impl Exchange {
                 if let Some(cut) = self.broken_upload() {
                     return cut;
                 }
-                let adopted = (passage.message().as_mut()).map(|message| adopt(head, &mut message.request));
+                let adopted = (passage.message().as_mut()).map(|message| adopt(*head, &mut message.request));
                 match adopted.unwrap_or(Ok(None)) {
                     Ok(length) => passing.is_to_have(length),
                     Err(why) => {
@@ -223,7 +223,7 @@ impl Exchange {
     pub(super) async fn hand_back(
         &mut self,
         turn: usize,
-        mut session: Session,
+        mut session: Box<Session>,
         body: &mut Body,
         clock: &mut Option<Clock>,
     ) {
@@ -273,7 +273,7 @@ impl Exchange {
     }
 
     /// Makes a middleware's answer the exchange's.
-    fn give_back(&mut self, turn: usize, session: Session, answered: Answered, hook: Hook) -> Result<Body, Error> {
+    fn give_back(&mut self, turn: usize, session: Box<Session>, answered: Answered, hook: Hook) -> Result<Body, Error> {
         let passage = Rc::clone(&self.passage);
         let behind = self.status_behind();
         let switches = behind == Some(StatusCode::SWITCHING_PROTOCOLS);

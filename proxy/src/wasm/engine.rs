@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 /// The unit of a guest's processor time, and how often one that computes gives its worker back.
 pub const TICK: Duration = Duration::from_millis(1);
@@ -191,7 +191,9 @@ fn pool(reservation: Reservation, purpose: Purpose) -> PoolingAllocationConfig {
         .table_elements(reservation.table_elements)
         .max_memory_size(usize::try_from(reservation.memory_bytes).unwrap_or(usize::MAX))
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
-        .table_keep_resident(KEEP_RESIDENT_BYTES);
+        .table_keep_resident(KEEP_RESIDENT_BYTES)
+        // Only pages that a guest has touched are reset, where the kernel can tell which they are (6.7 and later).
+        .pagemap_scan(Enabled::Auto);
     pool
 }
 

@@ -22,7 +22,9 @@ type Error = TrappableError<ErrorCode>;
 
 /// The request, and where the answer to it goes. Dropped without one, the guest is told that there is none.
 pub(super) struct Onward {
-    pub request: http::Request<WasiBody>,
+    /// Apart, because it goes through many hands.
+    pub head: Box<http::request::Parts>,
+    pub body: WasiBody,
     pub answer: oneshot::Sender<http::Response<Given>>,
 }
 
@@ -61,8 +63,10 @@ async fn handle(accessor: &Accessor<State>, request: Resource<Request>) -> Resul
             return Err(Error::from(ErrorCode::InternalError(Some(why.to_owned()))));
         };
         let (answer, answered) = oneshot::channel();
+        let (head, body) = request.into_parts();
+        let head = Box::new(head);
         // An exchange that is gone takes its answer with it.
-        let _ = onward.send(Onward { request, answer });
+        let _ = onward.send(Onward { head, body, answer });
         Ok(answered)
     })?;
     let answer = answer.await.map_err(|_| ErrorCode::ConnectionTerminated)?;

@@ -75,9 +75,8 @@ impl Running {
         };
         // A panic takes the life with it.
         let polled = life.as_mut().poll(&mut Context::from_waker(&self.waker));
-        match polled {
-            Poll::Ready(()) => drop(life),
-            Poll::Pending => drop(self.life.replace(Some(life))),
+        if polled.is_pending() {
+            *self.life.borrow_mut() = Some(life);
         }
         polled
     }
@@ -160,5 +159,162 @@ impl Wake for Bell {
         if !self.is_muted.load(Ordering::SeqCst) {
             self.task.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::future::poll_fn;
+    use tokio::task::{LocalSet, yield_now};
+
+    /// A guest that takes what lies there each time that it is moved.
+    #[derive(Default)]
+    struct Guest {
+        waker: RefCell<Option<Waker>>,
+        lying: Cell<u32>,
+        taken: Cell<u32>,
+        may_end: Cell<bool>,
+    }
+
+    impl Guest {
+        fn life(self: &Rc<Self>) -> Life {
+            let guest = Rc::clone(self);
+            Box::pin(poll_fn(move |context| {
+                guest.taken.set(guest.taken.get() + guest.lying.take());
+                guest.waker.replace(Some(context.waker().clone()));
+                match guest.may_end.get() {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                }
+            }))
+        }
+
+        fn put(&self) {
+            self.lying.set(self.lying.get() + 1);
+        }
+
+        fn wake(&self) {
+            self.waker.borrow().as_ref().expect("it was moved").wake_by_ref();
+        }
+    }
+
+    /// A guest that its task has moved once.
+    async fn guest() -> (Rc<Guest>, Rc<Running>, AbortHandle) {
+        let guest = Rc::new(Guest::default());
+        let (running, task) = Running::begin(guest.life());
+        yield_now().await;
+        (guest, running, task)
+    }
+
+    #[tokio::test]
+    async fn whoever_gives_moves() {
+        let test = async {
+            let (guest, running, _) = guest().await;
+            running.give(|| {
+                guest.put();
+                guest.wake();
+            });
+            assert_eq!(guest.taken.get(), 1);
+            running.give(|| guest.put());
+            yield_now().await;
+            assert_eq!(guest.taken.get(), 1, "it did not wait for this");
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn any_other_wake_is_its_tasks() {
+        let test = async {
+            let (guest, running, _) = guest().await;
+            guest.put();
+            guest.wake();
+            assert_eq!(guest.taken.get(), 0);
+            yield_now().await;
+            assert_eq!(guest.taken.get(), 1);
+            guest.put();
+            running.wake();
+            yield_now().await;
+            assert_eq!(guest.taken.get(), 2);
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn what_it_does_for_itself_is_not_lost() {
+        let test = async {
+            let woken = Rc::new(Cell::new(0));
+            let counted = Rc::clone(&woken);
+            let (running, _task) = Running::begin(Box::pin(poll_fn(move |context| {
+                counted.set(counted.get() + 1);
+                if counted.get() < 5 {
+                    context.waker().wake_by_ref();
+                }
+                Poll::Pending
+            })));
+            running.run();
+            assert_eq!(woken.get(), 1, "others have their turn");
+            for _ in 0..10 {
+                yield_now().await;
+            }
+            assert_eq!(woken.get(), 5);
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn its_task_ends_with_it_and_it_with_its_task() {
+        let test = async {
+            let (first, running, task) = guest().await;
+            first.may_end.set(true);
+            running.run();
+            assert_eq!(Rc::strong_count(&first), 1, "its life is dropped at once");
+            yield_now().await;
+            assert!(task.is_finished());
+            running.run();
+            running.give(|| first.put());
+
+            let (second, _running, task) = guest().await;
+            task.abort();
+            yield_now().await;
+            assert_eq!(Rc::strong_count(&second), 1);
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_it_alone() {
+        let test = async {
+            let (running, task) = Running::begin(Box::pin(poll_fn(|_| panic!("on purpose"))));
+            let moving = std::panic::AssertUnwindSafe(|| running.run());
+            assert!(std::panic::catch_unwind(moving).is_err());
+            running.run();
+            yield_now().await;
+            assert!(task.is_finished());
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn nobody_moves_it_while_it_is_moved() {
+        let test = async {
+            let slot = Rc::new(RefCell::new(None::<Rc<Running>>));
+            let own = Rc::clone(&slot);
+            let polls = Rc::new(Cell::new(0));
+            let counted = Rc::clone(&polls);
+            let (running, _task) = Running::begin(Box::pin(poll_fn(move |_| {
+                counted.set(counted.get() + 1);
+                if let Some(running) = &*own.borrow() {
+                    running.run();
+                }
+                Poll::Pending
+            })));
+            slot.replace(Some(Rc::clone(&running)));
+            running.run();
+            assert_eq!(polls.get(), 1);
+            slot.take();
+        };
+        LocalSet::new().run_until(test).await;
     }
 }

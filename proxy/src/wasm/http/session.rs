@@ -63,12 +63,8 @@ pub struct Session {
 }
 
 /// What a guest does with a request.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one at a time, and it is taken apart at once"
-)]
 pub enum Word {
-    PassedOn(http::request::Parts, Passing),
+    PassedOn(Box<http::request::Parts>, Passing),
     Answered(Answered),
 }
 
@@ -77,7 +73,7 @@ pub struct Answered(Response<WasiBody>);
 
 impl Session {
     /// Hands the request over.
-    pub fn begin(mut place: Place, head: &RequestHead, body: RequestBody, wall: Duration) -> Self {
+    pub fn begin(mut place: Place, head: &RequestHead, body: RequestBody, wall: Duration) -> Box<Self> {
         let length = body.size_hint().exact();
         let whole = match &body {
             RequestBody::Empty => Some(Bytes::new()),
@@ -95,7 +91,7 @@ impl Session {
             onward: Some(passed),
             turn: place.turn(),
         });
-        Self {
+        Box::new(Self {
             place,
             method: head.method.clone(),
             answer,
@@ -106,7 +102,7 @@ impl Session {
             wall,
             request,
             response: None,
-        }
+        })
     }
 
     /// What the guest does with the request. Not to be polled again after an end.
@@ -116,9 +112,8 @@ impl Session {
             && let Poll::Ready(passed) = Pin::new(onward).poll(context)
         {
             self.onward = None;
-            if let Ok(Onward { request, answer }) = passed {
+            if let Ok(Onward { head, body, answer }) = passed {
                 self.rest = Some(answer);
-                let (head, body) = request.into_parts();
                 self.is_passed.set(false);
                 let passing = Passing {
                     body,
