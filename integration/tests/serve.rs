@@ -127,6 +127,28 @@ fn one_component_on_a_port_and_nothing_else() {
 }
 
 #[test]
+fn it_has_the_values_and_the_folders_that_it_is_given() {
+    let folder = Folder::new();
+    folder.write("pages/index.txt", "first\n");
+    let pages = folder.path("pages").display().to_string();
+    let again = format!("{pages}::/again");
+    let given = ["--config", "greeting=good $morning", "--dir", &pages, "--dir", &again];
+    let arguments = [
+        &given[..],
+        &["--grant", "clocks,random,keyvalue", "--http", "http://127.0.0.1:1"],
+    ]
+    .concat();
+    let serve = Serve::start("rust-grants-03", &arguments);
+    let mut client = serve.client();
+    assert_eq!(client.get("/config/greeting").text(), "good $morning");
+    assert_eq!(client.get("/files/folders").text(), "/again\n/pages\n");
+    for place in ["/pages", "/again"] {
+        let file = format!("/files/read?dir={place}&path=index.txt");
+        assert_eq!(client.get(&file).text(), "first\n");
+    }
+}
+
+#[test]
 fn its_output_and_its_calls_go_where_the_arguments_say() {
     let upstream = Upstream::answering(|request| ok(&format!("{} {}", request.target(), request.text())));
     let callee = format!("api.example=http://{}", upstream.address());

@@ -44,6 +44,12 @@ pub struct Options {
     /// An environment variable for it; without a value, the one of this process; with `file:PATH`, what is in that file
     #[arg(long, value_name = "NAME[=VALUE]")]
     env: Vec<Variable>,
+    /// A value that it finds by its name (`wasi:config`), given like a variable
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    config: Vec<Variable>,
+    /// A folder that it may read; it finds it at GUEST, an absolute path, or at `/` and the folder's name
+    #[arg(long, value_name = "FOLDER[::GUEST]")]
+    dir: Vec<Folder>,
     /// A server that it may call, by the URL that it calls; with a name, the host of that URL
     ///
     /// `--http https://api.example` opens that server; `--http api.example=http://127.0.0.1:9000` has another answer for
@@ -73,6 +79,35 @@ impl FromStr for Variable {
                 name: name.to_owned(),
                 value,
             }),
+        }
+    }
+}
+
+/// A folder that the component may read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Folder {
+    path: String,
+    guest: String,
+}
+
+impl FromStr for Folder {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (path, guest) = match text.split_once("::") {
+            Some((path, guest)) => (path, guest.to_owned()),
+            None => {
+                let name = Path::new(text).file_name().and_then(|name| name.to_str());
+                let name = name.ok_or("write FOLDER::GUEST, since this folder has no name of its own")?;
+                (text, format!("/{name}"))
+            }
+        };
+        match (path.is_empty(), guest.starts_with('/')) {
+            (false, true) => Ok(Self {
+                path: path.to_owned(),
+                guest,
+            }),
+            _ => Err("write FOLDER, or FOLDER::GUEST with a GUEST that begins with `/`".to_owned()),
         }
     }
 }
@@ -212,6 +247,7 @@ impl Options {
             "clocks" if !has(grant) => Some("`--grant clocks`"),
             "random" if !has(grant) => Some("`--grant random`"),
             "keyvalue" if !has(grant) => Some("`--grant keyvalue`"),
+            "config: {NAME: VALUE}" if self.config.is_empty() => Some("`--config NAME=VALUE` for each value"),
             "http: [CLUSTER]" if self.http.is_empty() => Some("`--http URL` for each server that it may call"),
             _ => None,
         }
@@ -223,15 +259,11 @@ impl Options {
             return Err(format!("--http: `{}` is named twice; remove one", twice.name));
         }
         let mut grants: Vec<String> = self.granted().map(quoted).collect();
-        let variables: BTreeMap<_, _> = self.env.iter().map(|one| (&one.name, &one.value)).collect();
-        if !variables.is_empty() {
-            let variable = |(name, value): (&&String, &&Option<String>)| match value {
-                Some(value) => format!("{}: {}", quoted(name), quoted(value)),
-                // Not to be written down.
-                None => format!("{}: \"${{{name}}}\"", quoted(name)),
-            };
-            let variables: Vec<_> = variables.iter().map(variable).collect();
-            grants.push(format!("{{ env: {{ {} }} }}", variables.join(", ")));
+        for (grant, given) in [("env", &self.env), ("config", &self.config)] {
+            grants.extend(values(given).map(|values| format!("{{ {grant}: {values} }}")));
+        }
+        if !self.dir.is_empty() {
+            grants.push(format!("{{ dir: {{ {} }} }}", self.folders()?.join(", ")));
         }
         if !self.http.is_empty() {
             let callees: Vec<_> = self.http.iter().map(|callee| quoted(&callee.name)).collect();
@@ -268,12 +300,29 @@ clusters:
         Ok(text)
     }
 
+    /// Each by the path under which the component finds it.
+    fn folders(&self) -> Result<Vec<String>, String> {
+        let mut names = BTreeSet::new();
+        let folders = self.dir.iter().map(|folder| {
+            if !names.insert(&folder.guest) {
+                return Err(format!("--dir: `{}` is named twice; remove one", folder.guest));
+            }
+            let path = std::path::absolute(&folder.path).map_err(|error| format!("--dir {}: {error}", folder.path))?;
+            let path = path
+                .to_str()
+                .ok_or("--dir: the path of a folder is no UTF-8, as a configuration is")?;
+            Ok(format!("{}: {}", quoted(&folder.guest), quoted(path)))
+        });
+        folders.collect()
+    }
+
     fn greeting(&self, component: &Component, listen: SocketAddr, file: &Path) -> String {
         let kind = match &component.world {
             World::Service(version) => format!(", a service of wasi:http {version},"),
             World::Filter | World::Middleware(_) | World::Other => String::new(),
         };
         let mut may: Vec<&str> = self.granted().collect();
+        may.extend(self.dir.iter().map(|folder| &*folder.guest));
         may.extend(self.http.iter().map(|callee| &*callee.name));
         let may = match &*may {
             [] => "nothing of WASI".to_owned(),
@@ -293,6 +342,18 @@ Ctrl-C finishes what has begun and ends.
 "
         )
     }
+}
+
+/// As a map of YAML, if there is one; the last of a name.
+fn values(given: &[Variable]) -> Option<String> {
+    let values: BTreeMap<_, _> = given.iter().map(|one| (&one.name, &one.value)).collect();
+    let value = |(name, value): (&&String, &&Option<String>)| match value {
+        Some(value) => format!("{}: {}", quoted(name), quoted(value)),
+        // Not to be written down.
+        None => format!("{}: \"${{{name}}}\"", quoted(name)),
+    };
+    let values: Vec<_> = values.iter().map(value).collect();
+    (!values.is_empty()).then(|| format!("{{ {} }}", values.join(", ")))
 }
 
 /// As YAML, without a meaning of its own for `$`.
@@ -367,6 +428,25 @@ mod tests {
         assert!("=b".parse::<Variable>().is_err());
     }
 
+    #[test]
+    fn folders_have_a_path_for_the_component() {
+        for (text, path, guest) in [
+            ("data", "data", "/data"),
+            ("/srv/pages/", "/srv/pages/", "/pages"),
+            ("./a/b::/c", "./a/b", "/c"),
+            (".::/", ".", "/"),
+        ] {
+            let expected = Folder {
+                path: path.to_owned(),
+                guest: guest.to_owned(),
+            };
+            assert_eq!(text.parse(), Ok(expected), "{text}");
+        }
+        for text in ["", ".", "..", "/", "::/a", "a::", "a::b"] {
+            assert!(text.parse::<Folder>().is_err(), "{text}");
+        }
+    }
+
     /// Whatever the arguments hold, the configuration says that and nothing else.
     #[test]
     fn the_configuration_says_what_the_arguments_say() {
@@ -376,6 +456,10 @@ mod tests {
             grants: vec!["none".into(), "clocks".into()],
             env: ["A=${HOME} $ \"}", "B=1", "B=2\n", "file:=profile:/etc/passwd"]
                 .map(|text| text.parse().expect("a variable"))
+                .to_vec(),
+            config: ["greeting=$hello"].map(|text| text.parse().expect("a value")).to_vec(),
+            dir: ["/srv/pages", "/srv/a $b::/data/b"]
+                .map(|text| text.parse().expect("a folder"))
                 .to_vec(),
             http: vec!["https://api.example".parse().expect("a callee")],
         };
@@ -402,6 +486,11 @@ mod tests {
             [
                 tamis_config::ServiceGrant::Clocks,
                 tamis_config::ServiceGrant::Env(variables.to_vec()),
+                tamis_config::ServiceGrant::Config(vec![("greeting".to_owned(), "$hello".to_owned())]),
+                tamis_config::ServiceGrant::Dir(vec![
+                    ("/pages".to_owned(), "/srv/pages".into()),
+                    ("/data/b".to_owned(), "/srv/a $b".into()),
+                ]),
                 tamis_config::ServiceGrant::Http(vec!["api.example".to_owned()]),
             ]
         );

@@ -36,6 +36,8 @@ const MEMORIES_PER_COMPONENT: u32 = 4;
 const TABLES_PER_COMPONENT: u32 = 8;
 /// Stacks for one component of `wasi:http`: each of its tasks that waits in the middle of a call has one.
 const STACKS_PER_SERVICE: u32 = 4;
+/// Of a thread that nobody has set a size for.
+const THREAD_STACK_BYTES: usize = 2 << 20;
 /// What host functions that run on top of a guest's stack may take.
 const HOST_STACK_BYTES: usize = 512 << 10;
 /// Pages of a slot that stay resident between guests, so that a fresh instance costs no page fault for the first of
@@ -59,6 +61,7 @@ pub struct Engine {
     inner: wasmtime::Engine,
     ticker: Arc<Ticker>,
     seats: Arc<AtomicU32>,
+    stack_bytes: usize,
     all_seats: u32,
     /// The other one, for components that speak `wasi:http`.
     services: Arc<OnceLock<Engine>>,
@@ -91,6 +94,7 @@ impl Engine {
             ticker: Arc::new(ticker),
             seats: Arc::new(AtomicU32::new(reservation.instances)),
             all_seats: reservation.instances,
+            stack_bytes: reservation.stack_bytes,
             services: Arc::default(),
         })
     }
@@ -106,6 +110,7 @@ impl Engine {
             ticker: Arc::clone(&self.ticker),
             seats: Arc::new(AtomicU32::new(reservation.instances)),
             all_seats: reservation.instances,
+            stack_bytes: reservation.stack_bytes,
             services: Arc::default(),
         });
         self.ticker.state.services.get_or_init(|| made.inner.clone());
@@ -133,6 +138,12 @@ impl Engine {
     pub(super) fn guest_runs_on(&self) {
         self.ticker.state.is_pressed.store(true, Ordering::Relaxed);
         self.ticker.needed();
+    }
+
+    /// Whether a guest can run on the stack of any thread, those of std's default size included, and the host functions that
+    /// it calls on top of it.
+    pub(super) fn fits_any_stack(&self) -> bool {
+        self.stack_bytes <= THREAD_STACK_BYTES / 2
     }
 
     /// Ticks so far: none has passed since a guest began to compute as long as the number is the same.

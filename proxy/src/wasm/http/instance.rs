@@ -1,8 +1,8 @@
-//! A live guest, in a task of its own in its worker.
+//! A live guest: what goes on in it, as one future.
 //!
-//! Data plane. The task moves what goes on in the guest: exchanges, what an exchange leaves to be done after its answer,
-//! and streams. It ends when the guest may serve no more and has nothing left to do, when the guest traps, or when
-//! somebody ends it. Invariant: whoever waits for a guest that is gone is told why, never that all went well.
+//! Data plane. Exchanges, what an exchange leaves to be done after its answer, and streams; `running` says who moves it. It
+//! ends when the guest may serve no more and has nothing left to do, when the guest traps, or when somebody ends it.
+//! Invariant: whoever waits for a guest that is gone is told why, never that all went well.
 
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
