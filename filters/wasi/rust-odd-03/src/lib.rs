@@ -5,7 +5,7 @@
 //! second time; `impatient` answers 504 without waiting for the response; `short` says that its body is longer than it is;
 //! `elsewhere` passes on another method, authority and path; `outside` a path that leads out; `ask` first asks
 //! `http://servers/asked`; `whole` reads the request's body before it answers by itself with its length; `copy` takes both
-//! bodies through its memory, unchanged; `echo` answers with the request's own body; `early` answers 403 while it reads the
+//! bodies through its memory, unchanged, and lets others go first before each piece; `echo` answers with the request's own body; `early` answers 403 while it reads the
 //! request's body; `stall` passes on, or gives back, a body that never comes, as the path `/up` or another says; `peek`
 //! hands on a body of which it has read one byte; `make` gives a request without a body one of five bytes.
 
@@ -290,6 +290,7 @@ fn copied(mut from: StreamReader<u8>, trailers: Trailers) -> (StreamReader<u8>, 
     wit_bindgen::spawn_local(async move {
         let mut piece = Vec::with_capacity(PIECE_BYTES);
         loop {
+            wit_bindgen::yield_async().await;
             let (result, read) = from.read(piece).await;
             if !matches!(result, StreamResult::Complete(_)) {
                 break;

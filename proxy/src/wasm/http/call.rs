@@ -36,6 +36,8 @@ pub struct Call {
     answer: oneshot::Receiver<Answer>,
     body: Option<WasiBody>,
     method: Method,
+    /// The request's body was asked for.
+    has_asked: bool,
 }
 
 impl Call {
@@ -61,6 +63,7 @@ impl Call {
             answer,
             body: None,
             method: lines.method.clone(),
+            has_asked: false,
         }
     }
 
@@ -70,6 +73,11 @@ impl Call {
         match self.place.give(|| self.upload.poll(context)) {
             Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
             Poll::Pending if self.upload.body.is_in_hook() => return Poll::Pending,
+            Poll::Pending if !std::mem::replace(&mut self.has_asked, true) => {
+                // A client that waits to be told to go on is told so before it is answered.
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             _ => {}
         }
         let answered = ready!(Pin::new(&mut self.answer).poll(context));
@@ -309,6 +317,11 @@ impl Receiving {
             Poll::Pending if self.upload.body.is_in_hook() => return Poll::Pending,
             _ => {}
         }
+        self.poll_answer(context)
+    }
+
+    /// The same without the request, of which there is nothing more.
+    pub(super) fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         self.poll_body(context)
             .map(|frame| frame.map(|frame| frame.map_err(Failure::Service)))
     }

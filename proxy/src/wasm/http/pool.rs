@@ -13,7 +13,6 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::instance::{self, Job, StartError};
@@ -303,7 +302,7 @@ pub(super) struct Handle {
     at_once: u32,
     reuse: u32,
     jobs: RefCell<VecDeque<Job>>,
-    running: RefCell<Option<(Rc<Running>, AbortHandle)>>,
+    running: RefCell<Option<Rc<Running>>>,
     taken: Cell<u32>,
     served: Cell<u32>,
     /// Nothing goes on in the guest.
@@ -409,8 +408,8 @@ impl Handle {
     /// Ends it now.
     fn kill(&self) {
         self.fail(Fault::Ended);
-        if let Some((_, task)) = &*self.running.borrow() {
-            task.abort();
+        if let Some(running) = self.running() {
+            running.abort();
         }
     }
 
@@ -469,8 +468,7 @@ impl Handle {
 
     /// As a part of its own: what moves the guest may end it.
     fn running(&self) -> Option<Rc<Running>> {
-        let running = self.running.borrow();
-        running.as_ref().map(|(running, _)| Rc::clone(running))
+        self.running.borrow().clone()
     }
 }
 

@@ -7,10 +7,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::task::AtomicWaker;
@@ -25,29 +26,38 @@ pub(super) struct Running {
     bell: Arc<Bell>,
     /// The bell, as the guest has it.
     waker: Waker,
+    task: OnceLock<AbortHandle>,
 }
 
 impl Running {
-    /// In a task of this worker. Aborted, the task drops the life.
-    pub fn begin(life: Life) -> (Rc<Self>, AbortHandle) {
+    /// In a task of this worker.
+    pub fn begin(life: Life) -> Rc<Self> {
         let bell = Arc::<Bell>::default();
         let running = Rc::new(Self {
             life: RefCell::new(Some(life)),
             is_moving: Cell::new(false),
             waker: Waker::from(Arc::clone(&bell)),
             bell,
+            task: OnceLock::new(),
         });
         let task = tokio::task::spawn_local(Task(Rc::clone(&running)));
-        (running, task.abort_handle())
+        running.task.get_or_init(|| task.abort_handle());
+        running
     }
 
     /// Gives the guest something to do, and moves it if that has woken it.
     pub fn give<T>(&self, give: impl FnOnce() -> T) -> T {
-        self.bell.mute();
+        // Earlier than that, it has woken the task.
+        let has_rung = self.bell.hush();
+        let muted = Muted::begin(&self.bell);
         let given = give();
-        match self.bell.has_rung() {
-            true => self.run(),
-            false => self.bell.unmute(),
+        let is_woken = self.bell.has_rung();
+        if is_woken {
+            self.run();
+        }
+        drop(muted);
+        if has_rung {
+            self.bell.note();
         }
         given
     }
@@ -65,38 +75,36 @@ impl Running {
         self.bell.wake_by_ref();
     }
 
+    /// Its task drops the life, when it has its turn.
+    pub fn abort(&self) {
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+    }
+
     fn poll(&self) -> Poll<()> {
-        if self.is_moving.get() {
+        if self.is_moving.replace(true) {
+            self.bell.note();
             return Poll::Pending;
         }
-        let _moving = Moving::begin(self);
-        let Some(mut life) = self.life.take() else {
-            return Poll::Ready(());
-        };
-        // A panic takes the life with it.
-        let polled = life.as_mut().poll(&mut Context::from_waker(&self.waker));
+        let muted = Muted::begin(&self.bell);
+        self.bell.hush();
+        let life = self.life.take();
+        let polled = life.map_or(Poll::Ready(()), |life| self.poll_life(life));
+        self.is_moving.set(false);
+        drop(muted);
+        polled
+    }
+
+    /// A panic is the end of the guest, and not of whoever moves it; all who wait for it are told.
+    fn poll_life(&self, mut life: Life) -> Poll<()> {
+        let mut context = Context::from_waker(&self.waker);
+        let polled = catch_unwind(AssertUnwindSafe(|| life.as_mut().poll(&mut context)));
+        let polled = polled.unwrap_or(Poll::Ready(()));
         if polled.is_pending() {
             *self.life.borrow_mut() = Some(life);
         }
         polled
-    }
-}
-
-struct Moving<'a>(&'a Running);
-
-impl<'a> Moving<'a> {
-    fn begin(running: &'a Running) -> Self {
-        running.is_moving.set(true);
-        running.bell.mute();
-        running.bell.hush();
-        Self(running)
-    }
-}
-
-impl Drop for Moving<'_> {
-    fn drop(&mut self) {
-        self.0.is_moving.set(false);
-        self.0.bell.unmute();
     }
 }
 
@@ -119,7 +127,7 @@ impl Drop for Task {
     }
 }
 
-/// Wakes the task, or only notes that it is to be woken. Rung by other threads too, where a guest waits for a file.
+/// Wakes the task, or, muted, only notes that it is to be woken. Rung by other threads too, where a guest waits for a file.
 #[derive(Default)]
 struct Bell {
     task: AtomicWaker,
@@ -128,20 +136,13 @@ struct Bell {
 }
 
 impl Bell {
-    fn mute(&self) {
-        self.is_muted.store(true, Ordering::SeqCst);
+    fn note(&self) {
+        self.has_rung.store(true, Ordering::SeqCst);
     }
 
-    /// Whoever rings after this wakes the task, and whoever has rung before it is heard here.
-    fn unmute(&self) {
-        self.is_muted.store(false, Ordering::SeqCst);
-        if self.has_rung() {
-            self.task.wake();
-        }
-    }
-
-    fn hush(&self) {
-        self.has_rung.store(false, Ordering::SeqCst);
+    /// Whether it had rung. Whoever rang sees what is done for it from here on.
+    fn hush(&self) -> bool {
+        self.has_rung.swap(false, Ordering::SeqCst)
     }
 
     fn has_rung(&self) -> bool {
@@ -155,9 +156,31 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.has_rung.store(true, Ordering::SeqCst);
+        self.note();
         if !self.is_muted.load(Ordering::SeqCst) {
             self.task.wake();
+        }
+    }
+}
+
+/// As long as it lives, the bell is muted; within another one it has no effect.
+struct Muted<'a>(Option<&'a Bell>);
+
+impl<'a> Muted<'a> {
+    fn begin(bell: &'a Bell) -> Self {
+        let was_muted = bell.is_muted.swap(true, Ordering::SeqCst);
+        Self((!was_muted).then_some(bell))
+    }
+}
+
+impl Drop for Muted<'_> {
+    /// Whoever rings after this wakes the task, and whoever has rung before it is heard here.
+    fn drop(&mut self) {
+        if let Some(bell) = self.0 {
+            bell.is_muted.store(false, Ordering::SeqCst);
+            if bell.has_rung() {
+                bell.task.wake();
+            }
         }
     }
 }
@@ -201,17 +224,21 @@ mod tests {
     }
 
     /// A guest that its task has moved once.
-    async fn guest() -> (Rc<Guest>, Rc<Running>, AbortHandle) {
+    async fn guest() -> (Rc<Guest>, Rc<Running>) {
         let guest = Rc::new(Guest::default());
-        let (running, task) = Running::begin(guest.life());
+        let running = Running::begin(guest.life());
         yield_now().await;
-        (guest, running, task)
+        (guest, running)
+    }
+
+    fn is_finished(running: &Running) -> bool {
+        running.task.get().is_some_and(AbortHandle::is_finished)
     }
 
     #[tokio::test]
     async fn whoever_gives_moves() {
         let test = async {
-            let (guest, running, _) = guest().await;
+            let (guest, running) = guest().await;
             running.give(|| {
                 guest.put();
                 guest.wake();
@@ -227,7 +254,7 @@ mod tests {
     #[tokio::test]
     async fn any_other_wake_is_its_tasks() {
         let test = async {
-            let (guest, running, _) = guest().await;
+            let (guest, running) = guest().await;
             guest.put();
             guest.wake();
             assert_eq!(guest.taken.get(), 0);
@@ -246,7 +273,7 @@ mod tests {
         let test = async {
             let woken = Rc::new(Cell::new(0));
             let counted = Rc::clone(&woken);
-            let (running, _task) = Running::begin(Box::pin(poll_fn(move |context| {
+            let running = Running::begin(Box::pin(poll_fn(move |context| {
                 counted.set(counted.get() + 1);
                 if counted.get() < 5 {
                     context.waker().wake_by_ref();
@@ -255,6 +282,8 @@ mod tests {
             })));
             running.run();
             assert_eq!(woken.get(), 1, "others have their turn");
+            running.give(|| ());
+            assert_eq!(woken.get(), 1, "it was given nothing");
             for _ in 0..10 {
                 yield_now().await;
             }
@@ -266,17 +295,17 @@ mod tests {
     #[tokio::test]
     async fn its_task_ends_with_it_and_it_with_its_task() {
         let test = async {
-            let (first, running, task) = guest().await;
+            let (first, running) = guest().await;
             first.may_end.set(true);
             running.run();
             assert_eq!(Rc::strong_count(&first), 1, "its life is dropped at once");
             yield_now().await;
-            assert!(task.is_finished());
+            assert!(is_finished(&running));
             running.run();
             running.give(|| first.put());
 
-            let (second, _running, task) = guest().await;
-            task.abort();
+            let (second, running) = guest().await;
+            running.abort();
             yield_now().await;
             assert_eq!(Rc::strong_count(&second), 1);
         };
@@ -286,12 +315,25 @@ mod tests {
     #[tokio::test]
     async fn a_panic_ends_it_alone() {
         let test = async {
-            let (running, task) = Running::begin(Box::pin(poll_fn(|_| panic!("on purpose"))));
-            let moving = std::panic::AssertUnwindSafe(|| running.run());
-            assert!(std::panic::catch_unwind(moving).is_err());
+            let running = Running::begin(Box::pin(poll_fn(|_| panic!("on purpose"))));
+            running.run();
             running.run();
             yield_now().await;
-            assert!(task.is_finished());
+            assert!(is_finished(&running));
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn what_broke_off_while_it_gave_leaves_the_bell_as_it_was() {
+        let test = async {
+            let (guest, running) = guest().await;
+            let giving = AssertUnwindSafe(|| running.give(|| panic!("on purpose")));
+            assert!(catch_unwind(giving).is_err());
+            guest.put();
+            guest.wake();
+            yield_now().await;
+            assert_eq!(guest.taken.get(), 1);
         };
         LocalSet::new().run_until(test).await;
     }
@@ -303,7 +345,7 @@ mod tests {
             let own = Rc::clone(&slot);
             let polls = Rc::new(Cell::new(0));
             let counted = Rc::clone(&polls);
-            let (running, _task) = Running::begin(Box::pin(poll_fn(move |_| {
+            let running = Running::begin(Box::pin(poll_fn(move |_| {
                 counted.set(counted.get() + 1);
                 if let Some(running) = &*own.borrow() {
                     running.run();

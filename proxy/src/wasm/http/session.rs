@@ -59,6 +59,8 @@ pub struct Session {
     is_passed: Rc<Cell<bool>>,
     wall: Duration,
     request: Rc<Lent<RequestBody>>,
+    /// The request's body was asked for.
+    has_asked: Cell<bool>,
     response: Option<Rc<Lent<Body>>>,
 }
 
@@ -101,6 +103,7 @@ impl Session {
             is_passed: Rc::new(Cell::new(true)),
             wall,
             request,
+            has_asked: Cell::new(false),
             response: None,
         })
     }
@@ -171,6 +174,11 @@ impl Session {
                 response.poll(context);
             }
         });
+        if self.request.waits() && !self.has_asked.replace(true) {
+            // A client that waits to be told to go on is told so before it is answered.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         match passage.is_in_hook() {
             true => Poll::Pending,
             false => Poll::Ready(()),
@@ -514,7 +522,8 @@ impl Returned {
             return Poll::Pending;
         }
         let (request, response) = (Rc::clone(&self.request), self.response.clone());
-        let mut poll = || self.receiving.poll_frame(context);
+        // The guest does not move meanwhile, or what it reads would be taken for the host's.
+        let mut poll = || self.receiving.poll_answer(context);
         let polled = request.for_host(|| match &response {
             Some(response) => response.for_host(poll),
             None => poll(),
