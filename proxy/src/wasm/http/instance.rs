@@ -130,8 +130,10 @@ impl Started {
 async fn in_stints<T>(stint: &Stint, running: impl Future<Output = T>) -> T {
     let mut running = std::pin::pin!(running);
     future::poll_fn(|context| {
-        stint.begin();
-        running.as_mut().poll(context)
+        let begun = stint.begin();
+        let polled = running.as_mut().poll(context);
+        stint.end(begun);
+        polled
     })
     .await
 }

@@ -4,8 +4,9 @@
 //! that goes nowhere, sockets that refuse. Whoever serves several exchanges at once is held to account task by task.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::uri::Scheme;
@@ -33,7 +34,7 @@ use crate::outbound::Desk;
 use crate::outbox;
 use crate::service::Fault;
 use crate::store::Table;
-use crate::wasm::engine::Engine;
+use crate::wasm::engine::{Engine, TICK};
 use crate::wasm::filter::LogBudget;
 use crate::wasm::host::{MAX_LOG_LINE, one_line};
 use crate::wasm::instance::{MemoryLimit, OutOfTime};
@@ -83,29 +84,66 @@ impl Account {
 }
 
 /// What a guest computes between two waits.
+///
+/// A tick counts if it fell into the stint; one that passed while the guest waited is forgiven. Whoever waits often might
+/// compute between ticks and never be charged: after a few that were forgiven its stints are measured by the clock.
 pub(super) struct Stint {
     engine: Engine,
     /// The number of ticks when it began.
     since: AtomicU64,
+    /// Ticks that were forgiven since the guest last had nothing to do.
+    forgiven: AtomicU32,
+    /// What was measured and is not charged yet, in nanoseconds.
+    owed: AtomicU64,
 }
+
+/// An exchange that waits for its upstream, and for a body that is not long, stays below.
+const MAX_FORGIVEN: u32 = 8;
 
 impl Stint {
     fn new(engine: Engine) -> Self {
         Self {
             engine,
             since: AtomicU64::new(0),
+            forgiven: AtomicU32::new(0),
+            owed: AtomicU64::new(0),
         }
     }
 
-    /// The guest is about to run, or to run on.
-    pub fn begin(&self) {
+    /// The guest is about to run, or to run on. When, if that matters.
+    pub fn begin(&self) -> Option<Instant> {
         self.engine.guest_runs();
         self.since.store(self.engine.ticks(), Ordering::Relaxed);
+        (self.forgiven.load(Ordering::Relaxed) >= MAX_FORGIVEN).then(Instant::now)
     }
 
-    /// Whether it has not lasted for a tick.
-    fn is_fresh(&self) -> bool {
-        self.since.load(Ordering::Relaxed) == self.engine.ticks()
+    /// It waits.
+    pub fn end(&self, begun: Option<Instant>) {
+        if let Some(begun) = begun {
+            let took = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.owed.fetch_add(took, Ordering::Relaxed);
+        }
+    }
+
+    /// How many ticks the guest is to be charged for at this one.
+    fn due(&self) -> u32 {
+        let tick = u64::try_from(TICK.as_nanos()).unwrap_or(u64::MAX);
+        let owed = self.owed.load(Ordering::Relaxed);
+        let due = if self.since.load(Ordering::Relaxed) == self.engine.ticks() {
+            self.forgiven.fetch_add(1, Ordering::Relaxed);
+            owed / tick
+        } else {
+            // This one is measured too when it ends, if any is.
+            (owed / tick).max(1)
+        };
+        self.owed.store(owed.saturating_sub(due * tick), Ordering::Relaxed);
+        u32::try_from(due).unwrap_or(u32::MAX)
+    }
+
+    /// The guest has nothing to do.
+    fn rest(&self) {
+        self.forgiven.store(0, Ordering::Relaxed);
+        self.owed.store(0, Ordering::Relaxed);
     }
 }
 
@@ -252,6 +290,7 @@ impl State {
     pub fn rest(&mut self) {
         self.exchanges.clear();
         self.ticks_left = 0;
+        self.stint.rest();
     }
 
     pub fn stint(&self) -> &Arc<Stint> {
@@ -271,25 +310,25 @@ impl State {
         }
     }
 
-    /// Takes a tick from whoever computes.
-    fn spend(&mut self, task: Option<GuestTaskId>) -> Option<()> {
+    /// Takes ticks from whoever computes.
+    fn spend(&mut self, task: Option<GuestTaskId>, ticks: u32) -> Option<()> {
         let account = task.and_then(|task| self.exchanges.get_mut(&task));
         let left = account.map_or(&mut self.ticks_left, |account| &mut account.ticks_left);
-        *left = left.checked_sub(1)?;
+        *left = left.checked_sub(ticks)?;
         Some(())
     }
 }
 
 /// Runs each millisecond that a guest computes: gives the worker back to its other tasks, or ends the guest.
 fn on_tick(mut store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadline> {
-    if store.data().stint.is_fresh() {
-        // The time passed while it waited.
+    let due = store.data().stint.due();
+    if due == 0 {
         return Ok(UpdateDeadline::Continue(1));
     }
     // The exchange is what called first.
     let task = store.async_call_stack()?.last();
     let state = store.data_mut();
-    state.spend(task).ok_or(OutOfTime)?;
+    state.spend(task, due).ok_or(OutOfTime)?;
     state.stint.engine.guest_runs_on();
     outbox::send_all();
     Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
@@ -485,5 +524,61 @@ impl tokio::io::AsyncWrite for Lines {
         _: &mut std::task::Context<'_>,
     ) -> std::task::Poll<std::io::Result<()>> {
         std::task::Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::time::Duration;
+
+    use crate::wasm::engine::Reservation;
+
+    fn stint() -> Stint {
+        let engine = Engine::new(Reservation {
+            instances: 1,
+            memory_bytes: 1 << 20,
+            table_elements: 10,
+            stack_bytes: 64 << 10,
+        });
+        Stint::new(engine.expect("it is little"))
+    }
+
+    /// Computes, or waits, until there was a tick.
+    fn pass_a_tick(stint: &Stint) {
+        let before = stint.engine.ticks();
+        while stint.engine.ticks() == before {
+            stint.engine.guest_runs();
+            std::hint::spin_loop();
+        }
+    }
+
+    #[test]
+    fn a_tick_counts_if_it_fell_into_the_stint() {
+        let stint = stint();
+        let begun = stint.begin();
+        pass_a_tick(&stint);
+        assert_eq!(stint.due(), 1);
+        stint.end(begun);
+        pass_a_tick(&stint);
+        stint.begin();
+        assert_eq!(stint.due(), 0, "it passed while the guest waited");
+    }
+
+    #[test]
+    fn whoever_always_waits_for_the_tick_is_measured() {
+        let stint = stint();
+        for _ in 0..MAX_FORGIVEN {
+            assert_eq!(stint.begin(), None);
+            assert_eq!(stint.due(), 0);
+        }
+        let begun = stint.begin().expect("it has waited often");
+        stint.end(begun.checked_sub(Duration::from_millis(7)));
+        stint.begin();
+        assert!(stint.due() >= 7);
+        assert_eq!(stint.due(), 0, "that is paid");
+        stint.rest();
+        assert_eq!(stint.begin(), None);
     }
 }
