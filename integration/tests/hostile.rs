@@ -65,8 +65,18 @@ fn failures(settings: &'static str) -> Vec<Case> {
 
 #[test]
 fn a_failing_guest_is_skipped_when_open() {
+    // On a stack of its own, and on its worker's.
+    for settings in [
+        "on_failure: open, limits: { cpu: 50ms }",
+        "on_failure: open, limits: { cpu: 10ms }",
+    ] {
+        failing_guests_are_skipped(settings);
+    }
+}
+
+fn failing_guests_are_skipped(settings: &'static str) {
     let upstream = Upstream::saying("ok");
-    let cases = failures("on_failure: open, limits: { cpu: 50ms }");
+    let cases = failures(settings);
     let proxy = proxy_with(&cases, &upstream);
     let bystander = Bystander::start(&proxy.address("web"), "/innocent");
     for case in &cases {

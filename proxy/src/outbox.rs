@@ -1,11 +1,12 @@
-//! Small writes of a worker, sent together at the end of a round.
+//! Small writes of a worker, sent together at the end of a round, or of some.
 //!
 //! Data plane; one thread only. A round is what the runtime polls between two looks at the sockets. A send to a peer that
 //! sleeps wakes its processor, which costs the sender more than all else that it does for the bytes; one send after
 //! another, each finds the peer asleep again. Sent in one go, the first wakes it and the others find it awake. Measured
 //! with 64 clients and the peers on one other core: 3 us of system time less for each exchange. A round is as long as
-//! the work that waits, so at low load nothing waits for anything; and a filter that computes for long does not make
-//! others wait, as everything is sent before it goes on and when it is done.
+//! the work that waits, so a write that is alone waits for nothing; those of several exchanges wait for another look, and
+//! for as many as find more to do, of which there are few: the origin then slept in 19 of 1,000 requests, not in 29. A
+//! filter that computes for long does not make others wait, as everything is sent before it goes on and when it is done.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -14,8 +15,9 @@ use std::task::{Context, Poll, Waker};
 
 use crate::stream::Line;
 
-/// Rounds that a write may wait for, and lines that are sent together: more would keep peers waiting for no gain.
+/// Rounds that a write may wait for. Each takes a fraction of a millisecond at most.
 const MAX_ROUNDS: u32 = 4;
+/// Lines that are sent without waiting for more: most of 64 connections and of those behind them.
 const ENOUGH: usize = 48;
 
 /// Buffers kept for the next round; more are in use at once only in a burst.
@@ -33,8 +35,8 @@ thread_local! {
     static OUTBOX: Outbox = Outbox::default();
 }
 
-/// Sends what the streams of this thread keep, round by round, until it is dropped. It is woken by the first write of a
-/// round, and so polled after all tasks that were to be polled then.
+/// Sends what the streams of this thread keep, until it is dropped. It is woken by the first write of a round, and so
+/// polled after all tasks that were to be polled then.
 pub async fn serve() {
     struct Closing;
     impl Drop for Closing {

@@ -2,7 +2,8 @@
 //!
 //! Data plane. An instance belongs to one worker and serves one exchange at a time. A call that ends in any other way
 //! than by returning (a trap, a deadline, a dropped future) leaves the guest in an unknown state, so such an instance
-//! is never used again; the message that was lent to it always comes back.
+//! is never used again; the message that was lent to it always comes back. A call has a stack of its own, on which it can
+//! be interrupted, but for those of filters that are known to be short: these run on their worker's.
 
 use std::fmt;
 use std::future::Future;
@@ -287,7 +288,8 @@ fn new_store(filter: &Filter, desk: Option<&Desk>) -> Store<State> {
     store
 }
 
-/// Runs each millisecond that a guest computes: gives the worker back to its other tasks, or ends the guest.
+/// Runs each millisecond that a guest computes: gives the worker back to its other tasks, if the guest has a stack to wait
+/// on, or ends the guest.
 fn on_tick(mut store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadline> {
     let state = store.data_mut();
     match state.ticks_left.checked_sub(1) {
@@ -512,5 +514,85 @@ impl StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use futures_util::FutureExt as _;
+
+    use crate::filter::OnFailure;
+    use crate::wasm::engine::Reservation;
+    use crate::wasm::filter::{Limits, Settings};
+    use crate::wasm::{Artifact, OnTick, Question as _};
+
+    /// Returns at once the first time, and never after that.
+    const TURNS_LONG: &str = r#"(component
+        (core module $guest
+            (global $calls (mut i32) (i32.const 0))
+            (func (export "on-tick")
+                (global.set $calls (i32.add (global.get $calls) (i32.const 1)))
+                (if (i32.gt_u (global.get $calls) (i32.const 1)) (then (loop $again (br $again))))))
+        (core instance $guest (instantiate $guest))
+        (func $tick (canon lift (core func $guest "on-tick")))
+        (instance $hooks (export "on-tick" (func $tick)))
+        (export "tamis:filter/tick@0.1.0" (instance $hooks)))"#;
+
+    fn filter() -> Filter {
+        let engine = Engine::new(Reservation {
+            instances: 2,
+            memory_bytes: 1 << 20,
+            table_elements: 10,
+            stack_bytes: 64 << 10,
+        });
+        let engine = engine.expect("it is little");
+        let bytes = wat::parse_str(TURNS_LONG).expect("it is well-formed");
+        let artifact = Artifact::compile(&engine, &bytes).expect("it compiles");
+        let settings = Settings {
+            name: "turns-long".to_owned(),
+            config: "{}".to_owned(),
+            grants: Vec::new(),
+            limits: Limits {
+                memory: 1 << 20,
+                table_elements: 10,
+                cpu_ticks: 10,
+                exchange_cpu: Duration::from_secs(1),
+                wall: Duration::from_secs(1),
+                wait: Duration::from_secs(1),
+                instances_per_worker: 2,
+                header_bytes: 100,
+                body_bytes: 100,
+                lifted_bytes: 1000,
+                outbound_calls: 0,
+                outbound_concurrent: 0,
+                log_lines: 0,
+                reuse: 10,
+            },
+            on_failure: OnFailure::Closed,
+            breaker: None,
+            tick: Some(Duration::from_secs(1)),
+        };
+        Filter::link(&engine, Arc::new(artifact), settings).expect("it is a filter")
+    }
+
+    #[tokio::test]
+    async fn who_takes_long_once_is_interrupted_from_then_on() {
+        let filter = filter();
+        let mut home = None;
+        let mut ask = async |instance: &mut Instance| {
+            let cpu = Duration::from_secs(1);
+            OnTick.ask(instance, Loan { home: &mut home, cpu }, &filter).await
+        };
+        let mut first = Instance::start(&filter, None, None).await.expect("it starts");
+        let mut second = Instance::start(&filter, None, None).await.expect("it starts");
+        ask(&mut first).await.expect("it returns");
+        assert!(filter.is_brief());
+        let stuck = ask(&mut first).now_or_never().expect("nothing interrupts it");
+        assert_eq!(stuck.expect_err("it does not return").0, Failure::Cpu);
+        assert!(!filter.is_brief());
+        ask(&mut second).await.expect("it returns");
+        assert!(ask(&mut second).now_or_never().is_none(), "others have their turn");
     }
 }
