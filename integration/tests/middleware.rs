@@ -185,6 +185,46 @@ fn one_in_another_language_stands_beside_them() {
     );
 }
 
+/// It has something to do for itself whenever it is moved, between any two pieces.
+#[test]
+fn one_that_yields_between_pieces_loses_none() {
+    const PIECES: usize = 200;
+    let chunks: String = (0..PIECES).map(|number| format!("4\r\n{number:04}\r\n")).collect();
+    let whole: String = (0..PIECES).map(|number| format!("{number:04}")).collect();
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nTrailer: x-last\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}0\r\nX-Last: 1\r\n\r\n"
+    );
+    let upstream = Upstream::answering(move |_| answer.clone().into_bytes());
+    let proxy = odd(&upstream, "");
+    let body = format!("{chunks}0\r\n\r\n");
+    let mut client = proxy.client();
+    for _ in 0..20 {
+        let answer = client.exchange(post("/", "X-Odd: copy\r\nTransfer-Encoding: chunked\r\n", &body));
+        assert_eq!((answer.status(), answer.text()), (200, whole.clone()));
+        assert_eq!(upstream.take_request("it was passed on").text(), whole);
+    }
+}
+
+/// Processor time is what it computes: waiting for pieces takes none, however many there are.
+#[test]
+fn one_is_not_charged_for_what_it_waits_for() {
+    let upstream = echoing();
+    let proxy = one(&upstream, "rust-stamp-03", ", limits: { cpu: 50ms }");
+    let mut client = proxy.client();
+    client.send("POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for _ in 0..120 {
+        client.send("1\r\na\r\n");
+        // As slow as its network is.
+        std::thread::sleep(Duration::from_millis(6));
+    }
+    client.send("0\r\n\r\n");
+    let answer = client.response();
+    assert_eq!(
+        (answer.status(), answer.text()),
+        (200, format!("POST / {}", "a".repeat(120)))
+    );
+}
+
 /// Pieces come through as they are sent, both ways at the same time.
 #[test]
 fn bodies_stream() {
