@@ -434,6 +434,30 @@ mod tests {
         .await;
     }
 
+    /// Of several a next look at the sockets may find more; one alone leaves with its round.
+    #[tokio::test]
+    async fn several_wait_for_another_look_and_one_does_not() {
+        with_outbox(|mut one, mut peer_of_one| async move {
+            let (other, mut peer_of_other) = UnixStream::pair().expect("a pair of sockets");
+            let mut other = Stream::from(other);
+            one.write_all(b"a").await.unwrap();
+            yield_now().await;
+            assert_eq!(one.sent(), 1);
+            one.write_all(b"b").await.unwrap();
+            other.write_all(b"c").await.unwrap();
+            yield_now().await;
+            assert_eq!((one.sent(), other.sent()), (1, 0), "there may be more");
+            yield_now().await;
+            assert_eq!((one.sent(), other.sent()), (2, 1), "there was no more");
+            let mut text = [0; 2];
+            peer_of_one.read_exact(&mut text).await.unwrap();
+            assert_eq!(&text, b"ab");
+            peer_of_other.read_exact(&mut text[..1]).await.unwrap();
+            assert_eq!(text[0], b'c');
+        })
+        .await;
+    }
+
     #[tokio::test]
     async fn nothing_overtakes_what_is_kept() {
         with_outbox(|mut stream, mut peer| async move {
