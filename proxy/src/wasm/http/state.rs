@@ -4,9 +4,9 @@
 //! that goes nowhere, sockets that refuse. Whoever serves several exchanges at once is held to account task by task.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::uri::Scheme;
@@ -84,59 +84,77 @@ impl Account {
 }
 
 /// What a guest computes between two waits.
-///
-/// A tick counts if it fell into the stint; one that passed while the guest waited is forgiven. Whoever waits often might
-/// compute between ticks and never be charged: after a few that were forgiven its stints are measured by the clock.
 pub(super) struct Stint {
     engine: Engine,
-    /// The number of ticks when it began.
-    since: AtomicU64,
-    /// Ticks that were forgiven since the guest last had nothing to do.
-    forgiven: AtomicU32,
-    /// What was measured and is not charged yet, in nanoseconds.
-    owed: AtomicU64,
+    meter: Meter,
 }
-
-/// An exchange that waits for its upstream, and for a body that is not long, stays below.
-const MAX_FORGIVEN: u32 = 8;
 
 impl Stint {
     fn new(engine: Engine) -> Self {
-        Self {
-            engine,
-            since: AtomicU64::new(0),
-            forgiven: AtomicU32::new(0),
-            owed: AtomicU64::new(0),
-        }
+        let meter = Meter::default();
+        Self { engine, meter }
     }
 
     /// The guest is about to run, or to run on. When, if that matters.
     pub fn begin(&self) -> Option<Instant> {
         self.engine.guest_runs();
-        self.since.store(self.engine.ticks(), Ordering::Relaxed);
-        (self.forgiven.load(Ordering::Relaxed) >= MAX_FORGIVEN).then(Instant::now)
+        self.meter.begin(self.engine.ticks()).then(Instant::now)
     }
 
     /// It waits.
     pub fn end(&self, begun: Option<Instant>) {
         if let Some(begun) = begun {
-            let took = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            self.owed.fetch_add(took, Ordering::Relaxed);
+            self.meter.end(begun.elapsed());
         }
     }
+}
 
-    /// How many ticks the guest is to be charged for at this one.
-    fn due(&self) -> u32 {
-        let tick = u64::try_from(TICK.as_nanos()).unwrap_or(u64::MAX);
+/// Ticks for which a guest is not charged before it is measured: an exchange that waits for its upstream, and for a body
+/// that is not long, stays below.
+const MAX_FORGIVEN: u32 = 8;
+
+/// A tick counts if it fell into a stint; one that passed while the guest waited is forgiven. Whoever waits often might
+/// compute between ticks and never be charged: after a few that were forgiven its stints are measured by the clock.
+#[derive(Default)]
+struct Meter {
+    /// The number of ticks when the stint began.
+    since: AtomicU64,
+    /// Since the guest last had nothing to do.
+    forgiven: AtomicU32,
+    /// What was measured and is not charged yet, in nanoseconds; less than nothing in a stint that has been charged for and
+    /// is not over.
+    owed: AtomicI64,
+}
+
+impl Meter {
+    /// Whether the stint is to be measured.
+    fn begin(&self, ticks: u64) -> bool {
+        self.since.store(ticks, Ordering::Relaxed);
+        self.is_measuring()
+    }
+
+    fn is_measuring(&self) -> bool {
+        self.forgiven.load(Ordering::Relaxed) >= MAX_FORGIVEN
+    }
+
+    fn end(&self, took: Duration) {
+        let took = i64::try_from(took.as_nanos()).unwrap_or(i64::MAX);
+        self.owed.fetch_add(took, Ordering::Relaxed);
+    }
+
+    /// How many ticks the guest is to be charged for when it finds that there was one.
+    fn due(&self, ticks: u64) -> u32 {
+        let tick = i64::try_from(TICK.as_nanos()).unwrap_or(i64::MAX);
         let owed = self.owed.load(Ordering::Relaxed);
-        let due = if self.since.load(Ordering::Relaxed) == self.engine.ticks() {
+        let mut due = owed.max(0) / tick;
+        if self.since.load(Ordering::Relaxed) == ticks {
             self.forgiven.fetch_add(1, Ordering::Relaxed);
-            owed / tick
         } else {
-            // This one is measured too when it ends, if any is.
-            (owed / tick).max(1)
-        };
-        self.owed.store(owed.saturating_sub(due * tick), Ordering::Relaxed);
+            due += 1;
+        }
+        if self.is_measuring() {
+            self.owed.store(owed.saturating_sub(due * tick), Ordering::Relaxed);
+        }
         u32::try_from(due).unwrap_or(u32::MAX)
     }
 
@@ -290,7 +308,7 @@ impl State {
     pub fn rest(&mut self) {
         self.exchanges.clear();
         self.ticks_left = 0;
-        self.stint.rest();
+        self.stint.meter.rest();
     }
 
     pub fn stint(&self) -> &Arc<Stint> {
@@ -321,7 +339,8 @@ impl State {
 
 /// Runs each millisecond that a guest computes: gives the worker back to its other tasks, or ends the guest.
 fn on_tick(mut store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadline> {
-    let due = store.data().stint.due();
+    let stint = &store.data().stint;
+    let due = stint.meter.due(stint.engine.ticks());
     if due == 0 {
         return Ok(UpdateDeadline::Continue(1));
     }
@@ -531,54 +550,44 @@ impl tokio::io::AsyncWrite for Lines {
 mod tests {
     use super::*;
 
-    use std::time::Duration;
-
-    use crate::wasm::engine::Reservation;
-
-    fn stint() -> Stint {
-        let engine = Engine::new(Reservation {
-            instances: 1,
-            memory_bytes: 1 << 20,
-            table_elements: 10,
-            stack_bytes: 64 << 10,
-        });
-        Stint::new(engine.expect("it is little"))
-    }
-
-    /// Computes, or waits, until there was a tick.
-    fn pass_a_tick(stint: &Stint) {
-        let before = stint.engine.ticks();
-        while stint.engine.ticks() == before {
-            stint.engine.guest_runs();
-            std::hint::spin_loop();
-        }
-    }
-
     #[test]
     fn a_tick_counts_if_it_fell_into_the_stint() {
-        let stint = stint();
-        let begun = stint.begin();
-        pass_a_tick(&stint);
-        assert_eq!(stint.due(), 1);
-        stint.end(begun);
-        pass_a_tick(&stint);
-        stint.begin();
-        assert_eq!(stint.due(), 0, "it passed while the guest waited");
+        let meter = Meter::default();
+        assert!(!meter.begin(5));
+        assert_eq!((meter.due(6), meter.due(7)), (1, 1));
+        meter.begin(9);
+        assert_eq!(meter.due(9), 0, "they passed while the guest waited");
     }
 
     #[test]
     fn whoever_always_waits_for_the_tick_is_measured() {
-        let stint = stint();
-        for _ in 0..MAX_FORGIVEN {
-            assert_eq!(stint.begin(), None);
-            assert_eq!(stint.due(), 0);
+        let meter = Meter::default();
+        for ticks in 0..MAX_FORGIVEN {
+            assert!(!meter.begin(ticks.into()));
+            assert_eq!(meter.due(ticks.into()), 0);
         }
-        let begun = stint.begin().expect("it has waited often");
-        stint.end(begun.checked_sub(Duration::from_millis(7)));
-        stint.begin();
-        assert!(stint.due() >= 7);
-        assert_eq!(stint.due(), 0, "that is paid");
-        stint.rest();
-        assert_eq!(stint.begin(), None);
+        assert!(meter.begin(10));
+        meter.end(Duration::from_micros(3_500));
+        meter.begin(11);
+        assert_eq!(meter.due(11), 3);
+        meter.end(Duration::from_micros(600));
+        meter.begin(12);
+        assert_eq!(meter.due(12), 1, "what is left of a tick is not lost");
+        meter.rest();
+        assert!(!meter.begin(13));
+    }
+
+    #[test]
+    fn nobody_is_charged_twice() {
+        let meter = Meter::default();
+        for ticks in 0..MAX_FORGIVEN {
+            meter.begin(ticks.into());
+            meter.due(ticks.into());
+        }
+        meter.begin(10);
+        assert_eq!((meter.due(11), meter.due(12)), (1, 1));
+        meter.end(Duration::from_micros(2_500));
+        meter.begin(13);
+        assert_eq!(meter.due(13), 0);
     }
 }
