@@ -96,7 +96,7 @@ impl Exchange {
                 passage.cut_behind(turn);
                 let session = passage.take_session(turn).ok_or(Kind::Reset)?;
                 match answered {
-                    Ok(answered) => self.give_back(turn, session, answered, Hook::ResponseHead),
+                    Ok(answered) => self.give_back(turn, *session, answered, Hook::ResponseHead),
                     Err(fault) => Err(self.refusal(turn, fault.status())),
                 }
             }
@@ -178,7 +178,7 @@ impl Exchange {
                 // What it has no use for is read like any body that is answered early.
                 *upload = session.take_unread().unwrap_or(RequestBody::Empty);
                 passage.spoke(turn, Hook::RequestHead, clock);
-                return self.give_back(turn, session, answered, Hook::RequestHead).map(Some);
+                return self.give_back(turn, *session, answered, Hook::RequestHead).map(Some);
             }
             Said::Fault(Fault::Code(status)) => {
                 *upload = session.take_request().unwrap_or(RequestBody::Empty);
@@ -247,7 +247,7 @@ impl Exchange {
         let returned = match said {
             Said::Word(answered) => {
                 passage.spoke(turn, Hook::ResponseHead, clock);
-                self.give_back(turn, session, answered, Hook::ResponseHead)
+                self.give_back(turn, *session, answered, Hook::ResponseHead)
             }
             Said::Fault(Fault::Code(status)) => {
                 passage.spoke(turn, Hook::ResponseHead, clock);
@@ -273,7 +273,7 @@ impl Exchange {
     }
 
     /// Makes a middleware's answer the exchange's.
-    fn give_back(&mut self, turn: usize, session: Box<Session>, answered: Answered, hook: Hook) -> Result<Body, Error> {
+    fn give_back(&mut self, turn: usize, session: Session, answered: Answered, hook: Hook) -> Result<Body, Error> {
         let passage = Rc::clone(&self.passage);
         let behind = self.status_behind();
         let switches = behind == Some(StatusCode::SWITCHING_PROTOCOLS);
