@@ -218,19 +218,23 @@ fn what_goes_wrong_before_the_head_is_told_by_a_status() {
     );
 }
 
-/// The guest for 0.3 returns before it traps. That for 0.2 does not, and nothing of its answer has left by then.
+/// The guest for 0.3 returns before it traps. That for 0.2 does not, and its head may have left by then or not.
 #[test]
 fn what_goes_wrong_after_the_head_cuts_the_response() {
     let proxy = start("rust-service-03", "");
     let mut client = proxy.client();
     client.send("GET /trap-late HTTP/1.1\r\nHost: a.example\r\n\r\n");
     let broken = client.try_response().expect_err("the response has no end");
-    let bytes = String::from_utf8_lossy(&broken.bytes).into_owned();
-    assert!(bytes.starts_with("HTTP/1.1 200 OK\r\n"), "{bytes}");
-    assert!(!bytes.ends_with("0\r\n\r\n"), "{bytes}");
+    let is_cut = |bytes: &[u8]| bytes.starts_with(b"HTTP/1.1 200 OK\r\n") && !bytes.ends_with(b"0\r\n\r\n");
+    assert!(is_cut(&broken.bytes), "{broken:?}");
     assert_eq!(proxy.get("/hello").text(), "hello\n");
     let proxy = start("rust-service-02", "");
-    assert_own_reply(&proxy.get("/trap-late"), 502, "nothing was sent");
+    let mut client = proxy.client();
+    client.send("GET /trap-late HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    match client.try_response() {
+        Ok(response) => assert_own_reply(&response, 502, "nothing was sent"),
+        Err(broken) => assert!(is_cut(&broken.bytes), "{broken:?}"),
+    }
     assert_eq!(proxy.get("/hello").text(), "hello\n");
 }
 
