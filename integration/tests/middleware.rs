@@ -214,7 +214,7 @@ fn one_is_not_charged_for_what_it_waits_for() {
     client.send("POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n");
     for _ in 0..120 {
         client.send("1\r\na\r\n");
-        // As slow as its network is.
+        // As slow as its network is, so that ticks pass while it waits; nothing is waited for.
         std::thread::sleep(Duration::from_millis(6));
     }
     client.send("0\r\n\r\n");

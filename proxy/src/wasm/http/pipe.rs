@@ -1,4 +1,4 @@
-//! A body on its way from its exchange to a guest, one frame at a time.
+//! A body on its way from its exchange to a guest: whole, or one frame at a time.
 //!
 //! Data plane. The exchange asks its body for more only when the guest has taken what there was, so that back-pressure
 //! reaches the client. The exchange's bodies belong to one thread and a store's need not, so what they share is this slot,
