@@ -306,6 +306,27 @@ fn faults_of_files_have_places() {
     );
 }
 
+#[test]
+fn all_files_that_are_missing_are_named_at_once() {
+    let tls = "certificates: [{ cert: a.pem, key: a.key }, { cert: b.pem, key: b.key }], \
+               client_ca: ca.pem, client_crl: crl.pem, client_auth: required";
+    let yaml = listening(&Upstream::saying("ok"), tls, "", "");
+    let towards = "tls: { ca: up.pem, client_certificate: { cert: up.crt, key: up.key } }";
+    let yaml = yaml.replace("] }\nroutes", &format!("], {towards} }}\nroutes"));
+    let (code, printed) = check(&Folder::new(), &yaml);
+    assert_eq!(code, 1, "{printed}");
+    for file in [
+        "a.pem", "a.key", "b.pem", "b.key", "ca.pem", "crl.pem", "up.pem", "up.crt", "up.key",
+    ] {
+        let named = |line: &str| line.contains(&format!(": {file}: No such file"));
+        assert_eq!(
+            printed.lines().filter(|line| named(line)).count(),
+            1,
+            "{file}: {printed}"
+        );
+    }
+}
+
 /// A new process in the place of this one.
 #[test]
 fn a_listener_survives_an_upgrade() {

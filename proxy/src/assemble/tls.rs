@@ -22,8 +22,28 @@ const MAX_PEM_BYTES: u64 = 4 << 20;
 /// Everybody on the machine may read it.
 const WORLD_READABLE: u32 = 0o004;
 
-/// A fault with its place.
-type Refused = (Place, String);
+/// Faults with their places.
+type Refused = Vec<(Place, String)>;
+
+/// Both, or the faults of both.
+fn both<A, B>(one: Result<A, Refused>, other: Result<B, Refused>) -> Result<(A, B), Refused> {
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok((one, other)),
+        (one, other) => {
+            let faults = one.err().into_iter().chain(other.err());
+            Err(faults.flatten().collect())
+        }
+    }
+}
+
+/// All of them, or the faults of all.
+fn all<T>(results: impl Iterator<Item = Result<T, Refused>>) -> Result<Vec<T>, Refused> {
+    results.fold(Ok(Vec::new()), |before, result| {
+        let (mut all, one) = both(before, result)?;
+        all.push(one);
+        Ok(all)
+    })
+}
 
 /// The files of one listener or cluster, read at one moment.
 #[derive(Default)]
@@ -47,7 +67,7 @@ impl Files {
 }
 
 fn refused(place: &Place, key: &str, path: &Path, message: &str) -> Refused {
-    (place.clone(), format!("tls.{key}: {}: {message}", path.display()))
+    vec![(place.clone(), format!("tls.{key}: {}: {message}", path.display()))]
 }
 
 /// A pair as its files hold it, not looked into yet.
@@ -58,10 +78,10 @@ struct PairText {
 
 impl PairText {
     fn read(files: &mut Files, of: &config::CertificateFiles, under: &str) -> Result<Self, Refused> {
-        Ok(Self {
-            cert: files.read(&format!("{under}.cert"), &of.cert, &of.place)?,
-            key: files.read(&format!("{under}.key"), &of.key, &of.place)?,
-        })
+        let cert = files.read(&format!("{under}.cert"), &of.cert, &of.place);
+        let key = files.read(&format!("{under}.key"), &of.key, &of.place);
+        let (cert, key) = both(cert, key)?;
+        Ok(Self { cert, key })
     }
 
     fn parse(&self) -> Result<Pair, PairFault> {
@@ -90,10 +110,16 @@ impl Build<'_> {
         for listener in &config.listeners {
             let server = listener.tls.as_ref().and_then(|tls| {
                 let made = self.server(listener, tls);
-                made.map_err(|(place, message)| self.fault(&place, "listener", &listener.name, message))
+                made.map_err(|faults| self.refuse(faults, "listener", &listener.name))
                     .ok()
             });
             self.servers.push(server);
+        }
+    }
+
+    fn refuse(&mut self, faults: Refused, what: &str, name: &str) {
+        for (place, message) in faults {
+            self.fault(&place, what, name, message);
         }
     }
 
@@ -101,17 +127,17 @@ impl Build<'_> {
         let mut files = Files::default();
         let pairs = tls.certificates.iter().enumerate();
         let pairs = pairs.map(|(index, of)| PairText::read(&mut files, of, &under(index)));
-        let pairs: Vec<PairText> = pairs.collect::<Result<_, _>>()?;
+        let pairs = all(pairs);
         let clients = tls
             .client_auth
             .as_ref()
             .map(|auth| clients(&mut files, auth, &tls.place));
-        let clients = clients.transpose()?;
+        let (pairs, clients) = both(pairs, clients.transpose())?;
         let digest = files.digest();
         let terms = terms(tls.client_auth.as_ref(), &files);
         let ticketer = self
             .ticketer(listener, &terms)
-            .map_err(|message| (tls.place.clone(), message))?;
+            .map_err(|message| vec![(tls.place.clone(), message)])?;
         let kept = self.assembler.parts.servers.get(&listener.name);
         let digest = format!("{digest} {:?}", listener.protocols);
         let kept = kept.filter(|(was, with, _)| was == tls && *with == digest);
@@ -123,7 +149,7 @@ impl Build<'_> {
                         .map_err(|fault| pair_fault(&tls.certificates[index], &under(index), fault))
                 });
                 let settings = server::Settings {
-                    pairs: parsed.collect::<Result<_, _>>()?,
+                    pairs: all(parsed)?,
                     clients,
                     min_version: min_version(tls.min_version),
                     protocols: offered(&listener.protocols),
@@ -177,7 +203,7 @@ impl Build<'_> {
         let tls = cluster.tls.as_ref()?;
         let mut files = Files::default();
         let settings = client_settings(tls, &mut files);
-        let settings = settings.map_err(|(place, message)| self.fault(&place, "cluster", &cluster.name, message));
+        let settings = settings.map_err(|faults| self.refuse(faults, "cluster", &cluster.name));
         Some((settings.ok()?, files.digest()))
     }
 
@@ -189,7 +215,7 @@ impl Build<'_> {
         let tls = cluster.tls.as_ref()?;
         let built = tls::Client::new(settings).map_err(|fault| client_fault(tls, fault));
         built
-            .map_err(|(place, message)| self.fault(&place, "cluster", &cluster.name, message))
+            .map_err(|faults| self.refuse(faults, "cluster", &cluster.name))
             .ok()
             .map(Arc::new)
     }
@@ -200,19 +226,18 @@ fn under(index: usize) -> String {
 }
 
 fn clients(files: &mut Files, auth: &config::ClientAuth, place: &Place) -> Result<server::Clients, Refused> {
-    let authorities = files.read("client_ca", &auth.ca, place)?;
-    let authorities = tls::certificates(&authorities);
-    let revoked = match &auth.crl {
-        Some(path) => {
-            let lists = files.read("client_crl", path, place)?;
-            let lists = tls::revocation_lists(&lists);
-            lists.map_err(|message| refused(place, "client_crl", path, &message))?
-        }
-        None => Vec::new(),
-    };
+    let authorities = files.read("client_ca", &auth.ca, place).and_then(|pem| {
+        let authorities = tls::certificates(&pem);
+        authorities.map_err(|message| refused(place, "client_ca", &auth.ca, &message))
+    });
+    let revoked = auth.crl.as_ref().map(|path| {
+        let lists = tls::revocation_lists(&files.read("client_crl", path, place)?);
+        lists.map_err(|message| refused(place, "client_crl", path, &message))
+    });
+    let (authorities, revoked) = both(authorities, revoked.transpose())?;
     Ok(server::Clients {
-        authorities: authorities.map_err(|message| refused(place, "client_ca", &auth.ca, &message))?,
-        revoked,
+        authorities,
+        revoked: revoked.unwrap_or_default(),
         need: match auth.mode {
             config::ClientAuthMode::Required => server::Need::Required,
             config::ClientAuthMode::Optional => server::Need::Optional,
@@ -230,27 +255,26 @@ fn terms(auth: Option<&config::ClientAuth>, files: &Files) -> String {
 fn server_fault(tls: &config::ListenerTls, fault: server::BuildFault) -> Refused {
     match fault {
         server::BuildFault::Pair(index, fault) => pair_fault(&tls.certificates[index], &under(index), fault),
-        server::BuildFault::Clients(message) => (tls.place.clone(), format!("tls.client_ca: {message}")),
-        server::BuildFault::Other(message) => (tls.place.clone(), format!("tls: {message}")),
+        server::BuildFault::Clients(message) => vec![(tls.place.clone(), format!("tls.client_ca: {message}"))],
+        server::BuildFault::Other(message) => vec![(tls.place.clone(), format!("tls: {message}"))],
     }
 }
 
 fn client_settings(tls: &config::ClusterTls, files: &mut Files) -> Result<client::Settings, Refused> {
     let trust = match &tls.verify {
-        config::Verify::System => client::Trust::System,
-        config::Verify::Nobody => client::Trust::Everyone,
-        config::Verify::Ca(path) => {
-            let pem = files.read("ca", path, &tls.place)?;
-            let authorities = tls::certificates(&pem);
-            client::Trust::Authorities(authorities.map_err(|message| refused(&tls.place, "ca", path, &message))?)
-        }
+        config::Verify::System => Ok(client::Trust::System),
+        config::Verify::Nobody => Ok(client::Trust::Everyone),
+        config::Verify::Ca(path) => files.read("ca", path, &tls.place).and_then(|pem| {
+            let authorities = tls::certificates(&pem).map(client::Trust::Authorities);
+            authorities.map_err(|message| refused(&tls.place, "ca", path, &message))
+        }),
     };
     let pair = tls.client_certificate.as_ref().map(|of| {
         let pair = PairText::read(files, of, "client_certificate")?;
         pair.parse()
             .map_err(|fault| pair_fault(of, "client_certificate", fault))
     });
-    let pair = pair.transpose()?;
+    let (trust, pair) = both(trust, pair.transpose())?;
     Ok(client::Settings {
         trust,
         server_name: tls.server_name.clone(),
@@ -280,7 +304,7 @@ fn client_fault(tls: &config::ClusterTls, fault: client::BuildFault) -> Refused 
     match (fault, &tls.client_certificate) {
         (client::BuildFault::Pair(fault), Some(of)) => pair_fault(of, "client_certificate", fault),
         (client::BuildFault::Pair(PairFault::Cert(message) | PairFault::Key(message)), None)
-        | (client::BuildFault::Other(message), _) => (tls.place.clone(), format!("tls: {message}")),
-        (client::BuildFault::Authorities(message), _) => (tls.place.clone(), format!("tls.ca: {message}")),
+        | (client::BuildFault::Other(message), _) => vec![(tls.place.clone(), format!("tls: {message}"))],
+        (client::BuildFault::Authorities(message), _) => vec![(tls.place.clone(), format!("tls.ca: {message}"))],
     }
 }
