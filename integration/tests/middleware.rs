@@ -807,7 +807,19 @@ fn what_does_not_fit_is_refused_in_words() {
         (format!("component: {service}"), "is a service"),
         (
             format!("component: {filter}, candidate: {{ component: {pass} }}"),
-            "is a middleware, which cannot be on trial",
+            "candidate: is a middleware, and the version in use is none",
+        ),
+        (
+            format!("component: {pass}, candidate: {{ component: {filter} }}"),
+            "candidate: is no middleware, and the version in use is one",
+        ),
+        (
+            format!("component: {pass}, candidate: {{ component: {service} }}"),
+            "is a service",
+        ),
+        (
+            format!("component: {pass}, candidate: {{ config: {{ a: b }} }}"),
+            "to which `config` says nothing",
         ),
     ];
     each(
@@ -822,6 +834,50 @@ fn what_does_not_fit_is_refused_in_words() {
             assert!(errors.contains(expected), "{settings}: {errors}");
         },
     );
+}
+
+/// Of two versions both are measured, and one remains.
+#[test]
+fn a_new_version_of_one_is_tried() {
+    let upstream = echoing();
+    let cases = [
+        ("rust-stamp-03", "promoted", Some("rust")),
+        ("rust-odd-03", "rolled_back", None),
+    ];
+    for (tried, verdict, stamp) in cases {
+        let path = wasi_component(tried).expect("it is built");
+        let settings = format!(
+            ", breaker: off, grants: [clocks, {{ http: [servers] }}], \
+             candidate: {{ component: {}, share: 50%, window: 300ms, min_calls: 20 }}",
+            path.display()
+        );
+        let proxy = one(&upstream, "rust-pass-03", &settings);
+        let mut client = proxy.client();
+        let mut ask = || {
+            let answer = client.exchange(does("trap"));
+            if answer.closes() {
+                client = proxy.client();
+            }
+            answer
+        };
+        let candidate = || filter_state(&proxy, "it")["candidate"].clone();
+        wait_until(verdict, || {
+            (0..20).for_each(|_| drop(ask()));
+            candidate()["state"] == verdict
+        });
+        for _ in 0..20 {
+            let answer = ask();
+            assert_eq!((answer.status(), answer.value("x-stamp")), (200, stamp), "{tried}");
+        }
+        let state = candidate();
+        let measured = &state["p99_ms"]["request_head"];
+        assert!(measured["stable"].is_number(), "{state}");
+        let metrics = proxy.metrics();
+        let verdicts = "tamis_filter_candidate_verdicts_total";
+        assert_eq!(metrics.sum(verdicts, &[("filter", "it"), ("verdict", verdict)]), 1.0);
+        let calls = |version| metrics.sum("tamis_filter_calls_total", &[("filter", "it"), ("version", version)]);
+        assert!(calls("stable") > 0.0 && calls("candidate") > 0.0, "{tried}");
+    }
 }
 
 #[test]

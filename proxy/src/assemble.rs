@@ -280,8 +280,8 @@ struct Build<'a> {
     middlewares: Vec<Arc<Middleware>>,
     /// What each use of a filter became, by the filter's index and the settings it is used with.
     kinds: HashMap<(usize, String), StepSource>,
-    /// The same for candidates, which are always components: their numbers among the guests.
-    candidates: HashMap<(usize, String), usize>,
+    /// The same for candidates.
+    candidates: HashMap<(usize, String), StepSource>,
     /// By filter, in the order of the configuration.
     trials: BTreeMap<usize, Arc<Trial>>,
     warnings: Vec<String>,
@@ -430,7 +430,7 @@ impl<'a> Build<'a> {
         }
         let loaded = match &filter.kind {
             config::FilterKind::Native(name) => native::build(name, settings).map(StepSource::Native),
-            config::FilterKind::Component(path) => self.load_component(filter, path, settings).await,
+            config::FilterKind::Component(path) => self.load_component(filter, &filter.name, path, settings).await,
         };
         match loaded {
             Ok(source) => {
@@ -443,20 +443,21 @@ impl<'a> Build<'a> {
         }
     }
 
-    /// By what its component is.
+    /// One version of the filter, under its own `name`, by what its component is.
     async fn load_component(
         &mut self,
         filter: &config::Filter,
+        name: &str,
         path: &Path,
         settings: &serde_json::Value,
     ) -> Result<StepSource, String> {
         let bytes = self.read_component(path)?;
         let is_middleware = self.is_middleware(filter, &bytes);
         if is_middleware.map_err(|message| format!("component {}: {message}", path.display()))? {
-            let loaded = self.load_middleware(filter, path, bytes, settings).await;
+            let loaded = self.load_middleware(filter, name, path, bytes, settings).await;
             return loaded.map(StepSource::Middleware);
         }
-        let loaded = self.load_guest(filter, &filter.name, path, bytes, settings).await;
+        let loaded = self.load_guest(filter, name, path, bytes, settings).await;
         loaded.map(StepSource::Wasm)
     }
 
@@ -465,7 +466,6 @@ impl<'a> Build<'a> {
         Artifact::read(path, max).map_err(|message| format!("component: {message}"))
     }
 
-    /// One version of the filter, under its own `name`.
     async fn load_guest(
         &mut self,
         filter: &config::Filter,
@@ -566,15 +566,11 @@ impl<'a> Build<'a> {
             let settings = used.config.as_ref().unwrap_or(&filter.config);
             let key = (used.filter, settings.value.to_string());
             // One that is missing is a fault already.
-            let kind = match self.kinds.get(&key)? {
-                StepSource::Native(native) => StepKind::Native(Arc::clone(native)),
-                StepSource::Wasm(slot) => self.guest(*slot),
-                StepSource::Middleware(slot) => StepKind::Middleware(Arc::clone(&self.middlewares[*slot]), *slot),
-            };
+            let source = self.kinds.get(&key)?;
             Some(Step {
                 name: filter.name.as_str().into(),
                 index: used.filter,
-                kind,
+                kind: self.step_kind(source),
                 part: self.part(used.filter, Version::Stable),
                 candidate: self.candidate(&key),
             })
@@ -584,8 +580,12 @@ impl<'a> Build<'a> {
         }
     }
 
-    fn guest(&self, slot: usize) -> StepKind {
-        StepKind::Wasm(Arc::clone(&self.guests[slot]), slot)
+    fn step_kind(&self, source: &StepSource) -> StepKind {
+        match source {
+            StepSource::Native(native) => StepKind::Native(Arc::clone(native)),
+            StepSource::Wasm(slot) => StepKind::Wasm(Arc::clone(&self.guests[*slot]), *slot),
+            StepSource::Middleware(slot) => StepKind::Middleware(Arc::clone(&self.middlewares[*slot]), *slot),
+        }
     }
 
     fn table(&mut self) -> Option<route::Table> {

@@ -284,7 +284,7 @@ impl Operations for Operator {
         let mut shown = HashSet::new();
         let middlewares = (snapshot.middlewares.iter())
             .filter(|one| shown.insert(one.id()))
-            .map(|one| shown_middleware(one, usage_of(one.name(), &reports)));
+            .map(|one| shown_middleware(one, trial_of(&snapshot, one.name()), usage_of(one.name(), &reports)));
         natives.chain(guests).chain(middlewares).collect()
     }
 
@@ -316,11 +316,14 @@ fn usage_of(filter: &Arc<str>, reports: &[WorkerReport]) -> wasm::Usage {
     })
 }
 
-fn shown_middleware(middleware: &Middleware, usage: wasm::Usage) -> Value {
+fn shown_middleware(middleware: &Middleware, trial: Option<&Trial>, usage: wasm::Usage) -> Value {
     let artifact = middleware.service.artifact();
+    let (name, version) = Version::of(middleware.name());
     json!({
-        "name": &**middleware.name(),
+        "name": name,
         "kind": "middleware",
+        "version": version.as_str(),
+        "candidate": trial.map(shown_trial),
         "sha256": artifact.digest().to_string(),
         "size_bytes": artifact.size(),
         "imports": artifact.imports(),
@@ -459,20 +462,34 @@ fn certificate_facts(snapshot: &Snapshot) -> Vec<CertificateFacts> {
 
 /// Each filter once, however many chains it stands in.
 fn filter_facts(snapshot: &Snapshot) -> Vec<FilterFacts> {
+    let guests = snapshot.guests.iter().map(|guest| FilterFacts {
+        filter: guest.name().to_string(),
+        log_dropped: guest.log_lines_dropped(),
+        breaker: guest.breaker().map(|breaker| breaker_facts(breaker)),
+        table: guest.table().map(|table| table_facts(table)),
+        calls: guest.calls_under_way(),
+        trial: None,
+    });
+    let middlewares = snapshot.middlewares.iter().map(|one| FilterFacts {
+        filter: one.name().to_string(),
+        log_dropped: one.service.log_lines_dropped(),
+        breaker: one.terms.breaker.as_deref().map(breaker_facts),
+        table: one.service.table().map(|table| table_facts(table)),
+        calls: None,
+        trial: None,
+    });
     let mut shown = HashSet::new();
-    let fresh = |guest: &&Arc<wasm::Filter>| shown.insert(Arc::clone(guest.name()));
-    snapshot
-        .guests
-        .iter()
-        .filter(fresh)
-        .map(|guest| FilterFacts {
-            trial: trial_of(snapshot, guest.name()).map(|trial| TrialFacts {
+    let filters = guests.chain(middlewares);
+    filters
+        .filter(|facts| shown.insert(facts.filter.clone()))
+        .map(|facts| FilterFacts {
+            trial: trial_of(snapshot, &facts.filter).map(|trial| TrialFacts {
                 share: part_of(trial.share(), WHOLE),
                 promoted: trial.verdicts().promoted.load(Ordering::Relaxed),
                 held: trial.verdicts().held.load(Ordering::Relaxed),
                 rolled_back: trial.verdicts().rolled_back.load(Ordering::Relaxed),
             }),
-            ..facts_of(guest)
+            ..facts
         })
         .collect()
 }
@@ -524,28 +541,25 @@ fn shown_trial(trial: &Trial) -> Value {
     })
 }
 
-fn facts_of(guest: &wasm::Filter) -> FilterFacts {
-    let table = guest.table().map(|table| table.stats());
-    FilterFacts {
-        filter: guest.name().to_string(),
-        log_dropped: guest.log_lines_dropped(),
-        breaker: guest.breaker().map(|breaker| BreakerFacts {
-            state: match breaker.state(std::time::Instant::now()) {
-                breaker::State::Closed => 0.0,
-                breaker::State::HalfOpen => 0.5,
-                breaker::State::Open { .. } => 1.0,
-            },
-            openings: breaker.openings(),
-        }),
-        table: table.map(|stats| TableFacts {
-            keys: stats.keys,
-            bytes: stats.bytes,
-            hits: stats.hits,
-            misses: stats.misses,
-            evictions: stats.evictions,
-        }),
-        calls: guest.calls_under_way(),
-        trial: None,
+fn breaker_facts(breaker: &Breaker) -> BreakerFacts {
+    BreakerFacts {
+        state: match breaker.state(std::time::Instant::now()) {
+            breaker::State::Closed => 0.0,
+            breaker::State::HalfOpen => 0.5,
+            breaker::State::Open { .. } => 1.0,
+        },
+        openings: breaker.openings(),
+    }
+}
+
+fn table_facts(table: &store::Table) -> TableFacts {
+    let stats = table.stats();
+    TableFacts {
+        keys: stats.keys,
+        bytes: stats.bytes,
+        hits: stats.hits,
+        misses: stats.misses,
+        evictions: stats.evictions,
     }
 }
 

@@ -687,6 +687,7 @@ impl Passage {
     /// One word of a middleware was to the point.
     pub fn spoke(&self, turn: usize, hook: Hook, clock: &mut Instant) {
         let step = self.step(turn);
+        self.scene.took(step, hook, *clock, Duration::ZERO);
         self.lap(step, hook, clock, None);
         let probe = self.turns.borrow_mut()[turn].probe.take();
         let breaker = self.middleware(turn).and_then(|one| one.terms.breaker.as_ref());

@@ -16,7 +16,6 @@ use crate::canary::{Account, Evidence, Judge, Phase, Rules, Times, Verdict, Vers
 use crate::cluster::cookie;
 use crate::filter::Hook;
 use crate::head::{Attributes, Message};
-use crate::wasm;
 
 /// Names the filters whose candidates serve the exchange.
 const ATTRIBUTE: &str = "candidate";
@@ -39,8 +38,8 @@ pub struct Terms {
     pub candidate: String,
     /// The other version's, likewise: a trial that is open begins anew when they change.
     pub stable: String,
-    /// The limits of both: what was bad by these may be good by others.
-    pub limits: wasm::Limits,
+    /// The limits of both, spelled out: what was bad by these may be good by others.
+    pub limits: String,
     pub key: Key,
     pub rules: Rules,
 }
@@ -366,30 +365,11 @@ mod tests {
         let terms = Terms {
             candidate: "v2".into(),
             stable: "v1".into(),
-            limits: limits(),
+            limits: "tight".into(),
             key,
             rules,
         };
         Trial::new("f", "digest".into(), terms, 2, Arc::default(), Arc::default())
-    }
-
-    fn limits() -> wasm::Limits {
-        wasm::Limits {
-            memory: 0,
-            table_elements: 0,
-            cpu_ticks: 0,
-            exchange_cpu: Duration::ZERO,
-            wall: Duration::ZERO,
-            wait: Duration::ZERO,
-            instances_per_worker: 0,
-            header_bytes: 0,
-            body_bytes: 0,
-            lifted_bytes: 0,
-            outbound_calls: 0,
-            outbound_concurrent: 0,
-            log_lines: 0,
-            reuse: 0,
-        }
     }
 
     fn message(id: &str, client: Option<&str>, fields: &[(&'static str, &str)]) -> Message {
@@ -501,7 +481,7 @@ mod tests {
             ("rules", |terms| terms.rules.share = 1, [false, true, true]),
             ("key", |terms| terms.key = Key::ClientAddress, [false, true, true]),
             ("stable", |terms| terms.stable = "v0".into(), [false, true, true]),
-            ("limits", |terms| terms.limits.memory = 1, [false, true, false]),
+            ("limits", |terms| terms.limits = "wide".into(), [false, true, false]),
             (
                 "candidate",
                 |terms| terms.candidate = "v3".into(),

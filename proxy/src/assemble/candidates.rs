@@ -10,11 +10,10 @@ use std::sync::Arc;
 use http::HeaderName;
 use tamis_config as config;
 
-use super::{Build, StepSource, limits};
+use super::{Build, StepSource, limits, services};
 use crate::canary::{Pace, Phase, Rules, Version, WHOLE, WhenGood, candidate_name};
 use crate::chain::Step;
 use crate::trial::{Key, Part, Terms, Trial};
-use crate::wasm::http::{Nature, nature};
 
 /// Candidates of one filter that were rolled back, and are known by it. Each is some kilobytes.
 const MAX_REMEMBERED: usize = 16;
@@ -46,22 +45,14 @@ impl Build<'_> {
         }
         let path = candidate.component.as_ref().unwrap_or(path);
         let given = candidate.config.as_ref().map_or(settings, |given| &given.value);
-        let loaded = match self.read_component(path) {
-            Ok(bytes) if nature(&bytes) == Nature::Middleware => {
-                Err("is a middleware, which cannot be on trial".to_owned())
-            }
-            Ok(bytes) => {
-                self.load_guest(filter, &candidate_name(&filter.name), path, bytes, given)
-                    .await
-            }
-            Err(message) => Err(message),
-        };
-        match loaded {
-            Ok(slot) => {
-                if let Some(own) = &candidate.config {
-                    self.check_settings(slot, &own.value, &candidate.place, &candidate_name(&filter.name));
+        let name = candidate_name(&filter.name);
+        let loaded = self.load_component(filter, &name, path, given).await;
+        match loaded.and_then(|source| self.of_one_kind(&key, source)) {
+            Ok(source) => {
+                if let (Some(own), StepSource::Wasm(slot)) = (&candidate.config, &source) {
+                    self.check_settings(*slot, &own.value, &candidate.place, &name);
                 }
-                self.candidates.insert(key, slot);
+                self.candidates.insert(key, source);
             }
             Err(message) => self.fault(
                 &candidate.place,
@@ -72,27 +63,60 @@ impl Build<'_> {
         }
     }
 
+    /// The candidate, if it is of the kind of the version in use: how long the hooks of the one take and the words of the
+    /// other cannot be compared.
+    fn of_one_kind(&self, key: &(usize, String), candidate: StepSource) -> Result<StepSource, String> {
+        match (self.kinds.get(key), &candidate) {
+            (Some(StepSource::Wasm(_)), StepSource::Middleware(_)) => {
+                Err("is a middleware, and the version in use is none; try one of the same kind".to_owned())
+            }
+            (Some(StepSource::Middleware(_)), StepSource::Wasm(_)) => {
+                Err("is no middleware, and the version in use is one; try one of the same kind".to_owned())
+            }
+            _ => Ok(candidate),
+        }
+    }
+
     /// One for each filter with a candidate, whatever chains it stands in: bad in one is bad in all.
     pub(super) fn open_trials(&mut self) {
         for (index, filter) in self.config.filters.iter().enumerate() {
             let Some(candidate) = &filter.candidate else { continue };
             let key = (index, filter.config.value.to_string());
             // One that is missing is a fault already.
-            let (Some(StepSource::Wasm(stable)), Some(tried)) = (self.kinds.get(&key), self.candidates.get(&key))
-            else {
+            let (Some(stable), Some(tried)) = (self.kinds.get(&key), self.candidates.get(&key)) else {
                 continue;
             };
-            let component = |slot: usize| self.guests[slot].artifact().digest().to_string();
-            let (stable, tried) = (component(*stable), component(*tried));
+            let limits = self.spelled_limits(filter, tried);
+            let (Some(stable), Some(tried)) = (self.digest(stable), self.digest(tried)) else {
+                continue;
+            };
             let given = candidate.config.as_ref().unwrap_or(&filter.config);
             let terms = Terms {
                 candidate: format!("{tried} {}", given.value),
                 stable: format!("{stable} {}", filter.config.value),
-                limits: limits(filter, self.assembler.workers),
+                limits,
                 key: trial_key(&candidate.key),
                 rules: rules(candidate),
             };
             self.open_trial(index, tried, terms);
+        }
+    }
+
+    /// Of its component; native filters have none.
+    fn digest(&self, source: &StepSource) -> Option<String> {
+        let artifact = match source {
+            StepSource::Native(_) => return None,
+            StepSource::Wasm(slot) => self.guests[*slot].artifact(),
+            StepSource::Middleware(slot) => self.middlewares[*slot].service.artifact(),
+        };
+        Some(artifact.digest().to_string())
+    }
+
+    fn spelled_limits(&self, filter: &config::Filter, source: &StepSource) -> String {
+        let workers = self.assembler.workers;
+        match source {
+            StepSource::Middleware(_) => format!("{:?}", services::limits(&filter.middleware.limits, workers)),
+            StepSource::Wasm(_) | StepSource::Native(_) => format!("{:?}", limits(filter, workers)),
         }
     }
 
@@ -144,7 +168,7 @@ impl Build<'_> {
         Some(Box::new(Step {
             name: candidate_name(&self.config.filters[key.0].name).into(),
             index: self.config.filters.len() + position,
-            kind: self.guest(*self.candidates.get(key)?),
+            kind: self.step_kind(self.candidates.get(key)?),
             part: self.part(key.0, Version::Candidate),
             candidate: None,
         }))

@@ -57,10 +57,11 @@ impl Build<'_> {
         }
     }
 
-    /// The number of the filter's middleware, with these settings.
+    /// The number of the filter's middleware, with these settings; of one version, under its own `name`.
     pub(super) async fn load_middleware(
         &mut self,
         filter: &config::Filter,
+        name: &str,
         path: &Path,
         bytes: Vec<u8>,
         settings: &serde_json::Value,
@@ -81,7 +82,7 @@ impl Build<'_> {
         let ways = instances(ways, filter.instance_reuse);
         let breaker = filter.breaker.as_ref();
         let key = MiddlewareKey {
-            name: filter.name.clone(),
+            name: name.to_owned(),
             component: artifact.digest(),
             terms: format!(
                 "{:?} {:?} {limits:?} {ways:?} {:?} {:?} {breaker:?}",
@@ -98,7 +99,7 @@ impl Build<'_> {
             None => {
                 let wall = limits.wall;
                 let made = Settings {
-                    name: filter.name.clone(),
+                    name: name.to_owned(),
                     role: Role::Middleware,
                     grants,
                     limits,

@@ -26,7 +26,6 @@ impl Given {
         let limits = filter.limits.as_ref().map_or(&none, |limits| &limits.value);
         let foreign = [
             ("tick", filter.tick.is_some()),
-            ("candidate", filter.candidate.is_some()),
             ("limits.table_elements", limits.table_elements.is_some()),
             ("limits.exchange_cpu", limits.exchange_cpu.is_some()),
             ("limits.body_bytes", limits.body_bytes.is_some()),
