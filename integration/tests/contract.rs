@@ -1,6 +1,8 @@
 //! What a filter may rely on, and what everybody else may rely on when it fails: hook by hook, with a component that has
 //! all of them and with guests that fail in just one.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use tamis_integration::proxy::check;
 use tamis_integration::socket::Found;
@@ -249,6 +251,20 @@ fn outbound_calls_are_bounded() {
         assert_eq!(response.values("x-result"), *results, "{acts:?}");
     }
     assert_eq!(upstream.requests().len(), cases.len());
+}
+
+/// Processor time is what it computes: calls that wait take none.
+#[test]
+fn a_hook_is_not_charged_for_its_calls() {
+    let side = Upstream::answering(|_| {
+        // As slow as a network is, so that ticks pass; nothing is waited for.
+        std::thread::sleep(Duration::from_millis(10));
+        ok("at last")
+    });
+    let upstream = Upstream::saying("ok");
+    let proxy = everything(", limits: { cpu: 4ms, outbound_calls: 8 }", &upstream, &side);
+    let response = act(&mut proxy.client(), "/", &["call side /"; 8]);
+    assert_eq!(response.values("x-result"), ["200 at last"; 8]);
 }
 
 /// The call is bounded by the hook, and ends with it.

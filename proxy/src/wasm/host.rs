@@ -379,7 +379,6 @@ async fn claim(mut guest: Guest<'_>, key: WasmStr, wait: Duration) -> Result<(Cl
             Err(_) => Found::Nothing,
         },
     };
-    guest.set_epoch_deadline(1);
     Ok((match found {
         Found::Value(value) => Claimed::Value(value.into()),
         Found::Claim(claim) => {
@@ -424,7 +423,6 @@ pub fn add_outbound(linker: &mut Linker<State>) -> Result<()> {
                 Ok(placed) => placed.whole().await,
                 Err(error) => Err(error),
             };
-            guest.set_epoch_deadline(1);
             Ok((answer,))
         })
     })?;
@@ -434,7 +432,6 @@ pub fn add_outbound(linker: &mut Linker<State>) -> Result<()> {
                 Ok(placed) => placed.head().await,
                 Err(error) => Err(error),
             };
-            guest.set_epoch_deadline(1);
             let outbound = calls(&mut guest)?;
             Ok((answer.map(|answer| outbound.keep(answer)),))
         })
@@ -446,7 +443,6 @@ pub fn add_outbound(linker: &mut Linker<State>) -> Result<()> {
                 return Ok((Err(CallError::Broken),));
             };
             let piece = answer.read().await.map_err(CallError::from);
-            guest.set_epoch_deadline(1);
             if let Ok(Some(_)) = piece {
                 calls(&mut guest)?.answers.insert(id, answer);
             }

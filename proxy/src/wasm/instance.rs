@@ -16,10 +16,11 @@ use wasmtime::component::{self, ComponentExportIndex, ComponentNamedList, Func, 
 use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 
 use super::bindings;
-use super::engine::{Engine, Seat, TICK};
+use super::engine::{Seat, TICK};
 use super::filter::{Exports, Filter, LogBudget};
 use super::names::Names;
 use super::outbound::Outbound;
+use super::stint::Stint;
 use super::wasi::World;
 use crate::filter::Failure;
 use crate::head::Message;
@@ -35,6 +36,7 @@ const START_WALL: Duration = Duration::from_secs(5);
 
 pub struct Instance {
     store: Store<State>,
+    stint: Arc<Stint>,
     pub(super) functions: Functions,
     served: u32,
     /// How long the last hook was parked: in a call that waits, or while others had their turn.
@@ -72,7 +74,6 @@ pub struct State {
     /// The exchange whose hook is running.
     pub(super) message: Option<Box<Message>>,
     pub(super) filter: Arc<str>,
-    engine: Engine,
     pub(super) log: Arc<LogBudget>,
     /// Bytes that the running hook may still write into heads.
     pub(super) header_bytes_left: usize,
@@ -86,6 +87,7 @@ pub struct State {
     pub(super) outbound: Option<Outbound>,
     pub(super) wasi: Option<Box<World>>,
     memory: MemoryLimit,
+    stint: Arc<Stint>,
     ticks_left: u32,
     /// The running hook has no stack of its own: it ends before anybody else goes on.
     is_in_place: bool,
@@ -117,8 +119,9 @@ impl Instance {
     /// granted some; without one they fail.
     pub async fn start(filter: &Filter, seat: Option<Seat>, desk: Option<&Desk>) -> Result<Box<Self>, StartError> {
         let mut store = new_store(filter, desk);
+        let stint = Arc::clone(&store.data().stint);
         store.data_mut().ticks_left = START_TICKS;
-        filter.engine.guest_runs();
+        stint.begin();
         let started = tokio::time::timeout(START_WALL, async {
             let instance = filter
                 .pre
@@ -142,6 +145,7 @@ impl Instance {
         store.data_mut().end_hook();
         Ok(Box::new(Self {
             store,
+            stint,
             functions,
             served: 0,
             waited: Duration::ZERO,
@@ -177,7 +181,7 @@ impl Instance {
         let (called, waited) = {
             // Pinned where it is made: it is not small, and would be moved for nothing.
             let call = pin!(function.call_async(&mut *turn.store, parameters));
-            within(filter.limits.wall, call).await
+            within(filter.limits.wall, &self.stint, call).await
         };
         self.waited = waited;
         match called {
@@ -263,7 +267,6 @@ fn new_store(filter: &Filter, desk: Option<&Desk>) -> Store<State> {
     let state = State {
         message: None,
         filter: Arc::clone(filter.name()),
-        engine: filter.engine.clone(),
         log: Arc::clone(&filter.log),
         header_bytes_left: 0,
         names: Names::default(),
@@ -276,6 +279,7 @@ fn new_store(filter: &Filter, desk: Option<&Desk>) -> Store<State> {
             .map(|granted| Outbound::new(granted, desk, &filter.limits)),
         wasi: filter.wasi.then(|| World::new(filter.name(), &filter.log)),
         memory: MemoryLimit::new(filter.limits.memory, filter.limits.table_elements),
+        stint: Arc::new(Stint::new(filter.engine.clone())),
         ticks_left: 0,
         is_in_place: false,
         ticks_seen: 0,
@@ -292,22 +296,21 @@ fn new_store(filter: &Filter, desk: Option<&Desk>) -> Store<State> {
 /// on, or ends the guest.
 fn on_tick(mut store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadline> {
     let state = store.data_mut();
-    match state.ticks_left.checked_sub(1) {
-        Some(left) => {
-            state.ticks_left = left;
-            state.engine.guest_runs_on();
-            // Whoever was served before this guest does not wait for its end, or for that of all guests in this round.
-            outbox::send_all();
-            if state.is_in_place {
-                state.ticks_seen += 1;
-                return Ok(UpdateDeadline::Continue(1));
-            }
-            // Woken by the runtime only after it has looked at its sockets: a guest that wakes itself would be polled
-            // many times before anybody else's bytes are.
-            Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
-        }
-        None => Err(OutOfTime.into()),
+    let due = state.stint.due();
+    if due == 0 {
+        return Ok(UpdateDeadline::Continue(1));
     }
+    state.ticks_left = state.ticks_left.checked_sub(due).ok_or(OutOfTime)?;
+    state.stint.goes_on();
+    // Whoever was served before this guest does not wait for its end, or for that of all guests in this round.
+    outbox::send_all();
+    if state.is_in_place {
+        state.ticks_seen += 1;
+        return Ok(UpdateDeadline::Continue(1));
+    }
+    // Woken by the runtime only after it has looked at its sockets: a guest that wakes itself would be polled
+    // many times before anybody else's bytes are.
+    Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
 }
 
 /// What a hook is lent.
@@ -332,8 +335,9 @@ impl<'a> Turn<'a> {
         state.header_bytes_left = filter.limits.header_bytes;
         state.is_in_place = filter.is_brief();
         state.ticks_seen = 0;
+        state.stint.rest();
+        state.stint.begin();
         store.set_epoch_deadline(1);
-        filter.engine.guest_runs();
         Self { store, home: loan.home }
     }
 }
@@ -353,21 +357,27 @@ pub fn ticks(time: Duration) -> u32 {
 
 /// Also how long the future was not being polled. Most hooks end in their first poll; only one that does not pays for
 /// a timer and looks at the clock.
-async fn within<F: Future>(wall: Duration, mut future: Pin<&mut F>) -> (Option<F::Output>, Duration) {
+async fn within<F: Future>(wall: Duration, stint: &Stint, mut future: Pin<&mut F>) -> (Option<F::Output>, Duration) {
     let first = std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;
     match first {
         Poll::Ready(output) => (Some(output), Duration::ZERO),
         // Boxed, so that the usual call does not carry a timer around.
-        Poll::Pending => Box::pin(rest_within(wall, future)).await,
+        Poll::Pending => Box::pin(rest_within(wall, stint, future)).await,
     }
 }
 
-async fn rest_within<F: Future>(wall: Duration, mut future: Pin<&mut F>) -> (Option<F::Output>, Duration) {
+async fn rest_within<F: Future>(
+    wall: Duration,
+    stint: &Stint,
+    mut future: Pin<&mut F>,
+) -> (Option<F::Output>, Duration) {
     let since = Instant::now();
     let mut busy = Duration::ZERO;
     let rest = std::future::poll_fn(|context| {
         let since = Instant::now();
+        let begun = stint.begin();
         let polled = future.as_mut().poll(context);
+        stint.end(begun);
         busy += since.elapsed();
         polled
     });
@@ -524,7 +534,7 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use crate::filter::OnFailure;
-    use crate::wasm::engine::Reservation;
+    use crate::wasm::engine::{Engine, Reservation};
     use crate::wasm::filter::{Limits, Settings};
     use crate::wasm::{Artifact, OnTick, Question as _};
 

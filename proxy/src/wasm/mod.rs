@@ -1,10 +1,10 @@
 //! Filters and services as WebAssembly components: the only place that names wasmtime.
 //!
-//! `engine` is the process's compiler and allocator, `compiler` makes an `artifact`, one compiled
-//! component, and keeps its code in the `cache`, `filter` an artifact with its
-//! configuration and limits, `instance` a live guest, `question` what it can be asked, `pool` a worker's guests at rest,
-//! `host` what a guest can call, `outbound` its requests to others, `wasi` what is left of a
-//! system, `bindings` the shapes that cross the border. `http` is all about components that serve.
+//! `engine` is the process's compiler and allocator, `compiler` makes an `artifact`, one compiled component, and keeps
+//! its code in the `cache`, `filter` is an artifact with its configuration and limits, `instance` a live guest, `stint`
+//! what it computes between two waits, `question` what it can be asked, `pool` a worker's guests at rest, `host` what a
+//! guest can call, `outbound` its requests to others, `wasi` what is left of a system, `bindings` the shapes that cross
+//! the border. `http` is all about components that serve.
 
 mod artifact;
 mod bindings;
@@ -19,6 +19,7 @@ mod names;
 mod outbound;
 mod pool;
 mod question;
+mod stint;
 mod wasi;
 
 pub use artifact::{Artifact, Digest};

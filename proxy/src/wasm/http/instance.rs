@@ -23,10 +23,11 @@ use super::onward::Onward;
 use super::pipe::Given;
 use super::pool::{Handle, Turn};
 use super::service::{Pre, Service};
-use super::state::{self, Account, Hooks, State, Stint};
+use super::state::{self, Account, Hooks, State};
 use crate::outbound::Desk;
 use crate::service::Fault;
 use crate::wasm::engine::Seat;
+use crate::wasm::stint::Stint;
 
 /// An interpreter reads its libraries, for some ten milliseconds; a guest that waits for ever is none.
 const START_WALL: Duration = Duration::from_secs(5);
@@ -113,9 +114,15 @@ impl Started {
         let ending = Ending(handle);
         let (handle, proxy, cpu_ticks) = (&ending.0, &self.proxy, self.cpu_ticks);
         let stint = Arc::clone(self.store.data().stint());
-        let serving = self
-            .store
-            .run_concurrent(async |accessor| serve(accessor, proxy, handle, cpu_ticks).await);
+        let serving = self.store.run_concurrent(async |accessor| {
+            let guest = Guest {
+                accessor,
+                proxy,
+                handle,
+                cpu_ticks,
+            };
+            guest.serve().await
+        });
         let served = in_stints(&stint, serving).await;
         if let Err(error) = served.and_then(|served| served) {
             let fault = self.store.data().fault(&error);
@@ -146,166 +153,159 @@ impl Drop for Ending {
     }
 }
 
-async fn serve(accessor: &Accessor<State>, proxy: &Proxy, handle: &Rc<Handle>, cpu_ticks: u32) -> wasmtime::Result<()> {
-    match handle.at_once() {
-        1 => serve_one_by_one(accessor, proxy, handle, cpu_ticks).await,
-        _ => serve_at_once(accessor, proxy, handle, cpu_ticks).await,
-    }
+/// An instance at work.
+struct Guest<'a> {
+    accessor: &'a Accessor<State>,
+    proxy: &'a Proxy,
+    handle: &'a Rc<Handle>,
+    /// For each exchange.
+    cpu_ticks: u32,
 }
 
-/// Polled at each step that the guest takes, so it does no more than it must.
-async fn serve_one_by_one(
-    accessor: &Accessor<State>,
-    proxy: &Proxy,
-    handle: &Rc<Handle>,
-    cpu_ticks: u32,
-) -> wasmtime::Result<()> {
-    loop {
-        let job = future::poll_fn(|_| match handle.next() {
-            Some(job) => Poll::Ready(Some(job)),
-            None if handle.is_over() => Poll::Ready(None),
-            None => Poll::Pending,
-        });
-        let Some(job) = job.await else { return Ok(()) };
-        exchange(accessor, proxy, job, cpu_ticks).await?;
-        // An exchange may leave something to be done after its answer.
-        future::poll_fn(|context| accessor.poll_no_interesting_tasks(context)).await;
-        rest(accessor, handle);
+impl Guest<'_> {
+    async fn serve(&self) -> wasmtime::Result<()> {
+        match self.handle.at_once() {
+            1 => self.serve_one_by_one().await,
+            _ => self.serve_at_once().await,
+        }
     }
-}
 
-async fn serve_at_once(
-    accessor: &Accessor<State>,
-    proxy: &Proxy,
-    handle: &Rc<Handle>,
-    cpu_ticks: u32,
-) -> wasmtime::Result<()> {
-    let mut exchanges = std::pin::pin!(FuturesUnordered::new());
-    future::poll_fn(|context| {
+    /// Polled at each step that the guest takes, so it does no more than it must.
+    async fn serve_one_by_one(&self) -> wasmtime::Result<()> {
+        let handle = self.handle;
         loop {
-            if let Poll::Ready(Some(exchange)) = exchanges.as_mut().poll_next(context) {
-                let ended: wasmtime::Result<()> = exchange;
-                if let Err(error) = ended {
-                    return Poll::Ready(Err(error));
-                }
-                continue;
-            }
-            if let Some(job) = handle.next() {
-                exchanges.push(exchange(accessor, proxy, job, cpu_ticks));
-                continue;
-            }
-            if !exchanges.is_empty() || accessor.poll_no_interesting_tasks(context).is_pending() {
-                return Poll::Pending;
-            }
-            if !handle.is_quiet() {
-                rest(accessor, handle);
-            }
-            return match handle.is_over() {
-                true => Poll::Ready(Ok(())),
-                false => Poll::Pending,
-            };
-        }
-    })
-    .await
-}
-
-/// Nothing goes on in the guest.
-fn rest(accessor: &Accessor<State>, handle: &Rc<Handle>) {
-    handle.rest(accessor.with(|mut store| {
-        let state = store.data_mut();
-        state.rest();
-        state.memory_bytes()
-    }));
-}
-
-async fn exchange(accessor: &Accessor<State>, proxy: &Proxy, job: Job, cpu_ticks: u32) -> wasmtime::Result<()> {
-    match proxy {
-        Proxy::P2(proxy) => exchange_p2(accessor, proxy, job, cpu_ticks).await,
-        Proxy::P3(service) => exchange_p3(accessor, service, job, cpu_ticks).await,
-    }
-}
-
-async fn exchange_p3(
-    accessor: &Accessor<State>,
-    service: &p3::bindings::Service,
-    job: Job,
-    cpu_ticks: u32,
-) -> wasmtime::Result<()> {
-    let Job {
-        request,
-        request_id,
-        answer,
-        onward,
-        turn: _turn,
-        ..
-    } = job;
-    let handle = service.wasi_http_handler().func_handle();
-    let mut hooks = Hooks::default();
-    let (request, request_sent) = p3::Request::from_http(&mut hooks, request);
-    let call = accessor.with(|mut store| {
-        let request = store.data_mut().http().table.push(request)?;
-        let call = handle.start_call_concurrent(store.as_context_mut(), (request,))?;
-        let account = Account::new(cpu_ticks, request_id, onward);
-        begin(&mut store.as_context_mut(), call.task(), account);
-        wasmtime::error::Ok(call)
-    })?;
-    let (answered,) = handle.finish_call_concurrent(accessor, call).await?;
-    let answered = match answered {
-        Ok(response) => {
-            let response = accessor.with(|mut store| {
-                let response = store.data_mut().http().table.delete(response)?;
-                response.into_http(store.as_context_mut(), request_sent)
+            let job = future::poll_fn(|_| match handle.next() {
+                Some(job) => Poll::Ready(Some(job)),
+                None if handle.is_over() => Poll::Ready(None),
+                None => Poll::Pending,
             });
-            // What the guest made cannot be sent; that is no reason to end it.
-            response.map_err(|error| {
-                tracing::debug!(error = format!("{error:#}"), "a service's response is none");
-                Fault::Malformed
-            })
+            let Some(job) = job.await else { return Ok(()) };
+            self.exchange(job).await?;
+            // An exchange may leave something to be done after its answer.
+            future::poll_fn(|context| self.accessor.poll_no_interesting_tasks(context)).await;
+            self.rest();
         }
-        Err(code) => Err(refusal(code.into())),
-    };
-    // Whoever waited may have left.
-    let _ = answer.send(answered);
-    Ok(())
-}
-
-async fn exchange_p2(
-    accessor: &Accessor<State>,
-    proxy: &p2::bindings::Proxy,
-    job: Job,
-    cpu_ticks: u32,
-) -> wasmtime::Result<()> {
-    let Job {
-        request,
-        is_secure,
-        request_id,
-        answer,
-        turn,
-        ..
-    } = job;
-    // For the guest, and, if it leaves without a word, for us.
-    let answer = Arc::new(Mutex::new(Some(answer)));
-    let handle = proxy.wasi_http_incoming_handler().func_handle();
-    let call = accessor.with(|mut store| {
-        let mut view = store.data_mut().http();
-        let scheme = if is_secure { Scheme::Https } else { Scheme::Http };
-        let request = view.new_incoming_request(scheme, request)?;
-        let guests = Arc::clone(&answer);
-        let out = view.new_response_outparam_from_callback(move |answered| {
-            say(&guests, answered.map_err(|code| refusal(code.into())));
-        })?;
-        let call = handle.start_call_concurrent(store.as_context_mut(), (request, out))?;
-        let account = Account::new(cpu_ticks, request_id, None);
-        begin(&mut store.as_context_mut(), call.task(), account);
-        wasmtime::error::Ok(call)
-    })?;
-    let returned = handle.finish_call_concurrent(accessor, call).await;
-    if returned.is_ok() {
-        say(&answer, Err(Fault::Silent));
-        // Nothing more comes of this guest.
-        turn.fall_silent();
     }
-    returned
+
+    async fn serve_at_once(&self) -> wasmtime::Result<()> {
+        let handle = self.handle;
+        let mut exchanges = std::pin::pin!(FuturesUnordered::new());
+        future::poll_fn(|context| {
+            loop {
+                if let Poll::Ready(Some(exchange)) = exchanges.as_mut().poll_next(context) {
+                    let ended: wasmtime::Result<()> = exchange;
+                    if let Err(error) = ended {
+                        return Poll::Ready(Err(error));
+                    }
+                    continue;
+                }
+                if let Some(job) = handle.next() {
+                    exchanges.push(self.exchange(job));
+                    continue;
+                }
+                if !exchanges.is_empty() || self.accessor.poll_no_interesting_tasks(context).is_pending() {
+                    return Poll::Pending;
+                }
+                if !handle.is_quiet() {
+                    self.rest();
+                }
+                return match handle.is_over() {
+                    true => Poll::Ready(Ok(())),
+                    false => Poll::Pending,
+                };
+            }
+        })
+        .await
+    }
+
+    /// Nothing goes on in it.
+    fn rest(&self) {
+        self.handle.rest(self.accessor.with(|mut store| {
+            let state = store.data_mut();
+            state.rest();
+            state.memory_bytes()
+        }));
+    }
+
+    async fn exchange(&self, job: Job) -> wasmtime::Result<()> {
+        match self.proxy {
+            Proxy::P2(proxy) => self.exchange_p2(proxy, job).await,
+            Proxy::P3(service) => self.exchange_p3(service, job).await,
+        }
+    }
+
+    async fn exchange_p3(&self, service: &p3::bindings::Service, job: Job) -> wasmtime::Result<()> {
+        let Job {
+            request,
+            request_id,
+            answer,
+            onward,
+            turn: _turn,
+            ..
+        } = job;
+        let handle = service.wasi_http_handler().func_handle();
+        let mut hooks = Hooks::default();
+        let (request, request_sent) = p3::Request::from_http(&mut hooks, request);
+        let call = self.accessor.with(|mut store| {
+            let request = store.data_mut().http().table.push(request)?;
+            let call = handle.start_call_concurrent(store.as_context_mut(), (request,))?;
+            let account = Account::new(self.cpu_ticks, request_id, onward);
+            begin(&mut store.as_context_mut(), call.task(), account);
+            wasmtime::error::Ok(call)
+        })?;
+        let (answered,) = handle.finish_call_concurrent(self.accessor, call).await?;
+        let answered = match answered {
+            Ok(response) => {
+                let response = self.accessor.with(|mut store| {
+                    let response = store.data_mut().http().table.delete(response)?;
+                    response.into_http(store.as_context_mut(), request_sent)
+                });
+                // What the guest made cannot be sent; that is no reason to end it.
+                response.map_err(|error| {
+                    tracing::debug!(error = format!("{error:#}"), "a service's response is none");
+                    Fault::Malformed
+                })
+            }
+            Err(code) => Err(refusal(code.into())),
+        };
+        // Whoever waited may have left.
+        let _ = answer.send(answered);
+        Ok(())
+    }
+
+    async fn exchange_p2(&self, proxy: &p2::bindings::Proxy, job: Job) -> wasmtime::Result<()> {
+        let Job {
+            request,
+            is_secure,
+            request_id,
+            answer,
+            turn,
+            ..
+        } = job;
+        // For the guest, and, if it leaves without a word, for us.
+        let answer = Arc::new(Mutex::new(Some(answer)));
+        let handle = proxy.wasi_http_incoming_handler().func_handle();
+        let call = self.accessor.with(|mut store| {
+            let mut view = store.data_mut().http();
+            let scheme = if is_secure { Scheme::Https } else { Scheme::Http };
+            let request = view.new_incoming_request(scheme, request)?;
+            let guests = Arc::clone(&answer);
+            let out = view.new_response_outparam_from_callback(move |answered| {
+                say(&guests, answered.map_err(|code| refusal(code.into())));
+            })?;
+            let call = handle.start_call_concurrent(store.as_context_mut(), (request, out))?;
+            let account = Account::new(self.cpu_ticks, request_id, None);
+            begin(&mut store.as_context_mut(), call.task(), account);
+            wasmtime::error::Ok(call)
+        })?;
+        let returned = handle.finish_call_concurrent(self.accessor, call).await;
+        if returned.is_ok() {
+            say(&answer, Err(Fault::Silent));
+            // Nothing more comes of this guest.
+            turn.fall_silent();
+        }
+        returned
+    }
 }
 
 fn begin(store: &mut StoreContextMut<'_, State>, task: GuestTaskId, account: Account) {
