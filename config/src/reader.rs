@@ -204,7 +204,8 @@ pub(crate) struct Block<'n> {
 }
 
 impl<'n> Block<'n> {
-    pub(crate) fn open(node: &'n Node, reader: &mut Reader) -> Option<Self> {
+    /// `forms` are how such a map is usually written, for whoever wrote something else.
+    pub(crate) fn open(node: &'n Node, forms: &[&str], reader: &mut Reader) -> Option<Self> {
         let place = reader.place(node);
         match &node.value {
             Value::Map(entries) => Some(Self {
@@ -213,7 +214,8 @@ impl<'n> Block<'n> {
                 known: Vec::new(),
             }),
             _ => {
-                reader.mismatch(node, "a map");
+                let message = format!("expected a map, found {}{}", node.kind(), as_in(forms));
+                reader.error(&place, message);
                 None
             }
         }
@@ -249,6 +251,21 @@ impl<'n> Block<'n> {
                 );
             }
         }
+    }
+}
+
+/// ``; write it as in `{ key: value }` ``, or nothing without forms.
+fn as_in(forms: &[&str]) -> String {
+    let show = |form: &&str| match *form {
+        "{}" => "`{}` with all defaults".to_owned(),
+        form => format!("`{form}`"),
+    };
+    match forms {
+        [] => String::new(),
+        _ => format!(
+            "; write it as in {}",
+            forms.iter().map(show).collect::<Vec<_>>().join(" or ")
+        ),
     }
 }
 

@@ -179,7 +179,7 @@ impl<T: FromNode> FromNode for OffOr<T> {
     fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
         match &node.value {
             Value::Text(text) if text == "off" => Some(Self::Off),
-            Value::Bool(_) => {
+            Value::Bool(false) => {
                 reader.error(
                     &reader.place(node),
                     format!("found {}; to switch it off write `off`", node.kind()),

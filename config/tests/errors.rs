@@ -385,6 +385,80 @@ fn routes_are_checked() {
     }
 }
 
+/// Whoever puts a block's one value in place of the block is shown the block.
+#[test]
+fn what_is_no_map_is_shown_the_form() {
+    let path = "match.path: expected a map, found text; write it as in `{ prefix: /api/ }` or `{ exact: /api/ }`";
+    let log = "write it as in `{ file: access.log }` or `{ stdout: true }`";
+    let tls = "tls: expected a map, found the boolean true; write it as in `{}` with all defaults or `{ ca: ca.crt }`";
+    let redirect = "write it as in `{ scheme: https, host: a.example }` or `{ path: /new }`";
+    for (written, found) in [
+        (
+            "listeners: { web: 127.0.0.1:0 }",
+            "write it as in `{ address: 0.0.0.0:8080 }`",
+        ),
+        (
+            "listeners: { web: { address: 127.0.0.1:0, tls: true } }",
+            "listener `web`: tls: expected a map, found the boolean true; \
+             write it as in `{ certificates: [{ cert: site.crt, key: site.key }] }`",
+        ),
+        (
+            "admin: 127.0.0.1:9902",
+            "admin: expected a map, found text; write it as in `{ address: 127.0.0.1:9901 }`",
+        ),
+        (
+            "admin: true",
+            "admin: expected a map, found the boolean true; write it as in `{ address: ",
+        ),
+        ("access_log: /x.log", log),
+        ("access_log: true", log),
+        ("access_log: [stdout]", log),
+        (
+            "filters: { f: x.wasm }",
+            "write it as in `{ component: filter.wasm }` or `{ native: headers }`",
+        ),
+        (
+            "filters: { f: { component: a, candidate: x.wasm } }",
+            "candidate: expected a map, found text; write it as in `{ component: filter.wasm }`",
+        ),
+        (
+            "filters: { f: { component: a, breaker: true } }",
+            "breaker: expected a map, found the boolean true; \
+             write it as in `{}` with all defaults or `{ failures: 5 }`",
+        ),
+        (
+            "clusters: { app: 127.0.0.1:9000 }",
+            "write it as in `{ endpoints: [127.0.0.1:9000] }`",
+        ),
+        ("clusters: { app: { endpoints: [127.0.0.1:9000], tls: true } }", tls),
+        (
+            "clusters: { app: { endpoints: [127.0.0.1:9000], health_check: /healthz } }",
+            "write it as in `{ http: { path: /healthz } }` or `{ tcp: true }`",
+        ),
+        ("routes: [{ cluster: app, match: { path: /api/ } }]", path),
+        (
+            "routes: [{ cluster: app, match: /api/ }]",
+            "write it as in `{ path: { prefix: /api/ } }`",
+        ),
+        (
+            "routes: [{ cluster: app, retry: 3 }]",
+            "write it as in `{}` with all defaults or `{ attempts: 3 }`",
+        ),
+        ("routes: [{ redirect: https://www.example.com }]", redirect),
+        (
+            "routes: [{ respond: 200 }]",
+            "respond: expected a map, found the number 200; write it as in `{ status: 200 }`",
+        ),
+        // None of its keys is the usual one.
+        ("overload: 5", "overload: expected a map, found the number 5"),
+    ] {
+        let rest = [LISTENERS, CLUSTERS, ROUTES].into_iter();
+        let key = |line: &str| line.split_once(':').map(|(key, _)| key.to_owned());
+        let rest: String = rest.filter(|line| key(line) != key(written)).collect();
+        one_error(&format!("{written}\n{rest}"), found);
+    }
+}
+
 #[test]
 fn duplicate_route_names_are_refused_with_the_other_place() {
     let routes = "routes:\n  - { name: a, cluster: app }\n  - { name: route-3, cluster: app }\n  - { cluster: app }\n";
@@ -1059,6 +1133,10 @@ fn process_settings_are_checked() {
         (
             "admin: false",
             "admin: found the boolean false; to switch it off write `off`",
+        ),
+        (
+            "drain_delay: true",
+            "drain_delay: expected a duration as in `10s`, found the boolean true",
         ),
         (
             "access_log: {}",
