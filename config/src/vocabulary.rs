@@ -52,11 +52,10 @@ macro_rules! vocabulary {
         impl FromNode for $name {
             fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
                 let mut block = Block::open(node, Self::FORMS, reader)?;
-                Self::choice().check(&block, reader);
                 let value = Self {
                     $($field: <$type>::from_block(&mut block, key(stringify!($field)), reader),)*
                 };
-                block.close(reader);
+                block.close(Self::choice(), reader);
                 Some(value)
             }
         }
