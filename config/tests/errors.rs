@@ -384,6 +384,39 @@ fn routes_are_checked() {
     }
 }
 
+/// YAML takes text for an alias that begins with `*`, as other proxies write addresses and hosts.
+#[test]
+fn a_star_without_quotes_is_told_what_to_write() {
+    for (text, expected) in [
+        (
+            "listeners: { web: { address: *:8080 } }\n",
+            "tamis.yaml:1:30: not valid YAML: reference to unknown value; \
+             for every address of the machine write `0.0.0.0:8080`",
+        ),
+        (
+            "listeners:\n  é: { address: *:8080, x: y }\n",
+            "tamis.yaml:2:17: not valid YAML: reference to unknown value; \
+             for every address of the machine write `0.0.0.0:8080`",
+        ),
+        (
+            "hosts: [*.example.com]\n",
+            "tamis.yaml:1:9: not valid YAML: reference to unknown value; \
+             no anchor `&.example.com` stands before it, and text that begins with `*` needs quotes: `'*.example.com'`",
+        ),
+        (
+            "hosts: [*]\n",
+            "tamis.yaml:1:9: not valid YAML: while scanning an anchor or alias, did not find expected alphabetic or \
+             numeric character; text that begins with `*` needs quotes: `'*'`",
+        ),
+        (
+            "a: &a [*a]\n",
+            "tamis.yaml:1:8: not valid YAML: Recursive reference not allowed here",
+        ),
+    ] {
+        assert_eq!(lines(text), [expected], "{text}");
+    }
+}
+
 /// What is misspelt is not missing too; what is not near to it, is.
 #[test]
 fn a_misspelt_key_is_one_fault() {
