@@ -59,7 +59,7 @@ routes:
     let expected = [
         "tamis.yaml:1:10: workers: expected a whole number, found text",
         "tamis.yaml:4:5: listener `web`: unknown field `addres`; did you mean `address`?",
-        "tamis.yaml:6:14: listener `tls`: address: `localhost:443` is not an address; \
+        "tamis.yaml:6:14: listener `tls`: address: `localhost:443` has a host name, and an IP address is meant; \
          write an IP address and port as in `127.0.0.1:443`",
         "tamis.yaml:7:29: listener `tls`: limits.head_timeout: a duration needs a unit; write `10s` for seconds",
         "tamis.yaml:9:11: filter `tenant`: `component` and `native` exclude each other; \
@@ -1140,6 +1140,10 @@ fn listeners_are_checked() {
             "{ a: { address: '*:80' } }",
             "write an IP address and port as in `0.0.0.0:80`",
         ),
+        (
+            "{ a: { address: 127.0.0.1 } }",
+            "`127.0.0.1` is not an address; write an IP address and port as in `127.0.0.1:8080`",
+        ),
         ("{ 'a b': { address: 127.0.0.1:80 } }", "`a b` is not a name"),
         (
             "{ a: { address: 127.0.0.1:80, limits: { max_head_bytes: 1KiB } } }",
@@ -1189,6 +1193,11 @@ fn process_settings_are_checked() {
         (
             "admin: { address: 0.0.0.0:9901 }",
             "admin.address: 0.0.0.0:9901 is not a loopback address",
+        ),
+        (
+            "admin: { address: localhost:9901 }",
+            "admin.address: `localhost:9901` has a host name, and an IP address is meant; \
+             write an IP address and port as in `127.0.0.1:9901`",
         ),
         ("admin: on", "`on` is not"),
         (
