@@ -94,8 +94,8 @@ pub trait Floor {
     fn took(&self, step: &Step, hook: Hook, since: Instant, awaited: Duration);
     /// A filter has answered in the upstream's place.
     fn replied(&self, step: &Step, status: StatusCode);
-    /// A filter failed its exchange, or was skipped.
-    fn failed(&self, step: &Step, hook: Hook, policy: OnFailure, failure: Failure, detail: &str);
+    /// A filter failed this request's exchange, or was skipped.
+    fn failed(&self, step: &Step, hook: Hook, policy: OnFailure, failure: (Failure, &str), request_id: &str);
     /// A guest counted something.
     fn counted(&self, step: &Step, metrics: Vec<wasm::GuestMetric>);
 }

@@ -414,7 +414,7 @@ impl Passage {
                     (_, None, Some(breaker)) => breaker.failed(*clock),
                     (_, None, None) => {}
                 }
-                self.scene.failed(step, Q::HOOK, filter.on_failure(), failure, &detail);
+                self.tell_failure(step, Q::HOOK, filter.on_failure(), (failure, &detail));
                 self.skip(turn);
                 match filter.on_failure() {
                     OnFailure::Open => Ok(None),
@@ -564,6 +564,13 @@ impl Passage {
         let mut turns = self.turns.borrow_mut();
         turns.pop();
         self.to_come.set(turns.len());
+    }
+
+    fn tell_failure(&self, step: &Step, hook: Hook, policy: OnFailure, failure: (Failure, &str)) {
+        let message = self.message.borrow();
+        let id = message.as_ref().map(|message| message.facts.request_id.as_bytes());
+        let id = String::from_utf8_lossy(id.unwrap_or_default());
+        self.scene.failed(step, hook, policy, failure, &id);
     }
 
     fn skip(&self, turn: usize) {
@@ -725,7 +732,7 @@ impl Passage {
             Some(OnFailure::Open) if may_go_on => OnFailure::Open,
             _ => OnFailure::Closed,
         };
-        self.scene.failed(step, hook, policy, failure, detail);
+        self.tell_failure(step, hook, policy, (failure, detail));
         self.skip(turn);
         match policy {
             OnFailure::Open => Ok(()),

@@ -850,7 +850,7 @@ impl Floor for Scene {
         self.worker.tally.borrow_mut().filter_reply(series, status.as_u16());
     }
 
-    fn failed(&self, step: &Step, hook: Hook, policy: OnFailure, failure: Failure, detail: &str) {
+    fn failed(&self, step: &Step, hook: Hook, policy: OnFailure, (failure, detail): (Failure, &str), request_id: &str) {
         if let Some(part) = &step.part {
             part.failed(self.worker.index);
         }
@@ -869,6 +869,7 @@ impl Floor for Scene {
             failure = failure.as_str(),
             policy = policy.as_str(),
             detail,
+            request_id,
             "filter failed"
         );
     }

@@ -127,7 +127,12 @@ impl Started {
             let fault = self.store.data().fault(&error);
             handle.fail(fault);
             let (component, reason) = (handle.component(), fault.as_str());
-            tracing::warn!(component, reason, error = format!("{error:#}"), "a service has failed");
+            tracing::warn!(
+                component,
+                reason,
+                error = format!("{error:#}"),
+                "a component has failed"
+            );
         }
     }
 }
