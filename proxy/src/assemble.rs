@@ -5,6 +5,7 @@
 
 mod candidates;
 mod clusters;
+mod habits;
 mod middlewares;
 mod routes;
 mod services;
@@ -386,7 +387,8 @@ impl<'a> Build<'a> {
     /// Of filters that were loaded, then of routes.
     fn warnings(&self, table: Option<&route::Table>) -> Vec<String> {
         let routes = table.map(|table| shadowed(self.config, table)).unwrap_or_default();
-        self.warnings.iter().cloned().chain(routes).collect()
+        let habits = habits::habits(self.config);
+        self.warnings.iter().cloned().chain(routes).chain(habits).collect()
     }
 
     /// A component that cannot take them goes on without its settings, which is not what was meant.
