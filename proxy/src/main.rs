@@ -167,6 +167,8 @@ enum LogFormat {
 
 /// A target of the log.
 const LIBRARY: &str = "pingora_core";
+/// What `--log` is made of.
+const LEVELS: &str = "write off, error, warn, info, debug or trace, and TARGET=LEVEL for one target";
 
 /// How long `tamis reload` waits: compiling large components takes seconds each.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
@@ -271,8 +273,9 @@ impl State {
 impl Logging {
     /// Lines are written by a thread of their own; when it falls behind they are dropped, and no worker waits.
     fn start(&self) -> Result<tracing_appender::non_blocking::WorkerGuard, String> {
-        let filter =
-            EnvFilter::try_new(directives(&self.log)).map_err(|error| format!("--log {}: {error}", self.log))?;
+        let refused = |error: String| format!("--log {}: {error}; {LEVELS}", self.log);
+        refuse_unknown_level(&self.log).map_err(refused)?;
+        let filter = EnvFilter::try_new(directives(&self.log)).map_err(|error| refused(error.to_string()))?;
         let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
         let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
         match self.log_format {
@@ -282,6 +285,19 @@ impl Logging {
             LogFormat::Json => subscriber.json().init(),
         }
         Ok(guard)
+    }
+}
+
+/// A word alone is for the library a target, so that a misspelt level silences everything else.
+fn refuse_unknown_level(log: &str) -> Result<(), String> {
+    // Spans have a grammar of their own, with commas.
+    if log.contains('[') {
+        return Ok(());
+    }
+    let is_unknown = |word: &&str| !word.is_empty() && !word.contains('=') && word.parse::<LevelFilter>().is_err();
+    match log.split(',').map(str::trim).find(is_unknown) {
+        Some(word) => Err(format!("`{word}` is no level")),
+        None => Ok(()),
     }
 }
 
@@ -300,6 +316,24 @@ fn directives(log: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_alone_is_a_level() {
+        for log in [
+            "info",
+            "WARN",
+            "off",
+            "tamis=debug",
+            "info, h2=trace,",
+            "[request{a,b}]=debug",
+            "tamis[request]",
+        ] {
+            assert_eq!(refuse_unknown_level(log), Ok(()), "{log}");
+        }
+        for (log, word) in [("debgu", "debgu"), ("info,tamis", "tamis"), ("tamis=info, all", "all")] {
+            assert_eq!(refuse_unknown_level(log), Err(format!("`{word}` is no level")), "{log}");
+        }
+    }
 
     #[test]
     fn the_library_is_quiet_unless_it_is_named() {
