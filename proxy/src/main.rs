@@ -172,6 +172,8 @@ const LEVELS: &str = "write off, error, warn, info, debug or trace, and TARGET=L
 
 /// How long `tamis reload` waits: compiling large components takes seconds each.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long `tamis check --against` waits for what a process knows already.
+const CONFIG_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
@@ -224,6 +226,8 @@ fn check(path: &std::path::Path) -> Result<(), String> {
 }
 
 fn check_against(path: &std::path::Path, admin: &Address, json: bool) -> Result<(), String> {
+    // First, because loading takes long.
+    expect_admin("--against", admin)?;
     let comparison = server::check_against(path, admin)?;
     for warning in &comparison.warnings {
         eprintln!("warning: {warning}");
@@ -243,9 +247,13 @@ fn reload(admin: &Address, expect: Option<u64>, json: bool) -> Result<(), String
     let path = expect.map_or("/reload".to_owned(), |generation| {
         format!("/reload?expect={generation}")
     });
-    let (status, body) = admin::post(admin, &path, RELOAD_TIMEOUT).map_err(admin::unreachable)?;
-    let report: Report = serde_json::from_str(&body)
-        .map_err(|error| format!("the admin endpoint's answer (status {status}) is no report: {error}"))?;
+    let argument = "--admin";
+    let (status, body) =
+        admin::post(admin, &path, RELOAD_TIMEOUT).map_err(|error| no_answer(argument, admin, error))?;
+    let report: Report = serde_json::from_str(&body).map_err(|error| match is_of_admin(&body, "outcome") {
+        true => format!("{argument} {admin}: its report (status {status}) is not understood: {error}"),
+        false => no_admin(argument, admin, status),
+    })?;
     if json {
         tamis::tell_line!("{:#}", serde_json::json!(report));
     } else {
@@ -255,6 +263,33 @@ fn reload(admin: &Address, expect: Option<u64>, json: bool) -> Result<(), String
         true => Ok(()),
         false => Err("what the files say is not live".to_owned()),
     }
+}
+
+/// Fails in the words of the argument that says where the admin endpoint is.
+fn expect_admin(argument: &str, admin: &Address) -> Result<(), String> {
+    let answer = admin::get(admin, "/config", CONFIG_TIMEOUT);
+    let (status, body) = answer.map_err(|error| no_answer(argument, admin, error))?;
+    match status == 200 && is_of_admin(&body, "generation") {
+        true => Ok(()),
+        false => Err(no_admin(argument, admin, status)),
+    }
+}
+
+/// Whatever else it says, and of whichever version it is.
+fn is_of_admin(body: &str, key: &str) -> bool {
+    serde_json::from_str(body).is_ok_and(|answer: serde_json::Value| answer.get(key).is_some())
+}
+
+fn no_answer(argument: &str, admin: &Address, error: std::io::Error) -> String {
+    format!("{argument} {admin}: {}", admin::unreachable(error))
+}
+
+/// Without the answer, which may be anybody's page.
+fn no_admin(argument: &str, admin: &Address, status: u16) -> String {
+    format!(
+        "{argument} {admin}: what answers there, with status {status}, is no admin endpoint of Tamis; give the \
+         process's `admin.address`, not a listener's"
+    )
 }
 
 impl State {
@@ -346,6 +381,14 @@ mod tests {
         ] {
             assert_eq!(directives(log), expected);
             EnvFilter::try_new(directives(log)).expect("a filter");
+        }
+    }
+
+    #[test]
+    fn what_is_no_answer_of_an_admin_endpoint_is_not_taken_for_one() {
+        assert!(is_of_admin(r#"{"generation": 1}"#, "generation"));
+        for body in ["", "<html>generation</html>", "[]", "1", r#"{"error": "generation"}"#] {
+            assert!(!is_of_admin(body, "generation"), "{body}");
         }
     }
 }
