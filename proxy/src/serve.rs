@@ -4,6 +4,7 @@
 //! what a component does here it does there. The folder goes when the process ends. Whoever serves one component has
 //! read no configuration, so what is wrong is told in the words of the arguments.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -26,6 +27,9 @@ const NO_GRANT: &str = "none";
 /// The longest name that a configuration takes.
 const MAX_NAME: usize = 64;
 
+/// What a value begins with that stands in a file.
+const FILE: &str = "file:";
+
 #[derive(Args)]
 pub struct Options {
     /// The component: a service of wasi:http 0.2 or 0.3
@@ -45,7 +49,7 @@ pub struct Options {
     #[arg(long, value_name = "NAME[=VALUE]")]
     env: Vec<Variable>,
     /// A value that it finds by its name (`wasi:config`), given like a variable
-    #[arg(long, value_name = "NAME[=VALUE]")]
+    #[arg(long, value_name = "NAME[=VALUE]", value_parser = value)]
     config: Vec<Variable>,
     /// A folder that it may read; it finds it at GUEST, an absolute path, or at `/` and the folder's name
     #[arg(long, value_name = "FOLDER[::GUEST]")]
@@ -73,14 +77,36 @@ impl FromStr for Variable {
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (text, None),
         };
-        match name.is_empty() {
-            true => Err("write NAME=VALUE, or NAME".to_owned()),
-            false => Ok(Self {
+        match &value {
+            Some(_) if name.is_empty() => Err("write NAME=VALUE, or NAME".to_owned()),
+            // It goes into the configuration as a reference, where other characters have a meaning.
+            None if !is_of_a_variable(name) => Err("this is no variable's name; write NAME=VALUE".to_owned()),
+            Some(_) | None => Ok(Self {
                 name: name.to_owned(),
                 value,
             }),
         }
     }
+}
+
+/// What an environment variable can be called in every shell.
+fn is_of_a_variable(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+        && name
+            .chars()
+            .all(|character| character.is_ascii_alphanumeric() || character == '_')
+}
+
+/// Elsewhere `--config` is the configuration.
+fn value(text: &str) -> Result<Variable, String> {
+    let explained = |error: String| format!("{error}; a configuration file is for `tamis run -c`");
+    text.parse().map_err(explained)
+}
+
+/// An address to listen on, as an argument.
+pub fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "write IP:PORT, such as 127.0.0.1:8080 or [::1]:8080".to_owned())
 }
 
 /// A folder that the component may read.
@@ -260,7 +286,7 @@ impl Options {
         }
         let mut grants: Vec<String> = self.granted().map(quoted).collect();
         for (grant, given) in [("env", &self.env), ("config", &self.config)] {
-            grants.extend(values(given).map(|values| format!("{{ {grant}: {values} }}")));
+            grants.extend(values(given)?.map(|values| format!("{{ {grant}: {values} }}")));
         }
         if !self.dir.is_empty() {
             grants.push(format!("{{ dir: {{ {} }} }}", self.folders()?.join(", ")));
@@ -282,7 +308,7 @@ clusters:
     grants: [{grants}]
 ",
             address = quoted(&self.address.to_string()),
-            name = quoted(&component.name),
+            name = key(&component.name),
             path = quoted(&component.path),
             grants = grants.join(", "),
         );
@@ -292,7 +318,7 @@ clusters:
             let _ = writeln!(
                 text,
                 "  {}: {{ endpoints: [{}]{tls} }}",
-                quoted(&callee.name),
+                key(&callee.name),
                 quoted(&callee.endpoint)
             );
         }
@@ -311,7 +337,7 @@ clusters:
             let path = path
                 .to_str()
                 .ok_or("--dir: the path of a folder is no UTF-8, as a configuration is")?;
-            Ok(format!("{}: {}", quoted(&folder.guest), quoted(path)))
+            Ok(format!("{}: {}", key(&folder.guest), quoted(path)))
         });
         folders.collect()
     }
@@ -345,20 +371,63 @@ Ctrl-C finishes what has begun and ends.
 }
 
 /// As a map of YAML, if there is one; the last of a name.
-fn values(given: &[Variable]) -> Option<String> {
+fn values(given: &[Variable]) -> Result<Option<String>, String> {
     let values: BTreeMap<_, _> = given.iter().map(|one| (&one.name, &one.value)).collect();
-    let value = |(name, value): (&&String, &&Option<String>)| match value {
-        Some(value) => format!("{}: {}", quoted(name), quoted(value)),
-        // Not to be written down.
-        None => format!("{}: \"${{{name}}}\"", quoted(name)),
+    let mut entries = Vec::new();
+    for (name, value) in values {
+        let value = match value {
+            Some(value) => quoted(&from_here(value)?),
+            // Not to be written down.
+            None => format!("\"${{{name}}}\""),
+        };
+        entries.push(format!("{}: {value}", key(name)));
+    }
+    Ok((!entries.is_empty()).then(|| format!("{{ {} }}", entries.join(", "))))
+}
+
+/// The configuration lies in another folder than its paths count from.
+fn from_here(value: &str) -> Result<Cow<'_, str>, String> {
+    let Some(path) = value.strip_prefix(FILE) else {
+        return Ok(value.into());
     };
-    let values: Vec<_> = values.iter().map(value).collect();
-    (!values.is_empty()).then(|| format!("{{ {} }}", values.join(", ")))
+    let path = std::path::absolute(path).map_err(|error| format!("{value}: {error}"))?;
+    let path = path
+        .to_str()
+        .ok_or("the path of this folder is no UTF-8, as a configuration is")?;
+    Ok(format!("{FILE}{path}").into())
 }
 
 /// As YAML, without a meaning of its own for `$`.
 fn quoted(text: &str) -> String {
-    serde_json::Value::from(text.replace('$', "$$")).to_string()
+    key(&text.replace('$', "$$"))
+}
+
+/// The same where `$` has no meaning. Letters and what ASCII prints stand for themselves, all else is told by its
+/// number: it might end a line, or not be allowed.
+fn key(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            ' '..='~' => quoted.push(character),
+            letter if letter.is_alphanumeric() => quoted.push(letter),
+            other => quoted.push_str(&format!("\\U{:08x}", u32::from(other))),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// Errors for whoever has written no configuration: without places in a file that is gone, and where nobody can listen,
+/// with the way out of the pair whose beginning the line has.
+pub fn in_arguments(errors: &str, file: &Path, ways_out: &[(&str, &str)]) -> String {
+    let errors = without_places(errors, file);
+    let line = |line: &str| {
+        let is_it = |(beginning, _): &&(&str, &str)| line.starts_with(beginning) && line.contains(": cannot listen: ");
+        let way_out = ways_out.iter().find(is_it).map_or("", |(_, way_out)| *way_out);
+        format!("{line}{way_out}")
+    };
+    errors.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Nobody can look up a place in a file that is gone, and that nobody has written.
@@ -424,8 +493,12 @@ mod tests {
         };
         assert_eq!("A=b=c".parse(), Ok(variable("A", Some("b=c"))));
         assert_eq!("A=".parse(), Ok(variable("A", Some(""))));
-        assert_eq!("A".parse(), Ok(variable("A", None)));
-        assert!("=b".parse::<Variable>().is_err());
+        assert_eq!("_A1".parse(), Ok(variable("_A1", None)));
+        assert_eq!("a.b=c".parse(), Ok(variable("a.b", Some("c"))));
+        for text in ["", "=b", "1A", "A-B", "a.yaml", "A}\", b: \"", "A:-b", "A\"", "\u{e9}"] {
+            assert!(text.parse::<Variable>().is_err(), "{text}");
+        }
+        assert!(value("a.yaml").is_err_and(|error| error.contains("NAME=VALUE") && error.contains("tamis run -c")));
     }
 
     #[test]
@@ -454,9 +527,15 @@ mod tests {
             component: PathBuf::new(),
             address: "127.0.0.1:0".parse().expect("an address"),
             grants: vec!["none".into(), "clocks".into()],
-            env: ["A=${HOME} $ \"}", "B=1", "B=2\n", "file:=profile:/etc/passwd"]
-                .map(|text| text.parse().expect("a variable"))
-                .to_vec(),
+            env: [
+                "A=${HOME} $ \"}",
+                "B=1",
+                "B=2\n",
+                "a$b\": }\\\u{2028}=\u{e9}\u{7f}\u{85}\u{feff}\u{1f600}\\",
+                "file:=profile:/etc/passwd",
+            ]
+            .map(|text| text.parse().expect("a variable"))
+            .to_vec(),
             config: ["greeting=$hello"].map(|text| text.parse().expect("a value")).to_vec(),
             dir: ["/srv/pages", "/srv/a $b::/data/b"]
                 .map(|text| text.parse().expect("a folder"))
@@ -479,7 +558,12 @@ mod tests {
         };
         assert_eq!(cluster.name, "-c---d.wasm");
         assert_eq!(service.component, Path::new(&component.path));
-        let variables = [("A", "${HOME} $ \"}"), ("B", "2\n"), ("file:", "profile:/etc/passwd")];
+        let variables = [
+            ("A", "${HOME} $ \"}"),
+            ("B", "2\n"),
+            ("a$b\": }\\\u{2028}", "\u{e9}\u{7f}\u{85}\u{feff}\u{1f600}\\"),
+            ("file:", "profile:/etc/passwd"),
+        ];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(
             service.grants,
@@ -495,6 +579,31 @@ mod tests {
             ]
         );
         assert!(config.clusters.iter().any(|cluster| cluster.name == "api.example"));
+    }
+
+    /// A file is looked for where the command was given.
+    #[test]
+    fn files_of_values_are_of_this_folder() {
+        let here = std::env::current_dir().expect("there is one");
+        let text = values(&["A=file:token".parse().expect("a variable")]).expect("a path");
+        let path = here.join("token");
+        let expected = format!("{{ \"A\": {} }}", quoted(&format!("file:{}", path.display())));
+        assert_eq!(text, Some(expected));
+    }
+
+    #[test]
+    fn an_address_that_is_taken_has_its_argument() {
+        let file = Path::new("/tmp/x/tamis.yaml");
+        let ways_out = [("listener `web`: address ", "; `--address IP:PORT` names another")];
+        for (error, expected) in [
+            (
+                "/tmp/x/tamis.yaml:5:12: listener `web`: address 127.0.0.1:80: cannot listen: in use\nb",
+                "listener `web`: address 127.0.0.1:80: cannot listen: in use; `--address IP:PORT` names another\nb",
+            ),
+            ("listener `web`: address: no", "listener `web`: address: no"),
+        ] {
+            assert_eq!(in_arguments(error, file, &ways_out), expected);
+        }
     }
 
     #[test]
