@@ -67,8 +67,16 @@ enum Command {
     /// Serve a built-in configuration with an origin of its own, to try Tamis without any set-up
     Demo {
         /// Where the demo listens
-        #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+        #[arg(
+            long,
+            default_value = "127.0.0.1:8080",
+            value_name = "IP:PORT",
+            value_parser = serve::socket_address
+        )]
         listen: SocketAddr,
+        /// Where its admin endpoint listens; `off` for none
+        #[arg(long, default_value = "127.0.0.1:9901", value_name = "IP:PORT")]
+        admin: demo::Admin,
         #[command(flatten)]
         logging: Logging,
     },
@@ -76,9 +84,9 @@ enum Command {
     ///
     /// For whoever writes one: any service of WASI 0.2 (`wasi:http/incoming-handler`) or 0.3 (`wasi:http/handler`), as it
     /// is. It may use clocks, random numbers and its standard output, which goes to the log, unless `--grant` says
-    /// otherwise; no files, no sockets, and requests of its own to `--http` alone. When the file changes, the next
-    /// request meets the new component, or the old one if the new one does not load. Ctrl-C finishes what has begun,
-    /// within 10 seconds; a second one ends at once.
+    /// otherwise; no files, no sockets, and requests of its own to `--http` alone. When the file changes, the new
+    /// component serves as soon as it is compiled, and the old one until then, or on if the new one does not load.
+    /// Ctrl-C finishes what has begun, within 10 seconds; a second one ends at once.
     Serve {
         #[command(flatten)]
         options: serve::Options,
@@ -195,7 +203,7 @@ fn main() -> ExitCode {
             against: Some(admin),
             json,
         } => check_against(&file.path, &admin, json),
-        Command::Demo { listen, logging } => logging.start().and_then(|_guard| demo::run(listen)),
+        Command::Demo { listen, admin, logging } => logging.start().and_then(|_guard| demo::run(listen, admin)),
         Command::Serve { options, logging } => logging.start().and_then(|_guard| serve::run(&options)),
         Command::Schema => {
             tamis::tell_line!("{:#}", tamis_config::schema());

@@ -16,13 +16,15 @@ use http::Uri;
 use http::uri::Scheme;
 
 use crate::server::{self, Interrupt};
-use crate::toolbox::{Graph, Needs, World};
+use crate::toolbox::{Graph, Needs, World, refuse_core};
 use crate::wasm::Artifact;
 
 /// Whoever tries a component on their own machine expects them, and they open nothing.
 const USUAL_GRANTS: [&str; 3] = ["clocks", "random", "stdio"];
 /// In place of all others.
 const NO_GRANT: &str = "none";
+/// All that one word says; what needs more has an argument of its own.
+const GRANTS: [&str; 6] = ["clocks", "random", "stdio", "keyvalue", "unsafe_sockets", NO_GRANT];
 
 /// The longest name that a configuration takes.
 const MAX_NAME: usize = 64;
@@ -39,11 +41,19 @@ pub struct Options {
         long,
         visible_alias = "addr",
         default_value = "127.0.0.1:8080",
-        value_name = "ADDRESS"
+        value_name = "IP:PORT",
+        value_parser = socket_address
     )]
     address: SocketAddr,
-    /// What of WASI it may use, in the words of `grants` in a configuration; `none` for nothing
-    #[arg(long = "grant", value_name = "GRANT", value_delimiter = ',', default_values = USUAL_GRANTS)]
+    /// What of WASI it may use, in place of the usual grants: name all of them, as in `--grant clocks,keyvalue`; `none`
+    /// for nothing
+    #[arg(
+        long = "grant",
+        value_name = "GRANT",
+        value_delimiter = ',',
+        default_values = USUAL_GRANTS,
+        value_parser = GRANTS
+    )]
     grants: Vec<String>,
     /// An environment variable for it; without a value, the one of this process; with `file:PATH`, what is in that file
     #[arg(long, value_name = "NAME[=VALUE]")]
@@ -181,6 +191,7 @@ impl FromStr for Callee {
 /// Serves until a signal ends it. An error is for people.
 pub fn run(options: &Options) -> Result<(), String> {
     let component = Component::find(options)?;
+    options.refuse_absent()?;
     let failed = |error: std::io::Error| format!("serve: cannot write its configuration: {error}");
     // Removed with it; private, because variables may be secrets.
     let folder = tempfile::Builder::new()
@@ -199,7 +210,10 @@ pub fn run(options: &Options) -> Result<(), String> {
             options.greeting(&component, bound.unwrap_or(options.address), &file)
         );
     })
-    .map_err(|errors| without_places(&errors, &file))
+    .map_err(|errors| {
+        let ways_out = [("listener `web`: address ", "; `--address IP:PORT` names another")];
+        in_arguments(&errors, &file, &ways_out)
+    })
 }
 
 /// What is known of it without loading it.
@@ -212,15 +226,18 @@ struct Component {
 }
 
 impl Component {
-    /// Refuses what lacks a grant; what is wrong besides, whoever loads it will say.
+    /// Refuses what is something else, and what lacks a grant; what is wrong besides, whoever loads it will say.
     fn find(options: &Options) -> Result<Self, String> {
         let given = options.component.display();
+        let of_file = |error: String| format!("{given}: {error}");
         let bytes = Artifact::read(&options.component, u64::MAX)?;
+        refuse_core(&bytes).map_err(of_file)?;
         let graph = Graph::read(&bytes).unwrap_or_default();
         let world = World::of(&graph.imports, &graph.exports);
+        refuse_part_of_a_chain(&world).map_err(of_file)?;
         let missing = options.missing(&world, &graph.imports);
         if !missing.is_empty() {
-            let lines = missing.iter().map(|line| format!("{given}: {line}"));
+            let lines = missing.into_iter().map(of_file);
             return Err(lines.collect::<Vec<_>>().join("\n"));
         }
         let path = std::path::absolute(&options.component).map_err(|error| format!("{given}: {error}"))?;
@@ -230,6 +247,19 @@ impl Component {
         };
         Ok(Self { path, name, world })
     }
+}
+
+/// Here is no chain that it could stand in.
+fn refuse_part_of_a_chain(world: &World) -> Result<(), String> {
+    let to_try = match world {
+        World::Filter => "try it with `tamis filter test`",
+        World::Middleware(_) => "make a service of it and one behind it with `tamis filter compose`",
+        World::Service(_) | World::Other => return Ok(()),
+    };
+    let is = world.described();
+    Err(format!(
+        "is a {is}; {to_try}, or name it under `filters` of a configuration for `tamis run -c`"
+    ))
 }
 
 /// What names in a configuration are made of.
@@ -247,36 +277,78 @@ impl Options {
         self.grants.iter().map(String::as_str).filter(|word| *word != NO_GRANT)
     }
 
-    /// A line for each grant that it needs and does not have, with the argument that gives it.
+    /// A line for each argument that gives what it needs and does not have.
     fn missing(&self, world: &World, imports: &[String]) -> Vec<String> {
         let World::Service(_) = world else {
             return Vec::new();
         };
-        let mut missing: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let mut words: Vec<&str> = self.granted().collect();
+        let mut without_word: Vec<&str> = Vec::new();
+        let mut without_argument: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for import in imports {
-            if let Needs::Grant(grant) = world.needs(import)
-                && let Some(argument) = self.argument(grant)
-            {
-                missing.entry(argument).or_default().push(import);
+            let Needs::Grant(grant) = world.needs(import) else {
+                continue;
+            };
+            if let Some(argument) = self.argument(grant) {
+                without_argument.entry(argument).or_default().push(import);
+            } else if GRANTS.contains(&grant) && self.granted().all(|granted| granted != grant) {
+                without_word.push(import);
+                if !words.contains(&grant) {
+                    words.push(grant);
+                }
             }
         }
-        let line = |(argument, imports): (&str, Vec<&str>)| {
-            format!("imports `{}` without the grant; add {argument}", imports.join("`, `"))
+        let line = |imports: &[&str], argument: &str| {
+            format!("imports `{}` without the grant; {argument}", imports.join("`, `"))
         };
-        missing.into_iter().map(line).collect()
+        let (words, usual) = (words.join(","), USUAL_GRANTS.join(","));
+        // In one argument with those that it has: whoever names one is not given the usual ones.
+        let all = format!("write `--grant {words}`, which is in place of the usual `{usual}`");
+        let mut lines: Vec<String> = (!without_word.is_empty())
+            .then(|| line(&without_word, &all))
+            .into_iter()
+            .collect();
+        lines.extend(
+            without_argument
+                .iter()
+                .map(|(argument, imports)| line(imports, argument)),
+        );
+        lines
     }
 
-    /// The argument for what a configuration would say, if it is missing.
+    /// What to do about a grant that is more than a word, if it is missing.
     fn argument(&self, grant: &str) -> Option<&'static str> {
-        let has = |word: &str| self.granted().any(|granted| granted == word);
         match grant {
-            "clocks" if !has(grant) => Some("`--grant clocks`"),
-            "random" if !has(grant) => Some("`--grant random`"),
-            "keyvalue" if !has(grant) => Some("`--grant keyvalue`"),
-            "config: {NAME: VALUE}" if self.config.is_empty() => Some("`--config NAME=VALUE` for each value"),
-            "http: [CLUSTER]" if self.http.is_empty() => Some("`--http URL` for each server that it may call"),
+            "config: {NAME: VALUE}" if self.config.is_empty() => Some("add `--config NAME=VALUE` for each value"),
+            "http: [CLUSTER]" if self.http.is_empty() => Some("add `--http URL` for each server that it may call"),
             _ => None,
         }
+    }
+
+    /// What this process does not have: a variable, a file, a folder.
+    fn refuse_absent(&self) -> Result<(), String> {
+        for (argument, given) in [("--env", &self.env), ("--config", &self.config)] {
+            for Variable { name, value } in given {
+                match value.as_deref().map(|value| value.strip_prefix(FILE)) {
+                    None if std::env::var_os(name).is_none() => {
+                        return Err(format!(
+                            "{argument} {name}: this variable is not set; set it, or write `{argument} {name}=VALUE`"
+                        ));
+                    }
+                    Some(Some(path)) => {
+                        std::fs::metadata(path).map_err(|error| format!("{argument} {name}={FILE}{path}: {error}"))?;
+                    }
+                    None | Some(None) => {}
+                }
+            }
+        }
+        for Folder { path, .. } in &self.dir {
+            let found = std::fs::metadata(path).map_err(|error| format!("--dir {path}: {error}"))?;
+            if !found.is_dir() {
+                return Err(format!("--dir {path}: this is no folder; name the one that it is in"));
+            }
+        }
+        Ok(())
     }
 
     fn configuration(&self, component: &Component) -> Result<String, String> {
@@ -361,8 +433,8 @@ Tamis serves {name}{kind} on http://{listen}
 
   curl -i http://{listen}/
 
-It may use: {may} (see `tamis serve --help`). When the file changes, the next request meets the new component.
-The configuration that this stands for, to go on from: {file}
+It may use: {may} (see `tamis serve --help`). When the file changes, what is new serves once it is compiled.
+The configuration that this stands for goes when it ends; copy it, to go on from: {file}
 Ctrl-C finishes what has begun and ends.
 
 "
