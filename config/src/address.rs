@@ -150,8 +150,12 @@ fn unix(path: &str, folder: &std::path::Path) -> Result<Address, String> {
 
 fn tcp(text: &str) -> Result<Address, String> {
     text.parse::<SocketAddr>().map(Address::Tcp).map_err(|_| {
+        let fault = match host(text) {
+            Ok(_) => "has a host name, and an IP address is meant",
+            Err(_) => "is not an address",
+        };
         format!(
-            "`{}` is not an address; write an IP address and port as in `{}`",
+            "`{}` {fault}; write an IP address and port as in `{}`",
             quote(text),
             likely(text)
         )

@@ -17,14 +17,15 @@ pub(crate) enum Choice {
 }
 
 impl Choice {
-    /// Notes a fault unless the rule holds.
-    pub(crate) fn check(self, block: &Block<'_>, reader: &mut Reader) {
+    /// Notes a fault unless the rule holds, or would hold without the `misspelt` key.
+    pub(crate) fn check(self, block: &Block<'_>, misspelt: &[&str], reader: &mut Reader) {
         let (Self::ExactlyOneOf(keys) | Self::AtLeastOneOf(keys)) = self else {
             return;
         };
         let given: Vec<_> = keys.iter().filter(|key| block.given(key).is_some()).collect();
         let listed = keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
         match (self, given.as_slice()) {
+            (_, []) if keys.iter().any(|key| misspelt.contains(key)) => {}
             (Self::ExactlyOneOf(_), []) => {
                 reader.error(&block.place, format!("exactly one of {listed} is needed; add one"));
             }

@@ -11,6 +11,7 @@ use serde_saphyr::{MessageFormatter, Options, Spanned, UserMessageFormatter};
 
 use crate::error::Error;
 use crate::place::{Place, Position};
+use crate::reader::quote;
 
 /// Room for 10,000 routes of 1.6 KB each, and little enough to hold several times over.
 pub(crate) const MAX_FILE_BYTES: usize = 16 * 1024 * 1024;
@@ -58,7 +59,7 @@ impl Node {
             });
         }
         refuse_nul(text, file)?;
-        serde_saphyr::from_str_with_options(text, options()).map_err(|error| explain(&error, file))
+        serde_saphyr::from_str_with_options(text, options()).map_err(|error| explain(&error, text, file))
     }
 
     /// The value of a key, when this is a map that has it.
@@ -118,7 +119,8 @@ fn refuse_nul(text: &str, file: &Place) -> Result<(), Error> {
     })
 }
 
-fn explain(error: &serde_saphyr::Error, file: &Place) -> Error {
+fn explain(error: &serde_saphyr::Error, text: &str, file: &Place) -> Error {
+    let error = error.without_snippet();
     let place = match error.location() {
         Some(location) if location.line() > 0 => file.at(Position {
             line: location.line(),
@@ -126,12 +128,41 @@ fn explain(error: &serde_saphyr::Error, file: &Place) -> Error {
         }),
         _ => file.clone(),
     };
-    let message = UserMessageFormatter.format_message(error.without_snippet());
+    let mut message = UserMessageFormatter.format_message(error).into_owned();
+    if let Some(location) = error.location() {
+        message += &unquoted_star(error, word_at(text, location.line(), location.column()));
+    }
     // One error is one line, whatever the document has put into the library's message.
     Error {
         place,
         message: format!("not valid YAML: {}", message.replace(|c: char| c.is_control(), " ")),
     }
+}
+
+/// What to write for text that begins with `*`, which other programs take without quotes and YAML takes for an alias.
+fn unquoted_star(error: &serde_saphyr::Error, word: &str) -> String {
+    let name = match (word.strip_prefix('*'), error) {
+        (Some(""), _) => return "; text that begins with `*` needs quotes: `'*'`".to_owned(),
+        (Some(name), serde_saphyr::Error::UnknownAnchor { .. }) => quote(name),
+        _ => return String::new(),
+    };
+    match name.strip_prefix(':').map(str::parse::<u16>) {
+        Some(Ok(port)) => format!("; for every address of the machine write `0.0.0.0:{port}`"),
+        _ => format!("; no anchor `&{name}` stands before it, and text that begins with `*` needs quotes: `'*{name}'`"),
+    }
+}
+
+/// From a place, which counts from 1, to the end of what YAML takes for the name of an alias.
+fn word_at(text: &str, line: u64, column: u64) -> &str {
+    let nth = |count: u64| usize::try_from(count.saturating_sub(1)).unwrap_or(usize::MAX);
+    let line = text.lines().nth(nth(line)).unwrap_or_default();
+    let start = line
+        .char_indices()
+        .nth(nth(column))
+        .map_or(line.len(), |(start, _)| start);
+    let word = &line[start..];
+    let end = word.find(|c: char| c.is_whitespace() || ",[]{}".contains(c));
+    &word[..end.unwrap_or(word.len())]
 }
 
 impl<'de> Deserialize<'de> for Node {

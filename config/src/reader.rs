@@ -9,12 +9,13 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use crate::choice::Choice;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::expand::expand;
 use crate::node::{Node, Value};
 use crate::place::{Place, Position};
-use crate::suggest::suggestion;
+use crate::suggest::{nearest, suggestion};
 
 /// More faults than anyone mends in one go; the bound keeps a wholly wrong file from filling a log.
 const MAX_ERRORS: usize = 100;
@@ -201,22 +202,36 @@ pub(crate) struct Block<'n> {
     entries: &'n [(crate::node::Key, Node)],
     pub(crate) place: Place,
     known: Vec<&'static str>,
+    /// Required, and not there.
+    missing: Vec<&'static str>,
 }
 
 impl<'n> Block<'n> {
-    pub(crate) fn open(node: &'n Node, reader: &mut Reader) -> Option<Self> {
+    /// `forms` are how such a map is usually written, for whoever wrote something else.
+    pub(crate) fn open(node: &'n Node, forms: &[&str], reader: &mut Reader) -> Option<Self> {
         let place = reader.place(node);
         match &node.value {
             Value::Map(entries) => Some(Self {
                 entries,
                 place,
                 known: Vec::new(),
+                missing: Vec::new(),
             }),
             _ => {
-                reader.mismatch(node, "a map");
+                let message = format!("expected a map, found {}{}", node.kind(), as_in(forms));
+                reader.error(&place, message);
                 None
             }
         }
+    }
+
+    /// The value of a key that must be there.
+    pub(crate) fn require(&mut self, key: &'static str) -> Option<&'n Node> {
+        let node = self.take(key);
+        if node.is_none() {
+            self.missing.push(key);
+        }
+        node
     }
 
     /// The value of a key; a key without a value is like no key.
@@ -235,20 +250,42 @@ impl<'n> Block<'n> {
         }
     }
 
-    /// Notes the keys that nobody took.
-    pub(crate) fn close(self, reader: &mut Reader) {
+    /// Notes the keys that nobody took, and those that are missing: what was misspelt is one fault, not two.
+    pub(crate) fn close(self, choice: Choice, reader: &mut Reader) {
+        let mut misspelt = Vec::new();
         for (key, _) in self.entries {
             if reader.is_full() {
                 return;
             }
             if !self.known.contains(&key.text.as_str()) {
-                let suggestion = suggestion(&key.text, self.known.iter().copied());
+                let known = self.known.iter().copied();
+                misspelt.extend(nearest(&key.text, known.clone()));
+                let suggestion = suggestion(&key.text, known);
                 reader.error(
                     &reader.place_at(key.position),
                     format!("unknown field `{}`{suggestion}", quote(&key.text)),
                 );
             }
         }
+        for key in self.missing.iter().filter(|key| !misspelt.contains(key)) {
+            reader.error(&self.place, format!("missing field `{key}`; add it"));
+        }
+        choice.check(&self, &misspelt, reader);
+    }
+}
+
+/// ``; write it as in `{ key: value }` ``, or nothing without forms.
+fn as_in(forms: &[&str]) -> String {
+    let show = |form: &&str| match *form {
+        "{}" => "`{}` with all defaults".to_owned(),
+        form => format!("`{form}`"),
+    };
+    match forms {
+        [] => String::new(),
+        _ => format!(
+            "; write it as in {}",
+            forms.iter().map(show).collect::<Vec<_>>().join(" or ")
+        ),
     }
 }
 

@@ -23,16 +23,13 @@ impl<T: FromNode> Field for Option<T> {
     }
 }
 
-/// A field that must be there. `None` only after its fault was noted.
+/// A field that must be there. `None` only with a fault, which is noted before the block is closed.
 pub(crate) struct Required<T>(pub(crate) Option<T>);
 
 impl<T: FromNode> Field for Required<T> {
     fn from_block(block: &mut Block<'_>, key: &'static str, reader: &mut Reader) -> Self {
-        let Some(node) = block.take(key) else {
-            reader.error(&block.place, format!("missing field `{key}`; add it"));
-            return Self(None);
-        };
-        Self(reader.within(key, |reader| T::from_node(node, reader)))
+        let node = block.require(key);
+        Self(node.and_then(|node| reader.within(key, |reader| T::from_node(node, reader))))
     }
 }
 
@@ -179,7 +176,7 @@ impl<T: FromNode> FromNode for OffOr<T> {
     fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
         match &node.value {
             Value::Text(text) if text == "off" => Some(Self::Off),
-            Value::Bool(_) => {
+            Value::Bool(false) => {
                 reader.error(
                     &reader.place(node),
                     format!("found {}; to switch it off write `off`", node.kind()),

@@ -21,7 +21,8 @@ const MAX_LISTED: usize = 20;
 /// Longer words are not typed by hand, and the distance is quadratic.
 const MAX_COMPARED_BYTES: usize = 64;
 
-fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+/// The known word that was meant, when one is near.
+pub(crate) fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     if written.len() > MAX_COMPARED_BYTES {
         return None;
     }

@@ -22,13 +22,14 @@ use crate::word::{GrantWord, HashWord, HttpsWord, InstancesWord, KeyWord, RetryC
 
 /// Declares blocks: for each a struct that is readable from a node and has a schema.
 ///
-/// `ExactlyOneOf(a, b)` or another [`Choice`] after the name is a rule over these keys.
+/// `ExactlyOneOf(a, b)` or another [`Choice`] after the name is a rule over these keys. `= "{ a: value }" | ...` after
+/// that are the usual forms, shown to whoever wrote something else than a map.
 macro_rules! vocabulary {
     (@choice) => { Choice::Free };
     (@choice $rule:ident($($choice:ident),+)) => { Choice::$rule(&[$(stringify!($choice)),+]) };
     ($(
         $(#[$meta:meta])*
-        struct $name:ident $($rule:ident($($choice:ident),+))? {
+        struct $name:ident $($rule:ident($($choice:ident),+))? $(= $($form:literal)|+)? {
             $($(#[$field_meta:meta])* $field:ident: $type:ty,)*
         }
     )*) => {$(
@@ -41,6 +42,8 @@ macro_rules! vocabulary {
         }
 
         impl $name {
+            const FORMS: &'static [&'static str] = &[$($($form),+)?];
+
             const fn choice() -> Choice {
  vocabulary!(@choice $($rule($($choice),+))?)
  }
@@ -48,16 +51,24 @@ macro_rules! vocabulary {
 
         impl FromNode for $name {
             fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
-                let mut block = Block::open(node, reader)?;
-                Self::choice().check(&block, reader);
+                let mut block = Block::open(node, Self::FORMS, reader)?;
                 let value = Self {
                     $($field: <$type>::from_block(&mut block, key(stringify!($field)), reader),)*
                 };
-                block.close(reader);
+                block.close(Self::choice(), reader);
                 Some(value)
             }
         }
-    )*};
+    )*
+
+        /// The forms of all blocks, each with what its block says to it.
+        #[cfg(test)]
+        fn forms() -> Vec<(&'static str, Vec<String>)> {
+            let mut forms = Vec::new();
+            $(forms.extend($name::FORMS.iter().map(|form| (*form, tests::faults::<$name>(form))));)*
+            forms
+        }
+    };
 }
 
 /// `match` is a word of both languages.
@@ -103,7 +114,7 @@ vocabulary! {
 
     /// What becomes of exchanges whose generation was replaced while they went on.
     #[derive(Default)]
-    struct Reload {
+    struct Reload = "{ max_age: 1h }" {
         /// How long after it was replaced a generation is ended with all that is still on it, or `off`. Default `1h`.
         max_age: Option<OffOr<Period>>,
         /// Generations alive at once; the oldest are ended for more. Default 32.
@@ -137,13 +148,13 @@ vocabulary! {
     }
 
     /// The endpoint for operators.
-    struct Admin {
+    struct Admin = "{ address: 127.0.0.1:9901 }" {
         /// A loopback address or `unix:` and a path: whoever reaches it can stop the proxy.
         address: Option<At<Address>>,
     }
 
     /// One record for each exchange.
-    struct AccessLog ExactlyOneOf(file, stdout) {
+    struct AccessLog ExactlyOneOf(file, stdout) = "{ file: access.log }" | "{ stdout: true }" {
         /// A file to append to.
         file: Option<At<String>>,
         /// Write to standard output.
@@ -169,7 +180,7 @@ vocabulary! {
     }
 
     /// Steps of shedding load while memory is short, as parts of the limit; none may exceed the next.
-    struct MemoryPressure {
+    struct MemoryPressure = "{ limit: 1GiB }" {
         /// What the process may have resident. Default: what its control group may use, or else four fifths of the
         /// machine's memory.
         limit: Option<Size<{ 1 << 20 }, { 1 << 50 }>>,
@@ -184,7 +195,7 @@ vocabulary! {
     }
 
     /// Where clients connect.
-    struct Listener {
+    struct Listener = "{ address: 0.0.0.0:8080 }" {
         /// The address to listen on.
         address: Required<At<Address>>,
         /// Speak TLS. Default: plain text.
@@ -206,14 +217,14 @@ vocabulary! {
     }
 
     /// The PROXY protocol.
-    struct ProxyProtocol {
+    struct ProxyProtocol = "{ from: [10.0.0.0/8] }" {
         /// Those who begin each connection with its header: addresses, networks as in `10.0.0.0/8`, and `unix` for
         /// whoever connects to a Unix socket. All others begin with a request, and are the clients themselves.
         from: Required<At<Vec<At<String>>>>,
     }
 
     /// TLS towards clients.
-    struct ListenerTls {
+    struct ListenerTls = "{ certificates: [{ cert: site.crt, key: site.key }] }" {
         /// Certificates with their keys. A client gets the one whose names the name that it asks for is among, or else
         /// the first.
         certificates: Required<At<Vec<At<CertificateFiles>>>>,
@@ -228,7 +239,7 @@ vocabulary! {
     }
 
     /// A certificate and its key.
-    struct CertificateFiles {
+    struct CertificateFiles = "{ cert: site.crt, key: site.key }" {
         /// A PEM file: the certificate, then those that lead to its authority.
         cert: Required<At<String>>,
         /// A PEM file with the certificate's private key.
@@ -312,7 +323,7 @@ vocabulary! {
     }
 
     /// A filter: a WebAssembly component, or one that is built in.
-    struct Filter ExactlyOneOf(component, native) {
+    struct Filter ExactlyOneOf(component, native) = "{ component: filter.wasm }" | "{ native: headers }" {
         /// Path of a component.
         component: Option<At<String>>,
         /// Name of a built-in filter.
@@ -341,7 +352,7 @@ vocabulary! {
     }
 
     /// Another version of a component, on trial.
-    struct Candidate AtLeastOneOf(component, config) {
+    struct Candidate AtLeastOneOf(component, config) = "{ component: filter.wasm }" {
         /// Path of its component. Default: the filter's.
         component: Option<At<String>>,
         /// Given to it as JSON. Default: the filter's, or what a chain gives the filter.
@@ -450,7 +461,7 @@ vocabulary! {
 
     /// When a component that fails again and again is left alone for a while.
     #[derive(Default)]
-    struct Breaker {
+    struct Breaker = "{}" | "{ failures: 5 }" {
         /// It opens when, within `within`, failures outnumber successes by so many. Default 5.
         failures: Option<Count<1, 1_000>>,
         /// Default `10s`.
@@ -471,7 +482,7 @@ vocabulary! {
 
     /// How names of endpoints are looked up.
     #[derive(Default)]
-    struct Dns {
+    struct Dns = "{ servers: [127.0.0.1:53] }" {
         /// Addresses of DNS servers, with port. Default: those of `/etc/resolv.conf`.
         servers: Option<At<Vec<At<Address>>>>,
         /// For one name and one kind of record, in total. Default `5s`.
@@ -484,7 +495,7 @@ vocabulary! {
     }
 
     /// A group of equal upstream servers.
-    struct Cluster ExactlyOneOf(endpoints, endpoints_file, component) {
+    struct Cluster ExactlyOneOf(endpoints, endpoints_file, component) = "{ endpoints: [127.0.0.1:9000] }" {
         /// The servers.
         endpoints: Option<At<Vec<At<Endpoint>>>>,
         /// A file with a list of servers, in the form of `endpoints`; read again when it changes, without a reload.
@@ -558,7 +569,7 @@ vocabulary! {
     }
 
     /// TLS towards upstream servers.
-    struct ClusterTls {
+    struct ClusterTls = "{}" | "{ ca: ca.crt }" {
         /// The authorities that are trusted: a file of PEM certificates. Default: the operating system's.
         ca: Option<At<String>>,
         /// The name that is asked for (SNI) and must stand in the certificate. Default: the name that led to the endpoint,
@@ -598,7 +609,7 @@ vocabulary! {
 
     /// A cookie by which a client comes back to the same server. It is `HttpOnly` and `SameSite=Lax`, and `Secure` over
     /// TLS.
-    struct Sticky {
+    struct Sticky = "{}" | "{ cookie: NAME }" {
         /// Its name. Default `tamis-endpoint`.
         cookie: Option<At<String>>,
         /// Its path. Default `/`.
@@ -611,7 +622,7 @@ vocabulary! {
     }
 
     /// How the proxy finds out by itself whether a server can answer.
-    struct HealthCheck ExactlyOneOf(http, grpc, tcp) {
+    struct HealthCheck ExactlyOneOf(http, grpc, tcp) = "{ http: { path: /healthz } }" | "{ tcp: true }" {
         /// By an answer to GET.
         http: Option<HttpProbe>,
         /// By an answer of gRPC's health service (`grpc.health.v1.Health`), `{}` for the server as a whole. Not with the
@@ -632,7 +643,7 @@ vocabulary! {
     }
 
     /// A health check by an answer to GET.
-    struct HttpProbe {
+    struct HttpProbe = "{ path: /healthz }" {
         /// Path and query. Default `/`.
         path: Option<At<String>>,
         /// The host that is asked for. Default: the server's address.
@@ -642,13 +653,13 @@ vocabulary! {
     }
 
     /// A health check by an answer of gRPC's health service.
-    struct GrpcProbe {
+    struct GrpcProbe = "{}" | "{ service: NAME }" {
         /// The service that is asked after. Default: the server as a whole.
         service: Option<String>,
     }
 
     /// When a server that fails requests is left alone for a while.
-    struct OutlierEjection {
+    struct OutlierEjection = "{}" | "{ consecutive_failures: 5 }" {
         /// So many requests in a row that broke off, timed out, or were answered with 502, 503 or 504; or `off`. Default
         /// 5.
         consecutive_failures: Option<OffOr<Count<1, 1000>>>,
@@ -666,7 +677,7 @@ vocabulary! {
     }
 
     /// When a server's share of answers below 500 is far under that of the others.
-    struct SuccessRate {
+    struct SuccessRate = "{}" | "{ min_requests: 100 }" {
         /// Under the mean by this part of a standard deviation, and by 5% of the requests at least. Default `190%`.
         deviations: Option<Percent<1, 100_000>>,
         /// Requests to a server within the interval without which it is not compared. Default 100.
@@ -731,7 +742,7 @@ vocabulary! {
     }
 
     /// How many requests may be sent once more, shared by the workers in equal parts.
-    struct RetryBudget {
+    struct RetryBudget = "{ share: 20% }" {
         /// The part of the requests of the last 10 seconds. Default `20%`.
         share: Option<Percent<0, 10_000>>,
         /// So many in each second are allowed anyhow, so that a few requests may be retried too. Default 3.
@@ -739,7 +750,7 @@ vocabulary! {
     }
 
     /// Which requests go where.
-    struct Route ExactlyOneOf(cluster, clusters, redirect, respond) {
+    struct Route ExactlyOneOf(cluster, clusters, redirect, respond) = "{ cluster: NAME }" {
         /// Unique. Default `route-N`, by position from 1.
         name: Option<At<String>>,
         /// Which requests; all parts must hold. Default: every request.
@@ -776,7 +787,7 @@ vocabulary! {
 
     /// Another cluster that gets copies of requests, as the upstream gets them and with `x-tamis-mirror: true`. Nothing
     /// waits for it.
-    struct Mirror {
+    struct Mirror = "{ cluster: NAME }" {
         /// Name of the cluster.
         cluster: Required<At<String>>,
         /// The part of the requests that are copied. Default `100%`.
@@ -786,7 +797,7 @@ vocabulary! {
     }
 
     /// What the upstream gets in place of what the client sent.
-    struct Rewrite AtLeastOneOf(path, host) {
+    struct Rewrite AtLeastOneOf(path, host) = "{ path: { prefix: /new } }" | "{ host: app.example }" {
         /// The path. The query stays.
         path: Option<PathRewrite>,
         /// The host, and a port if it needs one. `x-forwarded-host` says what the client asked for.
@@ -794,7 +805,7 @@ vocabulary! {
     }
 
     /// What becomes of the path. The result is made normal like a client's, and refused with 400 where that fails.
-    struct PathRewrite ExactlyOneOf(prefix, to) {
+    struct PathRewrite ExactlyOneOf(prefix, to) = "{ prefix: /new }" | "{ to: /new }" {
         /// Takes the place of the prefix that the route matches.
         prefix: Option<At<String>>,
         /// Which paths are rewritten: a regular expression for the whole path. Default: all.
@@ -805,7 +816,7 @@ vocabulary! {
     }
 
     /// Changes of header fields, in the order of the keys. Names of framing and of the connection cannot be among them.
-    struct HeaderEdits AtLeastOneOf(remove, set, append) {
+    struct HeaderEdits AtLeastOneOf(remove, set, append) = "{ set: { x-name: value } }" {
         /// Names.
         remove: Option<Vec<At<String>>>,
         /// Fields by name, which replace all of that name.
@@ -815,7 +826,7 @@ vocabulary! {
     }
 
     /// When a request is sent once more, each time to another endpoint if there is one. `timeout` spans all tries.
-    struct Retry {
+    struct Retry = "{}" | "{ attempts: 3 }" {
         /// What is tried again. Default `[connect_failure, reset, timeout, gateway_error]`.
         on: Option<At<Vec<At<RetryCondition>>>>,
         /// Tries in all, the first one included. Default 3.
@@ -833,7 +844,7 @@ vocabulary! {
     }
 
     /// How long to wait before another try: any time up to `base`, up to twice that before the next one, and so on.
-    struct Backoff {
+    struct Backoff = "{ base: 25ms }" {
         /// Default `25ms`.
         base: Option<At<Period>>,
         /// Where the doubling ends. A response with a longer `Retry-After` is not tried again. Default ten times
@@ -842,7 +853,7 @@ vocabulary! {
     }
 
     /// Which requests; all parts must hold.
-    struct Match {
+    struct Match = "{ path: { prefix: /api/ } }" {
         /// Host names, `*.` in front for any subdomain. The port of the request plays no part.
         hosts: Option<At<Vec<At<String>>>>,
         /// The path, without the query.
@@ -858,7 +869,7 @@ vocabulary! {
     }
 
     /// The client's certificate; all parts must hold.
-    struct ClientCertificate AtLeastOneOf(present, subject, san, fingerprint) {
+    struct ClientCertificate AtLeastOneOf(present, subject, san, fingerprint) = "{ present: true }" {
         /// Any certificate will do.
         present: Option<True>,
         /// Its subject as RFC 4514 writes it, as in `CN=web,O=Acme`: the value, or how to compare it.
@@ -871,7 +882,7 @@ vocabulary! {
     }
 
     /// How to compare the path.
-    struct Path ExactlyOneOf(exact, prefix, regex) {
+    struct Path ExactlyOneOf(exact, prefix, regex) = "{ prefix: /api/ }" | "{ exact: /api/ }" {
         /// The whole path.
         exact: Option<At<String>>,
         /// Whole segments from the front: `/v1` matches `/v1` and `/v1/x`, never `/v10`.
@@ -891,7 +902,7 @@ vocabulary! {
     }
 
     /// A cluster and its share.
-    struct WeightedCluster {
+    struct WeightedCluster = "{ name: NAME, weight: 1 }" {
         /// Name of the cluster.
         name: Required<At<String>>,
         /// Its share among the clusters of the route; 0 if filters alone choose it.
@@ -899,7 +910,7 @@ vocabulary! {
     }
 
     /// A redirect. Parts not given are taken from the request; at least one must be given, or it would never end.
-    struct Redirect AtLeastOneOf(scheme, host, port, path) {
+    struct Redirect AtLeastOneOf(scheme, host, port, path) = "{ scheme: https, host: a.example }" | "{ path: /new }" {
         /// 301, 302, 303, 307 or 308. Default 302.
         status: Option<At<Count<301, 308>>>,
         /// `http` or `https`.
@@ -913,7 +924,7 @@ vocabulary! {
     }
 
     /// A fixed response.
-    struct Respond {
+    struct Respond = "{ status: 200 }" {
         /// 200 to 599.
         status: Required<At<Count<200, 599>>>,
         /// Header fields by name.
@@ -1009,5 +1020,34 @@ impl JsonSchema for Routes {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         <Vec<Route>>::json_schema(generator)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path as File;
+
+    use super::*;
+    use crate::environment::System;
+    use crate::place::Place;
+
+    /// What a block says to a text in its place.
+    pub(super) fn faults<T: FromNode>(text: &str) -> Vec<String> {
+        let file = File::new("tamis.yaml");
+        let node = Node::parse(text, &Place::file(file)).expect("it is YAML");
+        let mut reader = Reader::new(file, &System);
+        T::from_node(&node, &mut reader);
+        let (errors, _) = reader.finish();
+        errors.into_iter().map(|error| error.message).collect()
+    }
+
+    /// Who is shown a form and copies it is not refused for it.
+    #[test]
+    fn every_form_is_a_form_of_its_block() {
+        let forms = forms();
+        assert!(forms.len() > 30, "{}", forms.len());
+        for (form, faults) in forms {
+            assert!(faults.is_empty(), "{form}: {faults:?}");
+        }
     }
 }

@@ -68,6 +68,8 @@ pub enum Act {
     Compute(u32),
     /// For ever.
     Loop,
+    /// Asks for a value that is there, for ever: a call that may wait, and does not. Needs the grant `key_value`.
+    Claims,
     Trap,
     /// Calls itself until the stack ends.
     Recurse,
@@ -343,6 +345,7 @@ impl Act {
             Log(_) => &["log.write"],
             Count(_) => &["metrics.counter-add"],
             Clock => &["clock.now-ms"],
+            Claims => &["key-value.set", "key-value.claim"],
             TellRecord => &["exchange.set-attribute"],
             Compute(_) | Loop | Trap | Recurse | From(_) | ReadBody(_) | RefuseConnection | Reply(..) | Refuse(_) => {
                 &[]
@@ -382,6 +385,13 @@ impl Act {
             Clock => "(drop (call $clock.now-ms))\n".to_owned(),
             Compute(count) => format!("(call $compute (i32.const {count}))\n"),
             Loop => "(loop $again (br $again))\n".to_owned(),
+            Claims => {
+                let (key, value) = (memory.string("key"), memory.string(""));
+                format!(
+                    "(call $key-value.set {key} {value} (i32.const 0) (i64.const 0) (i32.const {RESULT}))\n\
+                     (loop $again (call $key-value.claim {key} (i32.const 0) (i32.const {RESULT})) (br $again))\n"
+                )
+            }
             Trap => "(unreachable)\n".to_owned(),
             Recurse => "(drop (call $recurse (i32.const 1)))\n".to_owned(),
             From(call) => format!(
@@ -428,7 +438,7 @@ struct Function {
 
 const EDIT: &str = "(result (result (error $edit-error)))";
 
-const FUNCTIONS: [(&str, Function); 14] = {
+const FUNCTIONS: [(&str, Function); 16] = {
     const fn host(interface: &'static str, name: &'static str, kind: &'static str, core: &'static str) -> Function {
         Function {
             interface,
@@ -510,6 +520,25 @@ const FUNCTIONS: [(&str, Function); 14] = {
             "clock.monotonic-ms",
             host("clock", "monotonic-ms", "(result u64)", "(result i64)"),
         ),
+        (
+            "key-value.set",
+            host(
+                "key-value",
+                "set",
+                "(param \"key\" string) (param \"value\" (list u8)) (param \"ttl-ms\" (option u64)) \
+                 (result (result (error $store-error)))",
+                "(param i32 i32 i32 i32 i32 i64 i32)",
+            ),
+        ),
+        (
+            "key-value.claim",
+            host(
+                "key-value",
+                "claim",
+                "(param \"key\" string) (param \"wait-ms\" u32) (result $claimed)",
+                "(param i32 i32 i32 i32)",
+            ),
+        ),
     ]
 };
 
@@ -550,6 +579,14 @@ impl Interface {
         if self.name == "log" {
             text.push_str("  (type $level-kind (enum \"debug\" \"info\" \"warn\" \"error\"))\n");
             text.push_str("  (export \"level\" (type $level (eq $level-kind)))\n");
+        }
+        if self.name == "key-value" {
+            text.push_str("  (type $store-error-kind (enum \"too-large\"))\n");
+            text.push_str("  (export \"store-error\" (type $store-error (eq $store-error-kind)))\n");
+            text.push_str(
+                "  (type $claimed-kind (variant (case \"value\" (list u8)) (case \"yours\") (case \"timed-out\")))\n",
+            );
+            text.push_str("  (export \"claimed\" (type $claimed (eq $claimed-kind)))\n");
         }
         if self.name == "metrics" {
             text.push_str("  (type $label-kind (record (field \"name\" string) (field \"value\" string)))\n");

@@ -1,6 +1,8 @@
 //! What a guest is told when it writes what it must not, what comes of its failures when they are skipped, and which
 //! components are never loaded. What harms others or takes what it should not have is in [`pack`](crate::pack).
 
+use std::time::{Duration, Instant};
+
 use tamis_integration::proxy::check;
 use tamis_integration::wat::Act::*;
 use tamis_integration::wat::{Act, Guest};
@@ -91,6 +93,27 @@ fn failing_guests_are_skipped(settings: &'static str) {
         .filter(|request| request.target() == "/trap")
         .count();
     assert_eq!(count, 3);
+}
+
+/// A call that may wait is none that ends what a guest has computed.
+#[test]
+fn a_guest_that_calls_the_host_for_ever_is_ended() {
+    let upstream = Upstream::saying("ok");
+    let claims = Case {
+        name: "claims",
+        guest: Guest::new().on_request([Claims]),
+        settings: "grants: [key_value], limits: { cpu: 20ms, wall: 60s }",
+    };
+    let proxy = proxy_with(&[claims], &upstream);
+    let bystander = Bystander::start(&proxy.address("web"), "/innocent");
+    for _ in 0..3 {
+        let since = Instant::now();
+        assert_own_reply(&proxy.get("/claims"), 500, "no answer");
+        assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+    }
+    bystander.finish();
+    let failures = [("filter", "claims"), ("kind", "cpu")];
+    assert_eq!(proxy.metrics().sum("tamis_filter_failures_total", &failures), 3.0);
 }
 
 /// The answer is there already: closed means that it does not go out, open that it does.

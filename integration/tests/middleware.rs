@@ -8,7 +8,7 @@ use tamis_integration::gate::Gate;
 use tamis_integration::proxy::check;
 use tamis_integration::upstream::{Script, Step, ok};
 use tamis_integration::wat::{Act, Guest};
-use tamis_integration::{Folder, Proxy, Upstream};
+use tamis_integration::{DEADLINE, Folder, Proxy, Upstream};
 
 use crate::support::{
     apply, assert_own_reply, component, each, filter_state, forwarded, relayed, wait_until, wasi_component,
@@ -479,6 +479,36 @@ fn the_requests_own_body_may_be_the_answer() {
     let chunked = "X-Odd: peek\r\nTransfer-Encoding: chunked\r\n";
     let peeked = proxy.client().exchange(post("/", chunked, "4\r\nfour\r\n0\r\n\r\n"));
     assert_own_reply(&peeked, 500, "peek");
+}
+
+/// RFC 9112 9.3: what came with the head is no reason to end the connection, read by the guest or not.
+#[test]
+fn a_small_request_that_is_answered_early_keeps_its_connection() {
+    let upstream = echoing();
+    let proxy = odd(&upstream, ", breaker: off");
+    let mut client = proxy.client();
+    for (odd, status) in [("echo", 200), ("make", 200), ("error", 403), ("outside", 500)] {
+        let fields = format!("X-Odd: {odd}\r\nContent-Length: 4\r\n");
+        let answer = client.exchange(post("/", &fields, "four"));
+        assert_eq!((answer.status(), answer.closes()), (status, false), "{odd}");
+    }
+    assert_eq!(client.get("/next").text(), "GET /next ");
+}
+
+/// The answer is what the client sends, which waits to be told to.
+#[test]
+fn a_client_goes_on_before_it_is_answered_with_what_it_sends() {
+    let upstream = echoing();
+    let proxy = odd(&upstream, "");
+    let mut client = proxy.client();
+    client.send(post(
+        "/",
+        "X-Odd: echo\r\nExpect: 100-continue\r\nContent-Length: 4\r\n",
+        "",
+    ));
+    let interim = client.next_response(DEADLINE).expect("a 100");
+    assert_eq!(interim.start, "HTTP/1.1 100 Continue");
+    assert_eq!(client.exchange("four").text(), "four");
 }
 
 /// A body that a guest holds up is its own failure, within its own time, and no endpoint's.

@@ -140,6 +140,25 @@ fn bodies_and_trailers_stream_both_ways() {
     );
 }
 
+/// RFC 9112 9.3: what came with the head is no reason to end the connection, read by the component or not.
+#[test]
+fn a_small_request_that_nobody_reads_keeps_its_connection() {
+    for name in RUST {
+        let proxy = start(name, "");
+        let mut client = proxy.client();
+        for (target, status) in [("/hello", 200), ("/status/204", 204), ("/echo", 200)] {
+            let answer = client.exchange(post(target, "Content-Length: 4\r\n", "four"));
+            assert_eq!((answer.status(), answer.closes()), (status, false), "{name}: {target}");
+        }
+        assert_eq!(client.get("/hello").text(), "hello\n", "{name}");
+        // Nobody is asked for what nobody reads.
+        client.send(post("/hello", "Content-Length: 4\r\nExpect: 100-continue\r\n", ""));
+        let answer = client.response();
+        assert_eq!((answer.text().as_str(), answer.closes()), ("hello\n", true), "{name}");
+        assert_eq!(client.interim, [], "{name}");
+    }
+}
+
 #[test]
 fn instances_are_shared_as_it_is_written() {
     for (instances, served, left) in [

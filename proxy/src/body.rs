@@ -151,6 +151,8 @@ pub struct Upload {
     pub bytes: Cell<u64>,
     pub fault: Cell<Option<UploadFault>>,
     pub ended: Cell<bool>,
+    /// The client waits to be told to go on, which it is when more of it is asked for.
+    pub expects_continue: Cell<bool>,
     /// When a piece of it came last.
     pub at: Cell<Option<Instant>>,
     /// More of it was asked for and is not there: whatever takes its time, it is the client.
@@ -415,6 +417,15 @@ impl RequestBody {
         }
     }
 
+    /// Of one that is answered before its end: reads what has come of it, because its connection can be kept if that is all.
+    /// Whether there may be more in a moment. A client that waits to be told to go on is not, unless `asks`.
+    pub fn read_ahead(&mut self, context: &mut Context<'_>, asks: bool) -> bool {
+        match self {
+            Self::Streamed(streamed) => streamed.read_ahead(context, asks),
+            _ => false,
+        }
+    }
+
     /// Ready when it has begun, which nothing is lost of, or has come to its end; it is [`RequestBody::Empty`] then. Not to
     /// be polled again after an end.
     pub fn poll_begin(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BrokenUpload>> {
@@ -598,9 +609,29 @@ impl Streamed {
 
     /// Reads some of it for whoever does not ask, and says whether it has broken off. HTTP/2 tells by itself.
     fn poll_ahead(&mut self, context: &mut Context<'_>) -> bool {
-        if !matches!(self.incoming, Source::Http1(_)) {
+        matches!(self.incoming, Source::Http1(_)) && self.fill_ahead(context)
+    }
+
+    fn read_ahead(&mut self, context: &mut Context<'_>, asks: bool) -> bool {
+        let is_asked = !self.upload.expects_continue.get();
+        let is_of_use = match self.incoming {
+            Source::Http1(_) => asks || is_asked,
+            // A stream ends without its connection.
+            Source::Http2(_) => asks && !is_asked,
+            Source::Nothing => false,
+        };
+        if !is_of_use || self.upload.ended.get() {
             return false;
         }
+        let (is_first, before) = (self.ahead.is_none(), self.upload.bytes.get());
+        let is_broken = self.fill_ahead(context);
+        let has_come = self.upload.bytes.get() > before;
+        (is_first || has_come) && !is_broken && !self.upload.ended.get()
+    }
+
+    /// Whether it has broken off.
+    fn fill_ahead(&mut self, context: &mut Context<'_>) -> bool {
+        self.upload.expects_continue.set(false);
         let mut ahead = self.ahead.take().unwrap_or_default();
         while ahead.bytes < MAX_AHEAD
             && !ahead.is_over
@@ -653,6 +684,7 @@ impl Streamed {
         if let Some(frame) = self.take_ahead() {
             return Poll::Ready(frame);
         }
+        self.upload.expects_continue.set(false);
         let polled = self.incoming.poll_frame(context);
         self.upload.waits.set(polled.is_pending());
         if polled.is_pending() {

@@ -701,6 +701,7 @@ impl Exchange {
             return RequestBody::Empty;
         }
         let upload = self.upload.get_or_insert_default();
+        upload.expects_continue.set(self.expects_continue);
         let timeout = self.pinned.snapshot.listeners[self.listener].limits.body_timeout;
         RequestBody::new(incoming, upload, timeout)
     }

@@ -38,11 +38,17 @@ fn both<A, B>(one: Result<A, Refused>, other: Result<B, Refused>) -> Result<(A, 
 
 /// All of them, or the faults of all.
 fn all<T>(results: impl Iterator<Item = Result<T, Refused>>) -> Result<Vec<T>, Refused> {
-    results.fold(Ok(Vec::new()), |before, result| {
-        let (mut all, one) = both(before, result)?;
-        all.push(one);
-        Ok(all)
-    })
+    let (mut all, mut faults) = (Vec::new(), Refused::new());
+    for result in results {
+        match result {
+            Ok(one) => all.push(one),
+            Err(refused) => faults.extend(refused),
+        }
+    }
+    match faults.is_empty() {
+        true => Ok(all),
+        false => Err(faults),
+    }
 }
 
 /// The files of one listener or cluster, read at one moment.

@@ -96,7 +96,10 @@ impl Exchange {
                 passage.cut_behind(turn);
                 let session = passage.take_session(turn).ok_or(Kind::Reset)?;
                 match answered {
-                    Ok(answered) => self.give_back(turn, *session, answered, Hook::ResponseHead),
+                    Ok(answered) => {
+                        read_on(&session).await;
+                        self.give_back(turn, *session, answered, Hook::ResponseHead)
+                    }
                     Err(fault) => Err(self.refusal(turn, fault.status())),
                 }
             }
@@ -160,9 +163,13 @@ impl Exchange {
                 match adopted.unwrap_or(Ok(None)) {
                     Ok(length) => passing.is_to_have(length),
                     Err(why) => {
+                        *upload = session.take_request().unwrap_or(RequestBody::Empty);
                         let what = (Failure::BadReply, why);
                         passage.fell(turn, Hook::RequestHead, what, (Some(clock), false))?;
                     }
+                }
+                if session.is_unread() {
+                    read_on(&session).await;
                 }
                 let ours = Rc::clone(self.upload.get_or_insert_with(Upload::nothing));
                 passage.keep_session(turn, session);
@@ -178,6 +185,7 @@ impl Exchange {
                 // What it has no use for is read like any body that is answered early.
                 *upload = session.take_unread().unwrap_or(RequestBody::Empty);
                 passage.spoke(turn, Hook::RequestHead, clock);
+                read_on(&session).await;
                 return self.give_back(turn, *session, answered, Hook::RequestHead).map(Some);
             }
             Said::Fault(Fault::Code(status)) => {
@@ -247,6 +255,7 @@ impl Exchange {
         let returned = match said {
             Said::Word(answered) => {
                 passage.spoke(turn, Hook::ResponseHead, clock);
+                read_on(&session).await;
                 self.give_back(turn, *session, answered, Hook::ResponseHead)
             }
             Said::Fault(Fault::Code(status)) => {
@@ -366,4 +375,16 @@ impl Exchange {
         })
         .await
     }
+}
+
+/// See [`Session::reads_on`].
+async fn read_on(session: &Session) {
+    poll_fn(|context| match session.reads_on(context) {
+        true => {
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+        false => Poll::Ready(()),
+    })
+    .await;
 }

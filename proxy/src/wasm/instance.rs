@@ -30,7 +30,7 @@ use crate::store::{Claim, Table};
 
 /// Processor time for instantiation and `configure`. Interpreters need some hundred milliseconds; a guest that loops
 /// here is refused when it is loaded.
-const START_TICKS: u32 = 1000;
+const START_CPU: Duration = Duration::from_secs(1);
 /// Wall time for the same.
 const START_WALL: Duration = Duration::from_secs(5);
 
@@ -88,7 +88,8 @@ pub struct State {
     pub(super) wasi: Option<Box<World>>,
     memory: MemoryLimit,
     stint: Arc<Stint>,
-    ticks_left: u32,
+    /// Processor time, in the running hook.
+    cpu_left: Duration,
     /// The running hook has no stack of its own: it ends before anybody else goes on.
     is_in_place: bool,
     /// In the running hook, if that is so. The first may come at once.
@@ -120,9 +121,8 @@ impl Instance {
     pub async fn start(filter: &Filter, seat: Option<Seat>, desk: Option<&Desk>) -> Result<Box<Self>, StartError> {
         let mut store = new_store(filter, desk);
         let stint = Arc::clone(&store.data().stint);
-        store.data_mut().ticks_left = START_TICKS;
-        stint.begin();
-        let started = tokio::time::timeout(START_WALL, async {
+        store.data_mut().cpu_left = START_CPU;
+        let starting = stint.run(async {
             let instance = filter
                 .pre
                 .instantiate_async(&mut store)
@@ -141,7 +141,8 @@ impl Instance {
             }
             Ok(functions)
         });
-        let functions = started.await.map_err(|_| StartError::timed_out())??;
+        let started = tokio::time::timeout(START_WALL, starting).await;
+        let functions = started.map_err(|_| StartError::timed_out())??;
         store.data_mut().end_hook();
         Ok(Box::new(Self {
             store,
@@ -280,7 +281,7 @@ fn new_store(filter: &Filter, desk: Option<&Desk>) -> Store<State> {
         wasi: filter.wasi.then(|| World::new(filter.name(), &filter.log)),
         memory: MemoryLimit::new(filter.limits.memory, filter.limits.table_elements),
         stint: Arc::new(Stint::new(filter.engine.clone())),
-        ticks_left: 0,
+        cpu_left: Duration::ZERO,
         is_in_place: false,
         ticks_seen: 0,
     };
@@ -296,11 +297,11 @@ fn new_store(filter: &Filter, desk: Option<&Desk>) -> Store<State> {
 /// on, or ends the guest.
 fn on_tick(mut store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadline> {
     let state = store.data_mut();
-    let due = state.stint.due();
-    if due == 0 {
+    let spent = state.stint.interrupted();
+    state.cpu_left = state.cpu_left.checked_sub(spent.before + spent.now).ok_or(OutOfTime)?;
+    if !spent.is_long {
         return Ok(UpdateDeadline::Continue(1));
     }
-    state.ticks_left = state.ticks_left.checked_sub(due).ok_or(OutOfTime)?;
     state.stint.goes_on();
     // Whoever was served before this guest does not wait for its end, or for that of all guests in this round.
     outbox::send_all();
@@ -331,7 +332,7 @@ impl<'a> Turn<'a> {
     fn begin(store: &'a mut Store<State>, loan: Loan<'a>, filter: &Filter) -> Self {
         let state = store.data_mut();
         state.message = loan.home.take();
-        state.ticks_left = filter.limits.cpu_ticks.min(ticks(loan.cpu));
+        state.cpu_left = (TICK * filter.limits.cpu_ticks).min(loan.cpu);
         state.header_bytes_left = filter.limits.header_bytes;
         state.is_in_place = filter.is_brief();
         state.ticks_seen = 0;
@@ -375,9 +376,9 @@ async fn rest_within<F: Future>(
     let mut busy = Duration::ZERO;
     let rest = std::future::poll_fn(|context| {
         let since = Instant::now();
-        let begun = stint.begin();
+        stint.begin();
         let polled = future.as_mut().poll(context);
-        stint.end(begun);
+        stint.end();
         busy += since.elapsed();
         polled
     });

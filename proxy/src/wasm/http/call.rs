@@ -80,6 +80,10 @@ impl Call {
             }
             _ => {}
         }
+        if self.upload.reads_on(context) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let answered = ready!(Pin::new(&mut self.answer).poll(context));
         let answered = answered.unwrap_or_else(|_| Err(self.place.failure().unwrap_or(Fault::Ended)));
         // A guest that has failed by now is told of like one that failed before: nothing of its answer was sent.
@@ -208,6 +212,8 @@ pub(super) struct Upload {
     /// `None` when nothing more is sent.
     pipe: Option<Writer>,
     body: RequestBody,
+    /// More of the body was asked for.
+    has_begun: bool,
 }
 
 impl Upload {
@@ -216,6 +222,7 @@ impl Upload {
         Self {
             pipe: None,
             body: RequestBody::Empty,
+            has_begun: false,
         }
     }
 
@@ -226,8 +233,12 @@ impl Upload {
             RequestBody::Full(bytes) => (Given::whole(bytes), Self::nothing()),
             body => {
                 let (writer, reader) = pipe(body.size_hint().exact());
-                let pipe = Some(writer);
-                (Given::Piped(reader), Self { pipe, body })
+                let upload = Self {
+                    pipe: Some(writer),
+                    body,
+                    has_begun: false,
+                };
+                (Given::Piped(reader), upload)
             }
         }
     }
@@ -244,9 +255,12 @@ impl Upload {
             };
             if room.is_err() {
                 self.pipe = None;
-                self.body = RequestBody::Empty;
+                if self.has_begun {
+                    self.body = RequestBody::Empty;
+                }
                 break;
             }
+            self.has_begun = true;
             match ready!(Pin::new(&mut self.body).poll_frame(context)) {
                 Some(Ok(frame)) => pipe.put(frame),
                 Some(Err(_)) => {
@@ -261,6 +275,11 @@ impl Upload {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// What the guest has not wanted at all: see [`RequestBody::read_ahead`].
+    fn reads_on(&mut self, context: &mut Context<'_>) -> bool {
+        self.pipe.is_none() && self.body.read_ahead(context, false)
     }
 }
 

@@ -27,7 +27,6 @@ use super::state::{self, Account, Hooks, State};
 use crate::outbound::Desk;
 use crate::service::Fault;
 use crate::wasm::engine::Seat;
-use crate::wasm::stint::Stint;
 
 /// An interpreter reads its libraries, for some ten milliseconds; a guest that waits for ever is none.
 const START_WALL: Duration = Duration::from_secs(5);
@@ -79,7 +78,7 @@ impl fmt::Display for StartError {
 pub(super) async fn start(service: &Service, seat: Option<Seat>, desk: Option<&Desk>) -> Result<Started, StartError> {
     let mut store = state::store(service, desk);
     let stint = Arc::clone(store.data().stint());
-    let starting = in_stints(&stint, async {
+    let starting = stint.run(async {
         Ok(match &service.pre {
             Pre::P2(pre) => Proxy::P2(pre.instantiate_async(&mut store).await?),
             Pre::P3(pre) => Proxy::P3(pre.instantiate_async(&mut store).await?),
@@ -123,7 +122,7 @@ impl Started {
             };
             guest.serve().await
         });
-        let served = in_stints(&stint, serving).await;
+        let served = stint.run(serving).await;
         if let Err(error) = served.and_then(|served| served) {
             let fault = self.store.data().fault(&error);
             handle.fail(fault);
@@ -131,18 +130,6 @@ impl Started {
             tracing::warn!(component, reason, error = format!("{error:#}"), "a service has failed");
         }
     }
-}
-
-/// Each time that it is polled, the guest's next stint begins.
-async fn in_stints<T>(stint: &Stint, running: impl Future<Output = T>) -> T {
-    let mut running = std::pin::pin!(running);
-    future::poll_fn(|context| {
-        let begun = stint.begin();
-        let polled = running.as_mut().poll(context);
-        stint.end(begun);
-        polled
-    })
-    .await
 }
 
 struct Ending(Rc<Handle>);

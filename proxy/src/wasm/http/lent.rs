@@ -129,8 +129,12 @@ where
 
     /// All of it, if the guest has let go of it without taking any.
     pub fn take_unread(&self) -> Option<B> {
-        let is_unread = self.watch.as_ref().is_some_and(Watch::is_unread);
-        is_unread.then(|| self.take_back()).flatten()
+        self.is_unread().then(|| self.take_back()).flatten()
+    }
+
+    /// Whether the guest has let go of it.
+    pub fn is_unread(&self) -> bool {
+        self.watch.as_ref().is_some_and(Watch::is_unread)
     }
 
     /// Pieces that the guest was given.

@@ -47,18 +47,17 @@ impl Running {
 
     /// Gives the guest something to do, and moves it if that has woken it.
     pub fn give<T>(&self, give: impl FnOnce() -> T) -> T {
-        // Earlier than that, it has woken the task.
-        let has_rung = self.bell.hush();
         let muted = Muted::begin(&self.bell);
+        // Whoever rings from here on is heard below, whatever thread it is on.
+        let had_rung = self.bell.hush();
         let given = give();
-        let is_woken = self.bell.has_rung();
-        if is_woken {
-            self.run();
+        match self.bell.has_rung() {
+            true => self.run(),
+            // The task has been woken for that, or is by the end of the silence.
+            false if had_rung => self.bell.note(),
+            false => {}
         }
         drop(muted);
-        if has_rung {
-            self.bell.note();
-        }
         given
     }
 
@@ -190,6 +189,9 @@ mod tests {
     use super::*;
 
     use std::future::poll_fn;
+    use std::sync::atomic::AtomicU32;
+    use std::time::{Duration, Instant};
+
     use tokio::task::{LocalSet, yield_now};
 
     /// A guest that takes what lies there each time that it is moved.
@@ -288,6 +290,46 @@ mod tests {
                 yield_now().await;
             }
             assert_eq!(woken.get(), 5);
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    /// Rung by a thread that waits until it is heard, while somebody gives things that wake nobody.
+    #[tokio::test]
+    async fn a_wake_of_another_thread_is_not_lost() {
+        const RINGS: u32 = 50_000;
+        let test = async {
+            let (rung, heard) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+            let waker = Arc::new(OnceLock::<Waker>::new());
+            let life: Life = {
+                let (rung, heard, waker) = (Arc::clone(&rung), Arc::clone(&heard), Arc::clone(&waker));
+                Box::pin(poll_fn(move |context| {
+                    waker.get_or_init(|| context.waker().clone());
+                    heard.store(rung.load(Ordering::SeqCst), Ordering::SeqCst);
+                    Poll::Pending
+                }))
+            };
+            let running = Running::begin(life);
+            running.run();
+            let ringer = {
+                let (heard, waker) = (Arc::clone(&heard), waker.get().expect("it was moved").clone());
+                std::thread::spawn(move || {
+                    let deadline = Instant::now() + Duration::from_secs(30);
+                    for ring in 1..=RINGS {
+                        rung.store(ring, Ordering::SeqCst);
+                        waker.wake_by_ref();
+                        while heard.load(Ordering::SeqCst) < ring {
+                            assert!(Instant::now() < deadline, "{ring} was not heard");
+                            std::thread::yield_now();
+                        }
+                    }
+                })
+            };
+            while !ringer.is_finished() {
+                (0..10).for_each(|_| running.give(|| ()));
+                yield_now().await;
+            }
+            ringer.join().expect("all were heard");
         };
         LocalSet::new().run_until(test).await;
     }

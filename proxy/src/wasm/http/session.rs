@@ -219,6 +219,18 @@ impl Session {
         self.request.take_unread()
     }
 
+    /// Whether the guest has no use for the request's body.
+    pub fn is_unread(&self) -> bool {
+        self.request.is_unread()
+    }
+
+    /// Of a request that is answered before its end: see [`RequestBody::read_ahead`]. A guest that keeps its body may make
+    /// its own of it.
+    pub fn reads_on(&self, context: &mut Context<'_>) -> bool {
+        let asks = !self.is_unread();
+        self.request.look_ahead(|body| body.read_ahead(context, asks))
+    }
+
     /// Whether all that it has passed on is with others.
     pub fn has_passed(&self) -> bool {
         self.is_passed.get()

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::Scheme;
@@ -32,10 +33,11 @@ use crate::outbound::Desk;
 use crate::outbox;
 use crate::service::Fault;
 use crate::store::Table;
+use crate::wasm::engine::TICK;
 use crate::wasm::filter::LogBudget;
 use crate::wasm::host::{MAX_LOG_LINE, one_line};
 use crate::wasm::instance::{MemoryLimit, OutOfTime};
-use crate::wasm::stint::Stint;
+use crate::wasm::stint::{Spent, Stint};
 
 /// What a guest hands over of a body at once. As much as one read of an upstream's body takes: more would only lie in
 /// memory.
@@ -44,8 +46,8 @@ const CHUNK_BYTES: usize = 64 << 10;
 const WRITE_BYTES: usize = 8 << 10;
 /// Open streams and the like that a language runtime keeps from exchange to exchange.
 const RUNTIME_HANDLES: usize = 256;
-/// Processor time of an instance's start, in ticks: an interpreter reads its libraries.
-const START_TICKS: u32 = 5_000;
+/// Processor time of an instance's start: an interpreter reads its libraries.
+const START_CPU: Duration = Duration::from_secs(5);
 
 pub(super) struct State {
     wasi: WasiCtx,
@@ -59,13 +61,15 @@ pub(super) struct State {
     /// Processor time left to each exchange, by its task. Tasks' names are used again, so there are no more than tasks.
     exchanges: HashMap<GuestTaskId, Account>,
     /// Of whatever belongs to no exchange.
-    ticks_left: u32,
+    cpu_left: Duration,
+    /// Whose task was interrupted last, or has begun since.
+    runs: Option<GuestTaskId>,
     speaker: Arc<Speaker>,
 }
 
 /// What one exchange has left, and whose it is.
 pub(super) struct Account {
-    ticks_left: u32,
+    cpu_left: Duration,
     request_id: Option<HeaderValue>,
     /// Where a middleware passes its request on; taken when it has.
     onward: Option<oneshot::Sender<Onward>>,
@@ -74,7 +78,7 @@ pub(super) struct Account {
 impl Account {
     pub fn new(cpu_ticks: u32, request_id: Option<HeaderValue>, onward: Option<oneshot::Sender<Onward>>) -> Self {
         Self {
-            ticks_left: cpu_ticks,
+            cpu_left: TICK * cpu_ticks,
             request_id,
             onward,
         }
@@ -140,7 +144,8 @@ pub(super) fn store(service: &Service, desk: Option<&Desk>) -> Store<State> {
         memory: MemoryLimit::new(limits.memory, limits.table_elements),
         stint: Arc::new(Stint::new(service.engine.clone())),
         exchanges: HashMap::new(),
-        ticks_left: START_TICKS,
+        cpu_left: START_CPU,
+        runs: None,
         speaker,
     };
     let mut store = Store::new(service.engine.inner(), state);
@@ -205,6 +210,10 @@ impl State {
     /// An exchange begins, as this task.
     pub fn begin(&mut self, task: GuestTaskId, account: Account) {
         self.speaker.set(account.request_id.clone());
+        let spent = self.stint.settle();
+        let left = self.cpu_left(self.runs);
+        *left = left.saturating_sub(spent);
+        self.runs = Some(task);
         self.exchanges.insert(task, account);
     }
 
@@ -223,7 +232,8 @@ impl State {
     /// None is under way.
     pub fn rest(&mut self) {
         self.exchanges.clear();
-        self.ticks_left = 0;
+        self.cpu_left = Duration::ZERO;
+        self.runs = None;
         self.stint.rest();
     }
 
@@ -244,25 +254,35 @@ impl State {
         }
     }
 
-    /// Takes ticks from whoever computes.
-    fn spend(&mut self, task: Option<GuestTaskId>, ticks: u32) -> Option<()> {
-        let account = task.and_then(|task| self.exchanges.get_mut(&task));
-        let left = account.map_or(&mut self.ticks_left, |account| &mut account.ticks_left);
-        *left = left.checked_sub(ticks)?;
+    /// Charges whoever computes; what was computed before it, whoever was last.
+    fn spend(&mut self, task: Option<GuestTaskId>, spent: Spent) -> Option<()> {
+        let last = std::mem::replace(&mut self.runs, task);
+        let left = self.cpu_left(last);
+        *left = left.saturating_sub(spent.before);
+        let left = self.cpu_left(task);
+        *left = left.checked_sub(spent.now)?;
         Some(())
+    }
+
+    fn cpu_left(&mut self, task: Option<GuestTaskId>) -> &mut Duration {
+        let account = task.and_then(|task| self.exchanges.get_mut(&task));
+        account.map_or(&mut self.cpu_left, |account| &mut account.cpu_left)
     }
 }
 
 /// Runs each millisecond that a guest computes: gives the worker back to its other tasks, or ends the guest.
 fn on_tick(mut store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadline> {
-    let due = store.data().stint.due();
-    if due == 0 {
+    let spent = store.data().stint.interrupted();
+    if spent == Spent::default() {
         return Ok(UpdateDeadline::Continue(1));
     }
     // The exchange is what called first.
     let task = store.async_call_stack()?.last();
     let state = store.data_mut();
-    state.spend(task, due).ok_or(OutOfTime)?;
+    state.spend(task, spent).ok_or(OutOfTime)?;
+    if !spent.is_long {
+        return Ok(UpdateDeadline::Continue(1));
+    }
     state.stint.goes_on();
     outbox::send_all();
     Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
