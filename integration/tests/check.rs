@@ -5,10 +5,11 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use tamis_integration::log::Line;
 use tamis_integration::proxy::{CONFIGURATION, binary, check, run_to_end};
+use tamis_integration::upstream::Refusing;
 use tamis_integration::wat::Guest;
-use tamis_integration::{Folder, Proxy};
+use tamis_integration::{Folder, Proxy, Upstream};
 
-use crate::support::{apply, each};
+use crate::support::{Configuration, apply, each};
 
 const SOUND: &str = "\
 listeners:
@@ -257,5 +258,34 @@ fn the_schema_is_json() {
     let schema: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON on standard output");
     for key in ["listeners", "filters", "clusters", "routes"] {
         assert!(schema["properties"].get(key).is_some(), "{key}");
+    }
+}
+
+/// Whoever does not answer as an admin endpoint is told by the argument and the address, in one line.
+#[test]
+fn an_admin_endpoint_that_is_none_is_named_with_its_argument() {
+    let nobody = Refusing::new();
+    let nobody = nobody.address().to_string();
+    let upstream = Upstream::saying("<html>\n<body>\na page\n</body>\n</html>\n");
+    let proxy = Proxy::start(&Configuration::default().to(&upstream));
+    let page = proxy.address("web").to_string();
+    let folder = Folder::new();
+    folder.write(CONFIGURATION, SOUND);
+    let reload = |address: &str| run_to_end(&folder, &["reload", "--admin", address]);
+    let check = |address: &str| run_to_end(&folder, &["check", "-c", CONFIGURATION, "--against", address]);
+    for (address, said) in [
+        (&nobody, "the admin endpoint does not answer: "),
+        (
+            &page,
+            "what answers there, with status 200, is no admin endpoint of Tamis; ",
+        ),
+    ] {
+        for (argument, output) in [("--admin", reload(address)), ("--against", check(address))] {
+            let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{printed}");
+            let expected = format!("tamis: {argument} {address}: {said}");
+            assert!(printed.starts_with(&expected), "`{expected}`: {printed}");
+            assert_eq!(printed.lines().count(), 1, "{printed}");
+        }
     }
 }

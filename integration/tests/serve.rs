@@ -235,6 +235,7 @@ fn what_is_wrong_is_told_in_the_words_of_the_arguments() {
     }
     folder.copy(&component("pass"), "filter.wasm");
     folder.write("text.wasm", "no component");
+    folder.write("core.wasm", b"\0asm\x01\0\0\0");
     let importing = wat::parse_str(
         r#"(component
             (import "wasi:clocks/monotonic-clock@0.2.12" (instance))
@@ -247,18 +248,32 @@ fn what_is_wrong_is_told_in_the_words_of_the_arguments() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let taken = taken.local_addr().expect("it has one").to_string();
     let free = "127.0.0.1:0";
-    let cases: [(&[&str], &[&str]); 12] = [
+    let cases: [(&[&str], &[&str]); 21] = [
         (&["nowhere.wasm"], &["nowhere.wasm: No such file"]),
         (&["text.wasm"], &["text.wasm: this is not a WebAssembly component"]),
-        (&["filter.wasm"], &["filter.wasm", "is a filter"]),
-        (&["rust-pass-03.wasm"], &["rust-pass-03.wasm", "is a middleware"]),
+        (
+            &["filter.wasm"],
+            &["filter.wasm: is a filter", "`tamis filter test`", "`tamis run -c`"],
+        ),
+        (
+            &["rust-pass-03.wasm"],
+            &["rust-pass-03.wasm: is a middleware", "`tamis filter compose`"],
+        ),
+        (
+            &["core.wasm"],
+            &["core.wasm: is a core module", "`tamis filter component "],
+        ),
         (
             &["importing.wasm", "--grant", "none"],
             &[
-                "importing.wasm: imports `wasi:clocks/monotonic-clock@0.2.12`, `wasi:clocks/wall-clock@0.2.12` \
-                 without the grant; add `--grant clocks`\n",
-                "importing.wasm: imports `wasi:random/random@0.2.12` without the grant; add `--grant random`\n",
+                "importing.wasm: imports `wasi:clocks/monotonic-clock@0.2.12`, `wasi:clocks/wall-clock@0.2.12`, \
+                 `wasi:random/random@0.2.12` without the grant; write `--grant clocks,random`, which is in place of \
+                 the usual `clocks,random,stdio`\n",
             ],
+        ),
+        (
+            &["importing.wasm", "--grant", "keyvalue,clocks"],
+            &["imports `wasi:random/random@0.2.12` without the grant; write `--grant keyvalue,clocks,random`, "],
         ),
         (
             &["rust-caller-03.wasm"],
@@ -268,7 +283,7 @@ fn what_is_wrong_is_told_in_the_words_of_the_arguments() {
         ),
         (
             &["rust-service-03.wasm", "--grant", "clokcs"],
-            &["`clokcs` is not known", "clocks"],
+            &["'clokcs'", "--grant", "clocks, random, stdio, keyvalue"],
         ),
         (
             &["rust-service-03.wasm", "--http", "api.example"],
@@ -280,9 +295,40 @@ fn what_is_wrong_is_told_in_the_words_of_the_arguments() {
         ),
         (
             &["rust-service-03.wasm", "--env", "TAMIS_TEST_UNSET"],
-            &["TAMIS_TEST_UNSET", "is not set"],
+            &["--env TAMIS_TEST_UNSET: this variable is not set; set it, or write `--env TAMIS_TEST_UNSET=VALUE`"],
         ),
-        (&["rust-service-03.wasm", "--address", &taken], &[&taken, "in use"]),
+        (
+            &["rust-service-03.wasm", "--env", "A\"}]#"],
+            &["--env", "no variable's name; write NAME=VALUE"],
+        ),
+        (
+            &["rust-service-03.wasm", "--config", "c.yaml"],
+            &["no variable's name; write NAME=VALUE; a configuration file is for `tamis run -c`"],
+        ),
+        (
+            &["rust-service-03.wasm", "--config", "token=file:nowhere"],
+            &["--config token=file:nowhere: No such file"],
+        ),
+        (
+            &["rust-service-03.wasm", "--dir", "nowhere"],
+            &["--dir nowhere: No such file"],
+        ),
+        (
+            &["rust-service-03.wasm", "--dir", "text.wasm"],
+            &["--dir text.wasm: this is no folder"],
+        ),
+        (
+            &["rust-service-03.wasm", "--address", "localhost:0"],
+            &["--address", "write IP:PORT"],
+        ),
+        (
+            &["rust-service-03.wasm", "--address", &taken],
+            &[&taken, "in use", "; `--address IP:PORT` names another\n"],
+        ),
+        (
+            &["rust-service-03.wasm", "--log", "debgu"],
+            &["--log debgu: `debgu` is no level; write off, error, warn, info, debug or trace"],
+        ),
         (&[], &["<COMPONENT>"]),
     ];
     each(
@@ -295,6 +341,44 @@ fn what_is_wrong_is_told_in_the_words_of_the_arguments() {
                 words.extend(["--address", free]);
             }
             let output = run_to_end(&folder, &words);
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(!output.status.success(), "{errors}");
+            for part in *expected {
+                assert!(errors.contains(part), "{part}: {errors}");
+            }
+            assert!(!errors.contains("tamis.yaml"), "nobody has written that file: {errors}");
+            assert_eq!(String::from_utf8_lossy(&output.stdout), "", "it did not serve");
+        },
+    );
+}
+
+/// What is wrong with the demo's addresses names the arguments that have others.
+#[test]
+fn the_demo_names_its_addresses_arguments() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let taken = taken.local_addr().expect("it has one").to_string();
+    let free = "127.0.0.1:0";
+    let cases: [(&[&str], &[&str]); 5] = [
+        (
+            &["--listen", &taken, "--admin", "off"],
+            &[&taken, "in use", "; `--listen IP:PORT` names another\n"],
+        ),
+        (
+            &["--listen", free, "--admin", &taken],
+            &[&taken, "in use", "(`--admin IP:PORT`, `--admin off`)\n"],
+        ),
+        (&["--listen", "8080"], &["--listen", "write IP:PORT"]),
+        (&["--admin", "none"], &["--admin", "write IP:PORT", "or `off`"]),
+        (
+            &["--listen", free, "--admin", "0.0.0.0:0"],
+            &["admin.address", "loopback"],
+        ),
+    ];
+    each(
+        cases,
+        |(arguments, _)| arguments.join(" "),
+        |(arguments, expected)| {
+            let output = run_to_end(&Folder::new(), &[&["demo"], *arguments].concat());
             let errors = String::from_utf8_lossy(&output.stderr).into_owned();
             assert!(!output.status.success(), "{errors}");
             for part in *expected {

@@ -381,6 +381,40 @@ fn a_call_that_is_not_made_and_a_guest_that_traps_are_told() {
     assert!(out.contains("the filter failed in request_head (trap)"), "{out}");
 }
 
+/// Before they are compiled, in whatever language they are.
+#[test]
+fn only_filters_of_the_contract_are_tested_and_measured() {
+    let folder = Folder::new();
+    folder.write("core.wasm", b"\0asm\x01\0\0\0");
+    folder.write("cases.yaml", "cases: [{ name: a, expect: {} }]\n");
+    let mut components = vec![("core.wasm".to_owned(), ["is a core module", "`tamis filter component "])];
+    for (name, said) in [
+        ("rust-service-02", ["is a service of wasi:http 0.2.", "`tamis serve`"]),
+        ("rust-service-03", ["is a service of wasi:http 0.3.", "`tamis serve`"]),
+        ("rust-pass-03", ["is a middleware of wasi:http 0.3.", "under `filters`"]),
+    ] {
+        if let Some(component) = wasi_component(name) {
+            components.push((component.to_string_lossy().into_owned(), said));
+        }
+    }
+    for (component, said) in components {
+        for arguments in [
+            &["test", &component, "--case", "cases.yaml"][..],
+            &["bench", &component],
+        ] {
+            let (code, out, err) = filter(&folder, arguments);
+            assert_eq!((code, out.as_str()), (1, ""), "{component}: {err}");
+            for part in said {
+                assert!(err.contains(part), "`{part}` is not in: {err}");
+            }
+            assert!(!err.contains("compile"), "{err}");
+        }
+    }
+    let (code, _, err) = filter(&folder, &["inspect", "core.wasm"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("core.wasm: is a core module"), "{err}");
+}
+
 #[test]
 fn errors_in_cases_have_places() {
     let (folder, touch) = (Folder::new(), component("touch"));

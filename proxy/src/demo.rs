@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -17,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::serve::{in_arguments, socket_address};
 use crate::server;
 
 /// The key that the demo's `api-key` filter knows.
@@ -39,8 +41,53 @@ const COMPONENTS: [(&str, &[u8]); 3] = [
     ),
 ];
 
+/// What to do about an address that is taken.
+const WAYS_OUT: [(&str, &str); 2] = [
+    ("listener `web`: address ", "; `--listen IP:PORT` names another"),
+    ("admin: address ", " (`--admin IP:PORT`, `--admin off`)"),
+];
+
+/// Where the demo's operators ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admin {
+    Off,
+    At(SocketAddr),
+}
+
+impl FromStr for Admin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            text => socket_address(text)
+                .map(Self::At)
+                .map_err(|error| format!("{error}; or `off`")),
+        }
+    }
+}
+
+impl Admin {
+    fn configuration(self) -> String {
+        match self {
+            Self::Off => "admin: off".to_owned(),
+            Self::At(address) => format!("admin: {{ address: \"{address}\" }}"),
+        }
+    }
+
+    fn greeting(self) -> String {
+        match self {
+            Self::Off => "There is no admin endpoint (`--admin off`).".to_owned(),
+            Self::At(address) if address.port() == 0 => {
+                "The admin endpoint (try /filters and /metrics) is where the log says.".to_owned()
+            }
+            Self::At(address) => format!("The admin endpoint is http://{address} (try /filters and /metrics)."),
+        }
+    }
+}
+
 /// Serves on `listen` until a signal ends it.
-pub fn run(listen: SocketAddr) -> Result<(), String> {
+pub fn run(listen: SocketAddr, admin: Admin) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("demo: cannot lay out its files: {error}");
     // Removed with it.
     let folder = tempfile::Builder::new()
@@ -48,25 +95,27 @@ pub fn run(listen: SocketAddr) -> Result<(), String> {
         .tempdir()
         .map_err(failed)?;
     let origin = start_origin().map_err(|error| format!("demo: its origin cannot listen: {error}"))?;
-    let file = lay_out(folder.path(), listen, origin).map_err(failed)?;
+    let file = lay_out(folder.path(), &configuration(listen, admin, origin)).map_err(failed)?;
     server::run_then(&server::Options::new(&file), |bound| {
-        crate::tell!("{}", greeting(bound.unwrap_or(listen), origin, &file))
+        crate::tell!("{}", greeting(bound.unwrap_or(listen), admin, origin, &file))
     })
+    .map_err(|errors| in_arguments(&errors, &file, &WAYS_OUT))
 }
 
-fn configuration(listen: SocketAddr, origin: SocketAddr) -> String {
+fn configuration(listen: SocketAddr, admin: Admin, origin: SocketAddr) -> String {
     let mut digest = String::new();
     for byte in Sha256::digest(KEY) {
         // Writing to a string cannot fail.
         let _ = write!(digest, "{byte:02x}");
     }
-    include_str!("demo.yaml")
-        .replace("@LISTEN@", &listen.to_string())
+    let configuration = include_str!("demo.yaml")
+        .replace("@LISTEN@", &format!("\"{listen}\""))
         .replace("@ORIGIN@", &origin.to_string())
-        .replace("@KEY@", &digest)
+        .replace("@KEY@", &digest);
+    format!("{configuration}\n{}\n", admin.configuration())
 }
 
-fn greeting(listen: SocketAddr, origin: SocketAddr, file: &Path) -> String {
+fn greeting(listen: SocketAddr, admin: Admin, origin: SocketAddr, file: &Path) -> String {
     format!(
         "
 Tamis listens on http://{listen} and forwards to an origin on http://{origin} that answers with what it got.
@@ -80,19 +129,20 @@ Requests to /api/ pass three sandboxed components: api-key, tenant and rewrite. 
       200: the origin got /v1/hello, without the key, and with the header x-demo
 
 Edit {file} (add a tenant, say) while it runs: the next request sees it.
-The admin endpoint is http://127.0.0.1:9901 (try /filters and /metrics). Ctrl-C ends the demo.
+{admin} Ctrl-C ends the demo.
 
 ",
-        file = file.display()
+        file = file.display(),
+        admin = admin.greeting()
     )
 }
 
-fn lay_out(folder: &Path, listen: SocketAddr, origin: SocketAddr) -> std::io::Result<PathBuf> {
+fn lay_out(folder: &Path, configuration: &str) -> std::io::Result<PathBuf> {
     for (name, bytes) in COMPONENTS {
         std::fs::write(folder.join(name), bytes)?;
     }
     let file = folder.join("tamis.yaml");
-    std::fs::write(&file, configuration(listen, origin))?;
+    std::fs::write(&file, configuration)?;
     Ok(file)
 }
 

@@ -67,8 +67,16 @@ enum Command {
     /// Serve a built-in configuration with an origin of its own, to try Tamis without any set-up
     Demo {
         /// Where the demo listens
-        #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+        #[arg(
+            long,
+            default_value = "127.0.0.1:8080",
+            value_name = "IP:PORT",
+            value_parser = serve::socket_address
+        )]
         listen: SocketAddr,
+        /// Where its admin endpoint listens; `off` for none
+        #[arg(long, default_value = "127.0.0.1:9901", value_name = "IP:PORT")]
+        admin: demo::Admin,
         #[command(flatten)]
         logging: Logging,
     },
@@ -76,9 +84,9 @@ enum Command {
     ///
     /// For whoever writes one: any service of WASI 0.2 (`wasi:http/incoming-handler`) or 0.3 (`wasi:http/handler`), as it
     /// is. It may use clocks, random numbers and its standard output, which goes to the log, unless `--grant` says
-    /// otherwise; no files, no sockets, and requests of its own to `--http` alone. When the file changes, the next
-    /// request meets the new component, or the old one if the new one does not load. Ctrl-C finishes what has begun,
-    /// within 10 seconds; a second one ends at once.
+    /// otherwise; no files, no sockets, and requests of its own to `--http` alone. When the file changes, the new
+    /// component serves as soon as it is compiled, and the old one until then, or on if the new one does not load.
+    /// Ctrl-C finishes what has begun, within 10 seconds; a second one ends at once.
     Serve {
         #[command(flatten)]
         options: serve::Options,
@@ -167,9 +175,13 @@ enum LogFormat {
 
 /// A target of the log.
 const LIBRARY: &str = "pingora_core";
+/// What `--log` is made of.
+const LEVELS: &str = "write off, error, warn, info, debug or trace, and TARGET=LEVEL for one target";
 
 /// How long `tamis reload` waits: compiling large components takes seconds each.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long `tamis check --against` waits for what a process knows already.
+const CONFIG_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
@@ -191,7 +203,7 @@ fn main() -> ExitCode {
             against: Some(admin),
             json,
         } => check_against(&file.path, &admin, json),
-        Command::Demo { listen, logging } => logging.start().and_then(|_guard| demo::run(listen)),
+        Command::Demo { listen, admin, logging } => logging.start().and_then(|_guard| demo::run(listen, admin)),
         Command::Serve { options, logging } => logging.start().and_then(|_guard| serve::run(&options)),
         Command::Schema => {
             tamis::tell_line!("{:#}", tamis_config::schema());
@@ -222,6 +234,8 @@ fn check(path: &std::path::Path) -> Result<(), String> {
 }
 
 fn check_against(path: &std::path::Path, admin: &Address, json: bool) -> Result<(), String> {
+    // First, because loading takes long.
+    expect_admin("--against", admin)?;
     let comparison = server::check_against(path, admin)?;
     for warning in &comparison.warnings {
         eprintln!("warning: {warning}");
@@ -241,9 +255,13 @@ fn reload(admin: &Address, expect: Option<u64>, json: bool) -> Result<(), String
     let path = expect.map_or("/reload".to_owned(), |generation| {
         format!("/reload?expect={generation}")
     });
-    let (status, body) = admin::post(admin, &path, RELOAD_TIMEOUT).map_err(admin::unreachable)?;
-    let report: Report = serde_json::from_str(&body)
-        .map_err(|error| format!("the admin endpoint's answer (status {status}) is no report: {error}"))?;
+    let argument = "--admin";
+    let (status, body) =
+        admin::post(admin, &path, RELOAD_TIMEOUT).map_err(|error| no_answer(argument, admin, error))?;
+    let report: Report = serde_json::from_str(&body).map_err(|error| match is_of_admin(&body, "outcome") {
+        true => format!("{argument} {admin}: its report (status {status}) is not understood: {error}"),
+        false => no_admin(argument, admin, status),
+    })?;
     if json {
         tamis::tell_line!("{:#}", serde_json::json!(report));
     } else {
@@ -253,6 +271,33 @@ fn reload(admin: &Address, expect: Option<u64>, json: bool) -> Result<(), String
         true => Ok(()),
         false => Err("what the files say is not live".to_owned()),
     }
+}
+
+/// Fails in the words of the argument that says where the admin endpoint is.
+fn expect_admin(argument: &str, admin: &Address) -> Result<(), String> {
+    let answer = admin::get(admin, "/config", CONFIG_TIMEOUT);
+    let (status, body) = answer.map_err(|error| no_answer(argument, admin, error))?;
+    match status == 200 && is_of_admin(&body, "generation") {
+        true => Ok(()),
+        false => Err(no_admin(argument, admin, status)),
+    }
+}
+
+/// Whatever else it says, and of whichever version it is.
+fn is_of_admin(body: &str, key: &str) -> bool {
+    serde_json::from_str(body).is_ok_and(|answer: serde_json::Value| answer.get(key).is_some())
+}
+
+fn no_answer(argument: &str, admin: &Address, error: std::io::Error) -> String {
+    format!("{argument} {admin}: {}", admin::unreachable(error))
+}
+
+/// Without the answer, which may be anybody's page.
+fn no_admin(argument: &str, admin: &Address, status: u16) -> String {
+    format!(
+        "{argument} {admin}: what answers there, with status {status}, is no admin endpoint of Tamis; give the \
+         process's `admin.address`, not a listener's"
+    )
 }
 
 impl State {
@@ -271,8 +316,9 @@ impl State {
 impl Logging {
     /// Lines are written by a thread of their own; when it falls behind they are dropped, and no worker waits.
     fn start(&self) -> Result<tracing_appender::non_blocking::WorkerGuard, String> {
-        let filter =
-            EnvFilter::try_new(directives(&self.log)).map_err(|error| format!("--log {}: {error}", self.log))?;
+        let refused = |error: String| format!("--log {}: {error}; {LEVELS}", self.log);
+        refuse_unknown_level(&self.log).map_err(refused)?;
+        let filter = EnvFilter::try_new(directives(&self.log)).map_err(|error| refused(error.to_string()))?;
         let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
         let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
         match self.log_format {
@@ -282,6 +328,19 @@ impl Logging {
             LogFormat::Json => subscriber.json().init(),
         }
         Ok(guard)
+    }
+}
+
+/// A word alone is for the library a target, so that a misspelt level silences everything else.
+fn refuse_unknown_level(log: &str) -> Result<(), String> {
+    // Spans have a grammar of their own, with commas.
+    if log.contains('[') {
+        return Ok(());
+    }
+    let is_unknown = |word: &&str| !word.is_empty() && !word.contains('=') && word.parse::<LevelFilter>().is_err();
+    match log.split(',').map(str::trim).find(is_unknown) {
+        Some(word) => Err(format!("`{word}` is no level")),
+        None => Ok(()),
     }
 }
 
@@ -302,6 +361,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_word_alone_is_a_level() {
+        for log in [
+            "info",
+            "WARN",
+            "off",
+            "tamis=debug",
+            "info, h2=trace,",
+            "[request{a,b}]=debug",
+            "tamis[request]",
+        ] {
+            assert_eq!(refuse_unknown_level(log), Ok(()), "{log}");
+        }
+        for (log, word) in [("debgu", "debgu"), ("info,tamis", "tamis"), ("tamis=info, all", "all")] {
+            assert_eq!(refuse_unknown_level(log), Err(format!("`{word}` is no level")), "{log}");
+        }
+    }
+
+    #[test]
     fn the_library_is_quiet_unless_it_is_named() {
         for (log, expected) in [
             ("info", "info,pingora_core=warn"),
@@ -312,6 +389,14 @@ mod tests {
         ] {
             assert_eq!(directives(log), expected);
             EnvFilter::try_new(directives(log)).expect("a filter");
+        }
+    }
+
+    #[test]
+    fn what_is_no_answer_of_an_admin_endpoint_is_not_taken_for_one() {
+        assert!(is_of_admin(r#"{"generation": 1}"#, "generation"));
+        for body in ["", "<html>generation</html>", "[]", "1", r#"{"error": "generation"}"#] {
+            assert!(!is_of_admin(body, "generation"), "{body}");
         }
     }
 }

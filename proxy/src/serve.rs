@@ -4,6 +4,7 @@
 //! what a component does here it does there. The folder goes when the process ends. Whoever serves one component has
 //! read no configuration, so what is wrong is told in the words of the arguments.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -15,16 +16,21 @@ use http::Uri;
 use http::uri::Scheme;
 
 use crate::server::{self, Interrupt};
-use crate::toolbox::{Graph, Needs, World};
+use crate::toolbox::{Graph, Needs, World, refuse_core};
 use crate::wasm::Artifact;
 
 /// Whoever tries a component on their own machine expects them, and they open nothing.
 const USUAL_GRANTS: [&str; 3] = ["clocks", "random", "stdio"];
 /// In place of all others.
 const NO_GRANT: &str = "none";
+/// All that one word says; what needs more has an argument of its own.
+const GRANTS: [&str; 6] = ["clocks", "random", "stdio", "keyvalue", "unsafe_sockets", NO_GRANT];
 
 /// The longest name that a configuration takes.
 const MAX_NAME: usize = 64;
+
+/// What a value begins with that stands in a file.
+const FILE: &str = "file:";
 
 #[derive(Args)]
 pub struct Options {
@@ -35,17 +41,25 @@ pub struct Options {
         long,
         visible_alias = "addr",
         default_value = "127.0.0.1:8080",
-        value_name = "ADDRESS"
+        value_name = "IP:PORT",
+        value_parser = socket_address
     )]
     address: SocketAddr,
-    /// What of WASI it may use, in the words of `grants` in a configuration; `none` for nothing
-    #[arg(long = "grant", value_name = "GRANT", value_delimiter = ',', default_values = USUAL_GRANTS)]
+    /// What of WASI it may use, in place of the usual grants: name all of them, as in `--grant clocks,keyvalue`; `none`
+    /// for nothing
+    #[arg(
+        long = "grant",
+        value_name = "GRANT",
+        value_delimiter = ',',
+        default_values = USUAL_GRANTS,
+        value_parser = GRANTS
+    )]
     grants: Vec<String>,
     /// An environment variable for it; without a value, the one of this process; with `file:PATH`, what is in that file
     #[arg(long, value_name = "NAME[=VALUE]")]
     env: Vec<Variable>,
     /// A value that it finds by its name (`wasi:config`), given like a variable
-    #[arg(long, value_name = "NAME[=VALUE]")]
+    #[arg(long, value_name = "NAME[=VALUE]", value_parser = value)]
     config: Vec<Variable>,
     /// A folder that it may read; it finds it at GUEST, an absolute path, or at `/` and the folder's name
     #[arg(long, value_name = "FOLDER[::GUEST]")]
@@ -73,14 +87,36 @@ impl FromStr for Variable {
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (text, None),
         };
-        match name.is_empty() {
-            true => Err("write NAME=VALUE, or NAME".to_owned()),
-            false => Ok(Self {
+        match &value {
+            Some(_) if name.is_empty() => Err("write NAME=VALUE, or NAME".to_owned()),
+            // It goes into the configuration as a reference, where other characters have a meaning.
+            None if !is_of_a_variable(name) => Err("this is no variable's name; write NAME=VALUE".to_owned()),
+            Some(_) | None => Ok(Self {
                 name: name.to_owned(),
                 value,
             }),
         }
     }
+}
+
+/// What an environment variable can be called in every shell.
+fn is_of_a_variable(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+        && name
+            .chars()
+            .all(|character| character.is_ascii_alphanumeric() || character == '_')
+}
+
+/// Elsewhere `--config` is the configuration.
+fn value(text: &str) -> Result<Variable, String> {
+    let explained = |error: String| format!("{error}; a configuration file is for `tamis run -c`");
+    text.parse().map_err(explained)
+}
+
+/// An address to listen on, as an argument.
+pub fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "write IP:PORT, such as 127.0.0.1:8080 or [::1]:8080".to_owned())
 }
 
 /// A folder that the component may read.
@@ -155,6 +191,7 @@ impl FromStr for Callee {
 /// Serves until a signal ends it. An error is for people.
 pub fn run(options: &Options) -> Result<(), String> {
     let component = Component::find(options)?;
+    options.refuse_absent()?;
     let failed = |error: std::io::Error| format!("serve: cannot write its configuration: {error}");
     // Removed with it; private, because variables may be secrets.
     let folder = tempfile::Builder::new()
@@ -173,7 +210,10 @@ pub fn run(options: &Options) -> Result<(), String> {
             options.greeting(&component, bound.unwrap_or(options.address), &file)
         );
     })
-    .map_err(|errors| without_places(&errors, &file))
+    .map_err(|errors| {
+        let ways_out = [("listener `web`: address ", "; `--address IP:PORT` names another")];
+        in_arguments(&errors, &file, &ways_out)
+    })
 }
 
 /// What is known of it without loading it.
@@ -186,15 +226,18 @@ struct Component {
 }
 
 impl Component {
-    /// Refuses what lacks a grant; what is wrong besides, whoever loads it will say.
+    /// Refuses what is something else, and what lacks a grant; what is wrong besides, whoever loads it will say.
     fn find(options: &Options) -> Result<Self, String> {
         let given = options.component.display();
+        let of_file = |error: String| format!("{given}: {error}");
         let bytes = Artifact::read(&options.component, u64::MAX)?;
+        refuse_core(&bytes).map_err(of_file)?;
         let graph = Graph::read(&bytes).unwrap_or_default();
         let world = World::of(&graph.imports, &graph.exports);
+        refuse_part_of_a_chain(&world).map_err(of_file)?;
         let missing = options.missing(&world, &graph.imports);
         if !missing.is_empty() {
-            let lines = missing.iter().map(|line| format!("{given}: {line}"));
+            let lines = missing.into_iter().map(of_file);
             return Err(lines.collect::<Vec<_>>().join("\n"));
         }
         let path = std::path::absolute(&options.component).map_err(|error| format!("{given}: {error}"))?;
@@ -204,6 +247,19 @@ impl Component {
         };
         Ok(Self { path, name, world })
     }
+}
+
+/// Here is no chain that it could stand in.
+fn refuse_part_of_a_chain(world: &World) -> Result<(), String> {
+    let to_try = match world {
+        World::Filter => "try it with `tamis filter test`",
+        World::Middleware(_) => "make a service of it and one behind it with `tamis filter compose`",
+        World::Service(_) | World::Other => return Ok(()),
+    };
+    let is = world.described();
+    Err(format!(
+        "is a {is}; {to_try}, or name it under `filters` of a configuration for `tamis run -c`"
+    ))
 }
 
 /// What names in a configuration are made of.
@@ -221,36 +277,78 @@ impl Options {
         self.grants.iter().map(String::as_str).filter(|word| *word != NO_GRANT)
     }
 
-    /// A line for each grant that it needs and does not have, with the argument that gives it.
+    /// A line for each argument that gives what it needs and does not have.
     fn missing(&self, world: &World, imports: &[String]) -> Vec<String> {
         let World::Service(_) = world else {
             return Vec::new();
         };
-        let mut missing: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let mut words: Vec<&str> = self.granted().collect();
+        let mut without_word: Vec<&str> = Vec::new();
+        let mut without_argument: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for import in imports {
-            if let Needs::Grant(grant) = world.needs(import)
-                && let Some(argument) = self.argument(grant)
-            {
-                missing.entry(argument).or_default().push(import);
+            let Needs::Grant(grant) = world.needs(import) else {
+                continue;
+            };
+            if let Some(argument) = self.argument(grant) {
+                without_argument.entry(argument).or_default().push(import);
+            } else if GRANTS.contains(&grant) && self.granted().all(|granted| granted != grant) {
+                without_word.push(import);
+                if !words.contains(&grant) {
+                    words.push(grant);
+                }
             }
         }
-        let line = |(argument, imports): (&str, Vec<&str>)| {
-            format!("imports `{}` without the grant; add {argument}", imports.join("`, `"))
+        let line = |imports: &[&str], argument: &str| {
+            format!("imports `{}` without the grant; {argument}", imports.join("`, `"))
         };
-        missing.into_iter().map(line).collect()
+        let (words, usual) = (words.join(","), USUAL_GRANTS.join(","));
+        // In one argument with those that it has: whoever names one is not given the usual ones.
+        let all = format!("write `--grant {words}`, which is in place of the usual `{usual}`");
+        let mut lines: Vec<String> = (!without_word.is_empty())
+            .then(|| line(&without_word, &all))
+            .into_iter()
+            .collect();
+        lines.extend(
+            without_argument
+                .iter()
+                .map(|(argument, imports)| line(imports, argument)),
+        );
+        lines
     }
 
-    /// The argument for what a configuration would say, if it is missing.
+    /// What to do about a grant that is more than a word, if it is missing.
     fn argument(&self, grant: &str) -> Option<&'static str> {
-        let has = |word: &str| self.granted().any(|granted| granted == word);
         match grant {
-            "clocks" if !has(grant) => Some("`--grant clocks`"),
-            "random" if !has(grant) => Some("`--grant random`"),
-            "keyvalue" if !has(grant) => Some("`--grant keyvalue`"),
-            "config: {NAME: VALUE}" if self.config.is_empty() => Some("`--config NAME=VALUE` for each value"),
-            "http: [CLUSTER]" if self.http.is_empty() => Some("`--http URL` for each server that it may call"),
+            "config: {NAME: VALUE}" if self.config.is_empty() => Some("add `--config NAME=VALUE` for each value"),
+            "http: [CLUSTER]" if self.http.is_empty() => Some("add `--http URL` for each server that it may call"),
             _ => None,
         }
+    }
+
+    /// What this process does not have: a variable, a file, a folder.
+    fn refuse_absent(&self) -> Result<(), String> {
+        for (argument, given) in [("--env", &self.env), ("--config", &self.config)] {
+            for Variable { name, value } in given {
+                match value.as_deref().map(|value| value.strip_prefix(FILE)) {
+                    None if std::env::var_os(name).is_none() => {
+                        return Err(format!(
+                            "{argument} {name}: this variable is not set; set it, or write `{argument} {name}=VALUE`"
+                        ));
+                    }
+                    Some(Some(path)) => {
+                        std::fs::metadata(path).map_err(|error| format!("{argument} {name}={FILE}{path}: {error}"))?;
+                    }
+                    None | Some(None) => {}
+                }
+            }
+        }
+        for Folder { path, .. } in &self.dir {
+            let found = std::fs::metadata(path).map_err(|error| format!("--dir {path}: {error}"))?;
+            if !found.is_dir() {
+                return Err(format!("--dir {path}: this is no folder; name the one that it is in"));
+            }
+        }
+        Ok(())
     }
 
     fn configuration(&self, component: &Component) -> Result<String, String> {
@@ -260,7 +358,7 @@ impl Options {
         }
         let mut grants: Vec<String> = self.granted().map(quoted).collect();
         for (grant, given) in [("env", &self.env), ("config", &self.config)] {
-            grants.extend(values(given).map(|values| format!("{{ {grant}: {values} }}")));
+            grants.extend(values(given)?.map(|values| format!("{{ {grant}: {values} }}")));
         }
         if !self.dir.is_empty() {
             grants.push(format!("{{ dir: {{ {} }} }}", self.folders()?.join(", ")));
@@ -282,7 +380,7 @@ clusters:
     grants: [{grants}]
 ",
             address = quoted(&self.address.to_string()),
-            name = quoted(&component.name),
+            name = key(&component.name),
             path = quoted(&component.path),
             grants = grants.join(", "),
         );
@@ -292,7 +390,7 @@ clusters:
             let _ = writeln!(
                 text,
                 "  {}: {{ endpoints: [{}]{tls} }}",
-                quoted(&callee.name),
+                key(&callee.name),
                 quoted(&callee.endpoint)
             );
         }
@@ -311,7 +409,7 @@ clusters:
             let path = path
                 .to_str()
                 .ok_or("--dir: the path of a folder is no UTF-8, as a configuration is")?;
-            Ok(format!("{}: {}", quoted(&folder.guest), quoted(path)))
+            Ok(format!("{}: {}", key(&folder.guest), quoted(path)))
         });
         folders.collect()
     }
@@ -335,8 +433,8 @@ Tamis serves {name}{kind} on http://{listen}
 
   curl -i http://{listen}/
 
-It may use: {may} (see `tamis serve --help`). When the file changes, the next request meets the new component.
-The configuration that this stands for, to go on from: {file}
+It may use: {may} (see `tamis serve --help`). When the file changes, what is new serves once it is compiled.
+The configuration that this stands for goes when it ends; copy it, to go on from: {file}
 Ctrl-C finishes what has begun and ends.
 
 "
@@ -345,20 +443,63 @@ Ctrl-C finishes what has begun and ends.
 }
 
 /// As a map of YAML, if there is one; the last of a name.
-fn values(given: &[Variable]) -> Option<String> {
+fn values(given: &[Variable]) -> Result<Option<String>, String> {
     let values: BTreeMap<_, _> = given.iter().map(|one| (&one.name, &one.value)).collect();
-    let value = |(name, value): (&&String, &&Option<String>)| match value {
-        Some(value) => format!("{}: {}", quoted(name), quoted(value)),
-        // Not to be written down.
-        None => format!("{}: \"${{{name}}}\"", quoted(name)),
+    let mut entries = Vec::new();
+    for (name, value) in values {
+        let value = match value {
+            Some(value) => quoted(&from_here(value)?),
+            // Not to be written down.
+            None => format!("\"${{{name}}}\""),
+        };
+        entries.push(format!("{}: {value}", key(name)));
+    }
+    Ok((!entries.is_empty()).then(|| format!("{{ {} }}", entries.join(", "))))
+}
+
+/// The configuration lies in another folder than its paths count from.
+fn from_here(value: &str) -> Result<Cow<'_, str>, String> {
+    let Some(path) = value.strip_prefix(FILE) else {
+        return Ok(value.into());
     };
-    let values: Vec<_> = values.iter().map(value).collect();
-    (!values.is_empty()).then(|| format!("{{ {} }}", values.join(", ")))
+    let path = std::path::absolute(path).map_err(|error| format!("{value}: {error}"))?;
+    let path = path
+        .to_str()
+        .ok_or("the path of this folder is no UTF-8, as a configuration is")?;
+    Ok(format!("{FILE}{path}").into())
 }
 
 /// As YAML, without a meaning of its own for `$`.
 fn quoted(text: &str) -> String {
-    serde_json::Value::from(text.replace('$', "$$")).to_string()
+    key(&text.replace('$', "$$"))
+}
+
+/// The same where `$` has no meaning. Letters and what ASCII prints stand for themselves, all else is told by its
+/// number: it might end a line, or not be allowed.
+fn key(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            ' '..='~' => quoted.push(character),
+            letter if letter.is_alphanumeric() => quoted.push(letter),
+            other => quoted.push_str(&format!("\\U{:08x}", u32::from(other))),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// Errors for whoever has written no configuration: without places in a file that is gone, and where nobody can listen,
+/// with the way out of the pair whose beginning the line has.
+pub fn in_arguments(errors: &str, file: &Path, ways_out: &[(&str, &str)]) -> String {
+    let errors = without_places(errors, file);
+    let line = |line: &str| {
+        let is_it = |(beginning, _): &&(&str, &str)| line.starts_with(beginning) && line.contains(": cannot listen: ");
+        let way_out = ways_out.iter().find(is_it).map_or("", |(_, way_out)| *way_out);
+        format!("{line}{way_out}")
+    };
+    errors.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Nobody can look up a place in a file that is gone, and that nobody has written.
@@ -424,8 +565,12 @@ mod tests {
         };
         assert_eq!("A=b=c".parse(), Ok(variable("A", Some("b=c"))));
         assert_eq!("A=".parse(), Ok(variable("A", Some(""))));
-        assert_eq!("A".parse(), Ok(variable("A", None)));
-        assert!("=b".parse::<Variable>().is_err());
+        assert_eq!("_A1".parse(), Ok(variable("_A1", None)));
+        assert_eq!("a.b=c".parse(), Ok(variable("a.b", Some("c"))));
+        for text in ["", "=b", "1A", "A-B", "a.yaml", "A}\", b: \"", "A:-b", "A\"", "\u{e9}"] {
+            assert!(text.parse::<Variable>().is_err(), "{text}");
+        }
+        assert!(value("a.yaml").is_err_and(|error| error.contains("NAME=VALUE") && error.contains("tamis run -c")));
     }
 
     #[test]
@@ -454,9 +599,15 @@ mod tests {
             component: PathBuf::new(),
             address: "127.0.0.1:0".parse().expect("an address"),
             grants: vec!["none".into(), "clocks".into()],
-            env: ["A=${HOME} $ \"}", "B=1", "B=2\n", "file:=profile:/etc/passwd"]
-                .map(|text| text.parse().expect("a variable"))
-                .to_vec(),
+            env: [
+                "A=${HOME} $ \"}",
+                "B=1",
+                "B=2\n",
+                "a$b\": }\\\u{2028}=\u{e9}\u{7f}\u{85}\u{feff}\u{1f600}\\",
+                "file:=profile:/etc/passwd",
+            ]
+            .map(|text| text.parse().expect("a variable"))
+            .to_vec(),
             config: ["greeting=$hello"].map(|text| text.parse().expect("a value")).to_vec(),
             dir: ["/srv/pages", "/srv/a $b::/data/b"]
                 .map(|text| text.parse().expect("a folder"))
@@ -479,7 +630,12 @@ mod tests {
         };
         assert_eq!(cluster.name, "-c---d.wasm");
         assert_eq!(service.component, Path::new(&component.path));
-        let variables = [("A", "${HOME} $ \"}"), ("B", "2\n"), ("file:", "profile:/etc/passwd")];
+        let variables = [
+            ("A", "${HOME} $ \"}"),
+            ("B", "2\n"),
+            ("a$b\": }\\\u{2028}", "\u{e9}\u{7f}\u{85}\u{feff}\u{1f600}\\"),
+            ("file:", "profile:/etc/passwd"),
+        ];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(
             service.grants,
@@ -495,6 +651,31 @@ mod tests {
             ]
         );
         assert!(config.clusters.iter().any(|cluster| cluster.name == "api.example"));
+    }
+
+    /// A file is looked for where the command was given.
+    #[test]
+    fn files_of_values_are_of_this_folder() {
+        let here = std::env::current_dir().expect("there is one");
+        let text = values(&["A=file:token".parse().expect("a variable")]).expect("a path");
+        let path = here.join("token");
+        let expected = format!("{{ \"A\": {} }}", quoted(&format!("file:{}", path.display())));
+        assert_eq!(text, Some(expected));
+    }
+
+    #[test]
+    fn an_address_that_is_taken_has_its_argument() {
+        let file = Path::new("/tmp/x/tamis.yaml");
+        let ways_out = [("listener `web`: address ", "; `--address IP:PORT` names another")];
+        for (error, expected) in [
+            (
+                "/tmp/x/tamis.yaml:5:12: listener `web`: address 127.0.0.1:80: cannot listen: in use\nb",
+                "listener `web`: address 127.0.0.1:80: cannot listen: in use; `--address IP:PORT` names another\nb",
+            ),
+            ("listener `web`: address: no", "listener `web`: address: no"),
+        ] {
+            assert_eq!(in_arguments(error, file, &ways_out), expected);
+        }
     }
 
     #[test]

@@ -28,6 +28,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
+pub use component::refuse_core;
 pub use graph::Graph;
 pub use project::Language;
 pub use world::{Needs, World};

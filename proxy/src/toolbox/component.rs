@@ -21,6 +21,17 @@ pub fn put(out: &Path, component: &[u8]) -> Result<(), String> {
         .map_err(|error| format!("{}: {error}", out.display()))
 }
 
+/// In the place of a component. Whatever else is none, its reader will say.
+pub fn refuse_core(bytes: &[u8]) -> Result<(), String> {
+    match bytes {
+        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Err(
+            "is a core module, not a component; make one of it with `tamis filter component MODULE -o COMPONENT`"
+                .to_owned(),
+        ),
+        _ => Ok(()),
+    }
+}
+
 fn encode(module: &[u8]) -> Result<Vec<u8>, String> {
     match module.get(..8) {
         Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => {}

@@ -72,14 +72,12 @@ fn refuse_inputs(files: &[PathBuf], out: &Path) -> Result<(), String> {
 fn read(file: &Path) -> Result<(String, Vec<u8>), String> {
     let of_file = |error: String| format!("{}: {error}", file.display());
     let bytes = fs::read(file).map_err(|error| of_file(error.to_string()))?;
+    component::refuse_core(&bytes).map_err(of_file)?;
     match bytes.get(..8) {
         Some([0, b'a', b's', b'm', 0x0d, 0, 1, 0]) => {
             let name = file.file_name().unwrap_or(file.as_os_str());
             Ok((name.to_string_lossy().into_owned(), bytes))
         }
-        Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => Err(of_file(
-            "is a core module; make a component of it with `tamis filter component`".to_owned(),
-        )),
         _ => Err(of_file("is not a WebAssembly component".to_owned())),
     }
 }

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 use tamis_config::{Config, System};
 
+use super::component::refuse_core;
+use super::graph::Graph;
+use super::world::World;
 use crate::assemble::{self, Assembler};
 use crate::cluster::Cluster;
 use crate::filter::OnFailure;
@@ -44,11 +47,13 @@ pub enum Room {
 }
 
 impl Stand {
-    /// Reads and compiles the component.
+    /// Reads and compiles the component, if it is a filter of the contract or nothing known.
     pub fn set_up(file: &Path, room: Room) -> Result<Self, String> {
         let of_file = |error: String| format!("{}: {error}", file.display());
         let config = configuration(room)?;
         let bytes = Artifact::read(file, config.wasm.max_component)?;
+        refuse_core(&bytes).map_err(of_file)?;
+        refuse_foreign(&bytes).map_err(of_file)?;
         let engine = Engine::new(Assembler::reservation(&config))?;
         let since = Instant::now();
         let artifact = Artifact::compile(&engine, &bytes).map_err(of_file)?;
@@ -122,6 +127,21 @@ impl Stand {
         };
         names.into_iter().filter_map(grant).collect()
     }
+}
+
+/// Before it is compiled, which may take long only to fail in the words of the engine.
+fn refuse_foreign(bytes: &[u8]) -> Result<(), String> {
+    let graph = Graph::read(bytes).unwrap_or_default();
+    let world = World::of(&graph.imports, &graph.exports);
+    let instead = match world {
+        World::Service(_) => "`tamis serve` serves it",
+        World::Middleware(_) => "name it under `filters` of a configuration for `tamis run -c`",
+        World::Filter | World::Other => return Ok(()),
+    };
+    let is = world.described();
+    Err(format!(
+        "is a {is}; only filters of the contract are tested and measured here; {instead}"
+    ))
 }
 
 /// One thread is enough for one guest.
