@@ -20,7 +20,7 @@ use super::engine::{Seat, TICK};
 use super::filter::{Exports, Filter, LogBudget};
 use super::names::Names;
 use super::outbound::Outbound;
-use super::stint::Stint;
+use super::stint::{Stint, Suspicion};
 use super::wasi::World;
 use crate::filter::Failure;
 use crate::head::Message;
@@ -90,6 +90,7 @@ pub struct State {
     stint: Arc<Stint>,
     /// Processor time, in the running hook.
     cpu_left: Duration,
+    suspicion: Suspicion,
     /// The running hook has no stack of its own: it ends before anybody else goes on.
     is_in_place: bool,
     /// In the running hook, if that is so. The first may come at once.
@@ -282,6 +283,7 @@ fn new_store(filter: &Filter, desk: Option<&Desk>) -> Store<State> {
         memory: MemoryLimit::new(filter.limits.memory, filter.limits.table_elements),
         stint: Arc::new(Stint::new(filter.engine.clone())),
         cpu_left: Duration::ZERO,
+        suspicion: Suspicion::after(1),
         is_in_place: false,
         ticks_seen: 0,
     };
@@ -298,7 +300,13 @@ fn new_store(filter: &Filter, desk: Option<&Desk>) -> Store<State> {
 fn on_tick(mut store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadline> {
     let state = store.data_mut();
     let spent = state.stint.interrupted();
-    state.cpu_left = state.cpu_left.checked_sub(spent.before + spent.now).ok_or(OutOfTime)?;
+    state.cpu_left = state
+        .cpu_left
+        .checked_sub(spent.measured + spent.tick)
+        .ok_or(OutOfTime)?;
+    if state.suspicion.is_confirmed(&spent) {
+        state.stint.measure(true);
+    }
     if !spent.is_long {
         return Ok(UpdateDeadline::Continue(1));
     }
@@ -336,7 +344,8 @@ impl<'a> Turn<'a> {
         state.header_bytes_left = filter.limits.header_bytes;
         state.is_in_place = filter.is_brief();
         state.ticks_seen = 0;
-        state.stint.rest();
+        state.suspicion = Suspicion::after(1);
+        state.stint.measure(false);
         state.stint.begin();
         store.set_epoch_deadline(1);
         Self { store, home: loan.home }

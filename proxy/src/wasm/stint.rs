@@ -1,13 +1,13 @@
 //! What a guest computes between two waits, and what it is charged for.
 //!
-//! Data plane. A guest is interrupted by ticks. Most never are; the first time costs a tick, however long the guest has
-//! computed by then, and from then on what it computes is measured, by the clock of its thread: one that waits for a core
-//! computes nothing. A tick that passed while the guest waited interrupts it as soon as it goes on, and is forgiven.
-//! Whoever lets many pass is measured as well, or might compute between them for nothing.
+//! Data plane. A guest is interrupted by ticks. Most never are, or once, which costs a tick, however long the guest has
+//! computed by then. A tick that passed while the guest waited interrupts it as soon as it goes on, and is forgiven. Whoever
+//! computes through more of them, or lets many pass and might compute between them for nothing, is measured from then on,
+//! by the clock of its thread: a thread that waits for a core computes nothing.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -18,20 +18,47 @@ use super::engine::{Engine, TICK};
 /// long, stays below.
 const MAX_FORGIVEN: u32 = 8;
 
+/// Whether somebody is to be measured. Reading the clock at each step costs others, where they share an instance.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Suspicion {
+    /// Ticks to compute through until then.
+    ticks: u32,
+    /// Ticks to be forgiven.
+    forgiven: u32,
+}
+
+impl Suspicion {
+    /// Of somebody who is measured after so many ticks.
+    pub fn after(ticks: u32) -> Self {
+        let forgiven = MAX_FORGIVEN;
+        Self { ticks, forgiven }
+    }
+
+    /// Whether it is confirmed by this interruption.
+    pub fn is_confirmed(&mut self, spent: &Spent) -> bool {
+        let left = match spent.is_long {
+            true => &mut self.ticks,
+            false => &mut self.forgiven,
+        };
+        *left = left.saturating_sub(1);
+        *left == 0
+    }
+}
+
 /// Shared by the guest, which is interrupted, and whoever polls it.
 pub(super) struct Stint {
     engine: Engine,
     meter: Meter,
 }
 
-/// What a guest has computed since it was interrupted last.
+/// What a guest has computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Spent {
-    /// In stints that are over.
-    pub before: Duration,
-    /// In this one.
-    pub now: Duration,
-    /// A tick fell into it, so it is time for others.
+    /// Since it was interrupted last.
+    pub measured: Duration,
+    /// The tick that has interrupted it, if it is not measured yet.
+    pub tick: Duration,
+    /// A tick fell into its stint, so it is time for others.
     pub is_long: bool,
 }
 
@@ -69,6 +96,11 @@ impl Stint {
         self.meter.interrupted(self.engine.ticks(), thread_time)
     }
 
+    /// From now on it is measured what it computes, or is not any more.
+    pub fn measure(&self, is_measured: bool) {
+        self.meter.measure(is_measured, thread_time);
+    }
+
     /// It was charged, and computes on.
     pub fn goes_on(&self) {
         self.engine.guest_runs_on();
@@ -76,13 +108,12 @@ impl Stint {
 
     /// Another exchange of the guest begins: what was spent on those before, as far as it is measured.
     pub fn settle(&self) -> Duration {
-        let spent = self.meter.settle(thread_time);
-        spent.before + spent.now
+        self.meter.settle(thread_time)
     }
 
-    /// It has nothing to do.
-    pub fn rest(&self) {
-        self.meter.rest();
+    /// Whether it is measured what it computes.
+    pub fn is_measured(&self) -> bool {
+        self.meter.is_measuring()
     }
 }
 
@@ -97,8 +128,6 @@ fn thread_time() -> u64 {
 struct Meter {
     /// The number of ticks when the stint began.
     since: AtomicU64,
-    /// Ticks, since the guest last had nothing to do.
-    forgiven: AtomicU32,
     is_measuring: AtomicBool,
     /// Until then it is settled, if that is measured.
     mark: AtomicU64,
@@ -123,39 +152,35 @@ impl Meter {
     fn interrupted(&self, ticks: u64, clock: impl Fn() -> u64) -> Spent {
         let is_long = self.since.load(Ordering::Relaxed) != ticks;
         if self.is_measuring() {
-            let spent = self.settle(clock);
-            return Spent { is_long, ..spent };
-        }
-        let is_forgiven = !is_long && self.forgiven.fetch_add(1, Ordering::Relaxed) + 1 < MAX_FORGIVEN;
-        if !is_forgiven {
-            self.mark.store(clock(), Ordering::Relaxed);
-            self.is_measuring.store(true, Ordering::Relaxed);
+            return Spent {
+                measured: self.settle(clock),
+                tick: Duration::ZERO,
+                is_long,
+            };
         }
         Spent {
-            before: Duration::ZERO,
-            now: if is_long { TICK } else { Duration::ZERO },
+            measured: Duration::ZERO,
+            tick: if is_long { TICK } else { Duration::ZERO },
             is_long,
         }
     }
 
-    fn settle(&self, clock: impl Fn() -> u64) -> Spent {
+    fn settle(&self, clock: impl Fn() -> u64) -> Duration {
         if !self.is_measuring() {
-            return Spent::default();
+            return Duration::ZERO;
         }
         let now = clock();
-        let spent = Spent {
-            before: Duration::from_nanos(self.owed.swap(0, Ordering::Relaxed)),
-            now: Duration::from_nanos(self.since_mark(now)),
-            is_long: false,
-        };
+        let spent = self.owed.swap(0, Ordering::Relaxed) + self.since_mark(now);
         self.mark.store(now, Ordering::Relaxed);
-        spent
+        Duration::from_nanos(spent)
     }
 
-    fn rest(&self) {
-        self.forgiven.store(0, Ordering::Relaxed);
-        self.is_measuring.store(false, Ordering::Relaxed);
-        self.owed.store(0, Ordering::Relaxed);
+    fn measure(&self, is_measured: bool, clock: impl Fn() -> u64) {
+        if is_measured && !self.is_measuring() {
+            self.mark.store(clock(), Ordering::Relaxed);
+            self.owed.store(0, Ordering::Relaxed);
+        }
+        self.is_measuring.store(is_measured, Ordering::Relaxed);
     }
 
     fn is_measuring(&self) -> bool {
@@ -171,10 +196,18 @@ impl Meter {
 mod tests {
     use super::*;
 
-    fn millis(before: u64, now: u64, is_long: bool) -> Spent {
+    fn ticked(is_long: bool) -> Spent {
         Spent {
-            before: Duration::from_millis(before),
-            now: Duration::from_millis(now),
+            measured: Duration::ZERO,
+            tick: if is_long { TICK } else { Duration::ZERO },
+            is_long,
+        }
+    }
+
+    fn measured(millis: u64, is_long: bool) -> Spent {
+        Spent {
+            measured: Duration::from_millis(millis),
+            tick: Duration::ZERO,
             is_long,
         }
     }
@@ -191,58 +224,50 @@ mod tests {
     fn a_tick_counts_if_it_fell_into_the_stint() {
         let meter = Meter::default();
         meter.begin(9, never);
-        assert_eq!(meter.interrupted(9, never), millis(0, 0, false), "it passed in a wait");
+        assert_eq!(meter.interrupted(9, never), ticked(false), "it passed in a wait");
         meter.end(never);
         meter.begin(10, never);
-        assert_eq!(meter.interrupted(11, at(100)), millis(0, 1, true));
+        assert_eq!(meter.interrupted(11, never), ticked(true));
     }
 
     #[test]
-    fn whoever_was_interrupted_is_measured() {
+    fn what_is_measured_is_told_once() {
         let meter = Meter::default();
         meter.begin(5, never);
-        meter.interrupted(6, at(100));
+        assert_eq!(meter.settle(never), Duration::ZERO);
+        meter.measure(true, at(100));
+        meter.measure(true, never);
         assert_eq!(
             meter.interrupted(7, at(112)),
-            millis(0, 12, true),
+            measured(12, true),
             "one long instruction"
         );
         meter.end(at(113));
         meter.begin(20, at(200));
-        assert_eq!(
-            meter.interrupted(20, at(200)),
-            millis(1, 0, false),
-            "what it waited is not counted"
-        );
-        assert_eq!(meter.interrupted(21, at(202)), millis(0, 2, true));
-        meter.rest();
-        meter.begin(30, never);
+        assert_eq!(meter.interrupted(20, at(200)), measured(1, false), "waiting is none");
+        assert_eq!(meter.settle(at(203)), Duration::from_millis(3));
+        assert_eq!(meter.interrupted(21, at(205)), measured(2, true));
+        meter.measure(false, never);
         meter.end(never);
+        meter.begin(30, never);
     }
 
     #[test]
-    fn whoever_always_waits_for_the_tick_is_measured() {
-        let meter = Meter::default();
-        for ticks in 0..u64::from(MAX_FORGIVEN) {
-            meter.begin(ticks, never);
-            assert_eq!(meter.interrupted(ticks, at(100)), Spent::default());
-        }
-        meter.end(at(103));
-        meter.begin(100, at(200));
-        meter.end(at(204));
-        meter.begin(101, at(300));
-        assert_eq!(meter.interrupted(101, at(300)), millis(7, 0, false));
-    }
-
-    #[test]
-    fn what_is_settled_is_not_owed_any_more() {
-        let meter = Meter::default();
-        meter.begin(5, never);
-        assert_eq!(meter.settle(never), Spent::default());
-        meter.interrupted(6, at(100));
-        meter.end(at(101));
-        meter.begin(7, at(200));
-        assert_eq!(meter.settle(at(203)), millis(1, 3, false));
-        assert_eq!(meter.interrupted(8, at(204)), millis(0, 1, true));
+    fn whoever_computes_long_or_waits_often_is_suspected() {
+        let confirmed = |ticks, interruptions: &[bool]| {
+            let mut suspicion = Suspicion::after(ticks);
+            let mut after = 0;
+            for is_long in interruptions {
+                after += 1;
+                if suspicion.is_confirmed(&ticked(*is_long)) {
+                    return Some(after);
+                }
+            }
+            None
+        };
+        assert_eq!(confirmed(1, &[false, true]), Some(2));
+        assert_eq!(confirmed(2, &[true, false, true]), Some(3));
+        assert_eq!(confirmed(2, &[false; 7]), None);
+        assert_eq!(confirmed(2, &[false; 8]), Some(8));
     }
 }

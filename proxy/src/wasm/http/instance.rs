@@ -27,6 +27,7 @@ use super::state::{self, Account, Hooks, State};
 use crate::outbound::Desk;
 use crate::service::Fault;
 use crate::wasm::engine::Seat;
+use crate::wasm::stint::Stint;
 
 /// An interpreter reads its libraries, for some ten milliseconds; a guest that waits for ever is none.
 const START_WALL: Duration = Duration::from_secs(5);
@@ -118,6 +119,7 @@ impl Started {
                 accessor,
                 proxy,
                 handle,
+                stint: &stint,
                 cpu_ticks,
             };
             guest.serve().await
@@ -150,6 +152,7 @@ struct Guest<'a> {
     accessor: &'a Accessor<State>,
     proxy: &'a Proxy,
     handle: &'a Rc<Handle>,
+    stint: &'a Stint,
     /// For each exchange.
     cpu_ticks: u32,
 }
@@ -183,6 +186,11 @@ impl Guest<'_> {
         let handle = self.handle;
         let mut exchanges = std::pin::pin!(FuturesUnordered::new());
         future::poll_fn(|context| {
+            if self.stint.is_measured() {
+                // Whoever goes on is interrupted at once, which says whose time it is.
+                self.accessor
+                    .with(|mut store| store.as_context_mut().set_epoch_deadline(0));
+            }
             loop {
                 if let Poll::Ready(Some(exchange)) = exchanges.as_mut().poll_next(context) {
                     let ended: wasmtime::Result<()> = exchange;

@@ -3,7 +3,7 @@
 //! Data plane. All of WASI is linked; what was not granted is inert: no environment, no directories, closed input, output
 //! that goes nowhere, sockets that refuse. Whoever serves several exchanges at once is held to account task by task.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ use crate::wasm::engine::TICK;
 use crate::wasm::filter::LogBudget;
 use crate::wasm::host::{MAX_LOG_LINE, one_line};
 use crate::wasm::instance::{MemoryLimit, OutOfTime};
-use crate::wasm::stint::{Spent, Stint};
+use crate::wasm::stint::{Spent, Stint, Suspicion};
 
 /// What a guest hands over of a body at once. As much as one read of an upstream's body takes: more would only lie in
 /// memory.
@@ -46,6 +46,8 @@ const CHUNK_BYTES: usize = 64 << 10;
 const WRITE_BYTES: usize = 8 << 10;
 /// Open streams and the like that a language runtime keeps from exchange to exchange.
 const RUNTIME_HANDLES: usize = 256;
+/// An exchange that computes through more ticks is measured. Short ones meet one by chance.
+const PATIENCE_TICKS: u32 = 2;
 /// Processor time of an instance's start: an interpreter reads its libraries.
 const START_CPU: Duration = Duration::from_secs(5);
 
@@ -62,7 +64,9 @@ pub(super) struct State {
     exchanges: HashMap<GuestTaskId, Account>,
     /// Of whatever belongs to no exchange.
     cpu_left: Duration,
-    /// Whose task was interrupted last, or has begun since.
+    /// Those whose suspicion is confirmed: while there are any, it is measured what the instance computes.
+    suspects: HashSet<GuestTaskId>,
+    /// Who computes: whose task was interrupted last, or has begun since.
     runs: Option<GuestTaskId>,
     speaker: Arc<Speaker>,
 }
@@ -70,6 +74,7 @@ pub(super) struct State {
 /// What one exchange has left, and whose it is.
 pub(super) struct Account {
     cpu_left: Duration,
+    suspicion: Suspicion,
     request_id: Option<HeaderValue>,
     /// Where a middleware passes its request on; taken when it has.
     onward: Option<oneshot::Sender<Onward>>,
@@ -79,6 +84,7 @@ impl Account {
     pub fn new(cpu_ticks: u32, request_id: Option<HeaderValue>, onward: Option<oneshot::Sender<Onward>>) -> Self {
         Self {
             cpu_left: TICK * cpu_ticks,
+            suspicion: Suspicion::after(PATIENCE_TICKS),
             request_id,
             onward,
         }
@@ -145,6 +151,7 @@ pub(super) fn store(service: &Service, desk: Option<&Desk>) -> Store<State> {
         stint: Arc::new(Stint::new(service.engine.clone())),
         exchanges: HashMap::new(),
         cpu_left: START_CPU,
+        suspects: HashSet::new(),
         runs: None,
         speaker,
     };
@@ -215,6 +222,10 @@ impl State {
         *left = left.saturating_sub(spent);
         self.runs = Some(task);
         self.exchanges.insert(task, account);
+        // Of an exchange that had this name before.
+        if self.suspects.remove(&task) && self.suspects.is_empty() {
+            self.stint.measure(false);
+        }
     }
 
     /// Where the exchange's request is passed on; once.
@@ -234,7 +245,8 @@ impl State {
         self.exchanges.clear();
         self.cpu_left = Duration::ZERO;
         self.runs = None;
-        self.stint.rest();
+        self.suspects.clear();
+        self.stint.measure(false);
     }
 
     pub fn stint(&self) -> &Arc<Stint> {
@@ -254,13 +266,26 @@ impl State {
         }
     }
 
-    /// Charges whoever computes; what was computed before it, whoever was last.
+    /// Charges whoever has computed. From here on it is this task that does.
     fn spend(&mut self, task: Option<GuestTaskId>, spent: Spent) -> Option<()> {
         let last = std::mem::replace(&mut self.runs, task);
         let left = self.cpu_left(last);
-        *left = left.saturating_sub(spent.before);
+        let after = left.checked_sub(spent.measured);
+        *left = after.unwrap_or_default();
+        if last == task {
+            after?;
+        }
         let left = self.cpu_left(task);
-        *left = left.checked_sub(spent.now)?;
+        *left = left.checked_sub(spent.tick)?;
+        // While the instance is measured, every step begins with an interruption, which is nobody's doing.
+        let counts = spent.is_long || !self.stint.is_measured();
+        if let Some(task) = task.filter(|_| counts)
+            && let Some(account) = self.exchanges.get_mut(&task)
+            && account.suspicion.is_confirmed(&spent)
+        {
+            self.suspects.insert(task);
+            self.stint.measure(true);
+        }
         Some(())
     }
 
@@ -273,9 +298,6 @@ impl State {
 /// Runs each millisecond that a guest computes: gives the worker back to its other tasks, or ends the guest.
 fn on_tick(mut store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadline> {
     let spent = store.data().stint.interrupted();
-    if spent == Spent::default() {
-        return Ok(UpdateDeadline::Continue(1));
-    }
     // The exchange is what called first.
     let task = store.async_call_stack()?.last();
     let state = store.data_mut();
