@@ -147,20 +147,21 @@ fn habits_of_other_proxies_are_warned_of() {
     let yaml = "\
 listeners:
   web: { address: 127.0.0.1:0 }
+clusters: { app: { endpoints: [127.0.0.1:1] } }
 routes:
   - { name: one, match: { path: { prefix: /api/* } }, respond: { status: 200 } }
   - name: two
     request_headers: { set: { x-client: $remote_addr, x-price: $5 } }
     response_headers: { append: { x-host: $host } }
-    respond: { status: 200 }
+    cluster: app
 ";
     let (code, printed) = check(&Folder::new(), yaml);
     assert_eq!(code, 0, "{printed}");
     let said: Vec<&str> = printed.lines().filter(|line| line.starts_with("warning: ")).collect();
     let expected = [
-        ("tamis.yaml:4:", "write `/api/`"),
-        ("tamis.yaml:5:", "`$remote_addr` is sent as it is written"),
-        ("tamis.yaml:5:", "`$host` is sent as it is written"),
+        ("tamis.yaml:5:", "write `/api/`"),
+        ("tamis.yaml:6:", "`$remote_addr` is sent as it is written"),
+        ("tamis.yaml:6:", "`$host` is sent as it is written"),
     ];
     assert_eq!(said.len(), expected.len(), "{printed}");
     for (line, (place, what)) in said.iter().zip(expected) {
