@@ -227,6 +227,14 @@ impl Guest<'_> {
         }));
     }
 
+    fn account(&self, request_id: Option<HeaderValue>, onward: Option<oneshot::Sender<Onward>>) -> Account {
+        let account = Account::new(self.cpu_ticks, request_id, onward);
+        match self.handle.at_once() {
+            1 => account,
+            _ => account.shared(),
+        }
+    }
+
     async fn exchange(&self, job: Job) -> wasmtime::Result<()> {
         match self.proxy {
             Proxy::P2(proxy) => self.exchange_p2(proxy, job).await,
@@ -249,7 +257,7 @@ impl Guest<'_> {
         let call = self.accessor.with(|mut store| {
             let request = store.data_mut().http().table.push(request)?;
             let call = handle.start_call_concurrent(store.as_context_mut(), (request,))?;
-            let account = Account::new(self.cpu_ticks, request_id, onward);
+            let account = self.account(request_id, onward);
             begin(&mut store.as_context_mut(), call.task(), account);
             wasmtime::error::Ok(call)
         })?;
@@ -294,7 +302,7 @@ impl Guest<'_> {
                 say(&guests, answered.map_err(|code| refusal(code.into())));
             })?;
             let call = handle.start_call_concurrent(store.as_context_mut(), (request, out))?;
-            let account = Account::new(self.cpu_ticks, request_id, None);
+            let account = self.account(request_id, None);
             begin(&mut store.as_context_mut(), call.task(), account);
             wasmtime::error::Ok(call)
         })?;

@@ -46,8 +46,10 @@ const CHUNK_BYTES: usize = 64 << 10;
 const WRITE_BYTES: usize = 8 << 10;
 /// Open streams and the like that a language runtime keeps from exchange to exchange.
 const RUNTIME_HANDLES: usize = 256;
-/// An exchange that computes through more ticks is measured. Short ones meet one by chance.
-const PATIENCE_TICKS: u32 = 2;
+/// Ticks that an exchange computes through until it is measured: where others share the instance, and pay for it too,
+/// nobody is for the one that short ones meet by chance.
+const PATIENCE_TICKS: u32 = 1;
+const PATIENCE_TICKS_SHARED: u32 = 2;
 /// Processor time of an instance's start: an interpreter reads its libraries.
 const START_CPU: Duration = Duration::from_secs(5);
 
@@ -87,6 +89,14 @@ impl Account {
             suspicion: Suspicion::after(PATIENCE_TICKS),
             request_id,
             onward,
+        }
+    }
+
+    /// Of an exchange that shares its instance with others.
+    pub fn shared(self) -> Self {
+        Self {
+            suspicion: Suspicion::after(PATIENCE_TICKS_SHARED),
+            ..self
         }
     }
 }
