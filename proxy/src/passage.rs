@@ -567,8 +567,10 @@ impl Passage {
     }
 
     fn tell_failure(&self, step: &Step, hook: Hook, policy: OnFailure, failure: (Failure, &str)) {
-        let message = self.message.borrow();
-        let id = message.as_ref().map(|message| message.facts.request_id.as_bytes());
+        // Whoever fails while somebody looks at the message is told of without it.
+        let message = self.message.try_borrow().ok();
+        let message = message.as_ref().and_then(|message| message.as_ref());
+        let id = message.map(|message| message.facts.request_id.as_bytes());
         let id = String::from_utf8_lossy(id.unwrap_or_default());
         self.scene.failed(step, hook, policy, failure, &id);
     }
