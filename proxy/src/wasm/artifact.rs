@@ -94,7 +94,11 @@ impl Artifact {
         match bytes {
             [0, b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => {}
             [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
-                return Err("this is a core WebAssembly module, not a component; build a component from it with `wasm-tools component new`".into());
+                return Err(
+                    "this is a core WebAssembly module, not a component; make one of it with \
+                            `tamis filter component MODULE -o COMPONENT`"
+                        .into(),
+                );
             }
             _ => return Err("this is not a WebAssembly component (half-written file?)".into()),
         }
