@@ -365,7 +365,7 @@ cases:
 #[test]
 fn a_call_that_is_not_made_and_a_guest_that_traps_are_told() {
     let folder = Folder::new();
-    let trap = Guest::new().on_request([Act::Trap]).build();
+    let trap = Guest::new().on_request([Act::Log("because"), Act::Trap]).build();
     std::fs::write(folder.path("trap.wasm"), trap).expect("the folder is there");
     let cases = |expect: &str| format!("cases:\n  - name: a\n    calls: [{{ cluster: c }}]\n    expect: {expect}\n");
     folder.write(
@@ -378,6 +378,7 @@ fn a_call_that_is_not_made_and_a_guest_that_traps_are_told() {
     assert!(out.contains("calls: one to `c` was not made"), "{out}");
     assert!(!out.contains("verdict"), "{out}");
     let (_, out, _) = filter(&folder, &["test", "trap.wasm", "--case", "surprising.yaml"]);
+    assert!(out.contains("the filter said info: because"), "{out}");
     assert!(out.contains("the filter failed in request_head (trap)"), "{out}");
 }
 

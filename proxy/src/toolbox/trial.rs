@@ -61,11 +61,14 @@ async fn try_case(stand: &Stand, case: &Case, log: &Lines) -> Result<Vec<String>
         seen = repeat(stand, &filter, &desk, case) => seen,
         () = telephone.serve(orders) => return Err("the desk for outbound calls has closed".to_owned()),
     };
-    let mut found = differences(&case.expect, &seen, &log.take());
+    let said = log.take();
+    let mut found = differences(&case.expect, &seen, &said);
     let fault_is_expected = case.expect.verdict.is_some_and(|verdict| verdict.as_str() == "failure");
     if let Some(fault) = seen.fault
         && !fault_is_expected
     {
+        // More of why than the way to the instruction that it failed in.
+        found.extend(said.iter().map(|line| format!("the filter said {line}")));
         let (hook, failure) = (fault.hook.as_str(), fault.failure.as_str());
         found.push(format!("the filter failed in {hook} ({failure}): {}", fault.detail));
     }

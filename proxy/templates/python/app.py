@@ -1,7 +1,10 @@
 """Requests without the token are refused; the others say who let them pass."""
 
+import traceback
+
 from wit_world import exports
-from wit_world.imports import request
+from wit_world.imports import log, request
+from wit_world.imports.log import Level
 from wit_world.imports.types import (
     Header,
     Reply,
@@ -13,8 +16,17 @@ from wit_world.imports.types import (
 
 class RequestHead(exports.RequestHead):
     def on_request_head(self) -> RequestVerdict:
-        if request.header("x-token") != b"sesame":
-            headers = [Header("content-type", b"text/plain")]
-            return RequestVerdict_Reply(Reply(403, headers, b"a token, please\n"))
-        request.set_header("x-filter", b"@NAME@")
-        return RequestVerdict_Proceed()
+        try:
+            return judge()
+        except Exception:
+            # Whoever reads the log finds why it failed.
+            log.write(Level.ERROR, traceback.format_exc())
+            raise
+
+
+def judge() -> RequestVerdict:
+    if request.header("x-token") != b"sesame":
+        headers = [Header("content-type", b"text/plain")]
+        return RequestVerdict_Reply(Reply(403, headers, b"a token, please\n"))
+    request.set_header("x-filter", b"@NAME@")
+    return RequestVerdict_Proceed()
