@@ -186,6 +186,8 @@ fn instances_are_shared_as_it_is_written() {
 #[test]
 fn one_instance_serves_many_at_once() {
     let proxy = start("rust-service-03", ", instances: { concurrent: 16 }");
+    // Whoever comes while the first one starts gets another.
+    assert_eq!(proxy.get("/hello").text(), "hello\n");
     let mut clients: Vec<_> = (0..16).map(|_| proxy.client()).collect();
     for (index, client) in clients.iter_mut().enumerate() {
         client.send(post(
