@@ -665,15 +665,20 @@ fn a_body_that_breaks_off_has_no_end() {
 fn a_large_body_takes_no_room() {
     const BYTES: usize = 64 << 20;
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n");
-    let upstream = Upstream::each([vec![
-        Step::Head,
-        Step::Bytes(BYTES),
-        Step::send(head),
-        Step::Pour(BYTES as u64),
-    ]]);
+    let small = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\nfour";
+    let upstream = Upstream::each([
+        vec![Step::Message, Step::send(small)],
+        vec![
+            Step::Head,
+            Step::Bytes(BYTES),
+            Step::send(head),
+            Step::Pour(BYTES as u64),
+        ],
+    ]);
     let proxy = one(&upstream, "rust-guard-03", ", kind: middleware, limits: { cpu: 60s }");
-    // What the first of them takes is taken once.
-    assert_eq!(proxy.client().get("/private").status(), 401);
+    // What the first of them takes, both ways, is taken once.
+    let first = proxy.client().exchange(post("/", "Content-Length: 4\r\n", "four"));
+    assert_eq!(first.text().to_lowercase(), "four");
     let before = proxy.resident();
     let mut client = proxy.client();
     let mut sender = client.sender();
