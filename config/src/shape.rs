@@ -72,7 +72,8 @@ impl FromNode for String {
 impl<T: FromNode> FromNode for Vec<T> {
     fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
         let Value::List(items) = &node.value else {
-            reader.mismatch(node, "a list");
+            let message = format!("expected a list, found {}{}", node.kind(), as_a_list(&node.value));
+            reader.error(&reader.place(node), message);
             return None;
         };
         let read = |(index, item)| reader.within(format!("[{index}]"), |reader| T::from_node(item, reader));
@@ -83,6 +84,15 @@ impl<T: FromNode> FromNode for Vec<T> {
         } else {
             Some(readable)
         }
+    }
+}
+
+/// What makes a list of what stands there.
+fn as_a_list(value: &Value) -> &'static str {
+    match value {
+        Value::Null | Value::List(_) => "",
+        Value::Map(_) => "; begin each item with `- `",
+        Value::Bool(_) | Value::Number(_) | Value::Text(_) => "; write it in brackets, as in `[one, two]`",
     }
 }
 

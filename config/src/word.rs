@@ -34,6 +34,15 @@ pub(crate) trait Word: Copy + PartialEq + Sized + 'static {
     }
 }
 
+/// ``the word `https` ``, or ``one of the words `v1`, `v2` ``.
+fn one_of<W: Word>() -> String {
+    let words: Vec<_> = W::WORDS.iter().map(|(word, _)| format!("`{word}`")).collect();
+    match &*words {
+        [word] => format!("the word {word}"),
+        words => format!("one of the words {}", words.join(", ")),
+    }
+}
+
 fn find<W: Word>(text: &str) -> Result<W, String> {
     let found = W::WORDS.iter().find(|(word, _)| *word == text);
     found.map(|(_, value)| *value).ok_or_else(|| {
@@ -392,7 +401,7 @@ macro_rules! readable {
     ($($type:ident),*) => {$(
         impl FromNode for $type {
             fn from_node(node: &Node, reader: &mut Reader) -> Option<Self> {
-                reader.parsed(node, "a word", Self::parse)
+                reader.parsed(node, &one_of::<Self>(), Self::parse)
             }
         }
 

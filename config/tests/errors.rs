@@ -132,7 +132,14 @@ fn routes_are_checked() {
             "{ cluster: app, filters: [x] }",
             "there is no filter `x`; add it under `filters`",
         ),
-        ("{ cluster: app, filters: x }", "filters: expected a list, found text"),
+        (
+            "{ cluster: app, filters: x }",
+            "filters: expected a list, found text; write it in brackets, as in `[one, two]`",
+        ),
+        (
+            "{ cluster: app, filters: { filter: x } }",
+            "filters: expected a list, found a map; begin each item with `- `",
+        ),
         ("{ cluster: app, timeout: 0s }", "timeout: 0s is out of bounds"),
         ("{ cluster: app, timeout: false }", "to switch it off write `off`"),
         ("{ cluster: app, timeout: 99999999999999999999s }", "is not a duration"),
@@ -467,6 +474,14 @@ fn what_is_no_map_is_shown_the_form() {
              write it as in `{ certificates: [{ cert: site.crt, key: site.key }] }`",
         ),
         (
+            "listeners: { web: { address: 127.0.0.1:0, redirect: true } }",
+            "redirect: expected the word `https`, found the boolean true",
+        ),
+        (
+            "clusters: { app: { endpoints: 127.0.0.1:9000 } }",
+            "endpoints: expected a list, found text; write it in brackets, as in `[one, two]`",
+        ),
+        (
             "admin: 127.0.0.1:9902",
             "admin: expected a map, found text; write it as in `{ address: 127.0.0.1:9901 }`",
         ),
@@ -744,7 +759,7 @@ fn grants_are_checked() {
             "[outbound]",
             "grants[0]: `outbound` needs to know where to; write `outbound: [CLUSTER]`",
         ),
-        ("[5]", "grants[0]: expected a word, found the number 5"),
+        ("[5]", "grants[0]: expected one of the words `metrics`, `clock`,"),
         (
             "[{}]",
             "grants[0]: exactly one of `key_value`, `outbound`, `env`, `config`, `dir`, `http` is needed; add one",
