@@ -18,7 +18,7 @@ const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 const VARIABLE_PATTERN: &str = r"\$\{.*\}";
 
 /// `10s`, `500ms`, `5m`, `24h`. More than nothing and at most a day.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let fault = || {
         format!(
             "`{}` is not a duration; write a whole number and `ms`, `s`, `m` or `h`, as in `10s`",
@@ -60,7 +60,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 /// The shortest exact spelling, as [`parse_duration`] reads it.
-pub(crate) fn show_duration(duration: Duration) -> String {
+pub fn show_duration(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
     match [(3_600_000, "h"), (60_000, "m"), (1_000, "s")]
         .into_iter()

@@ -129,7 +129,7 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         binary: Option<PathBuf>,
         /// How long the new process may take to be ready; large components compile for seconds each
-        #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = humantime::parse_duration)]
+        #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = tamis_config::parse_duration)]
         timeout: Duration,
     },
 }
@@ -151,7 +151,7 @@ struct State {
     #[arg(long, requires = "folder")]
     fallback: bool,
     /// How long a generation has to be live before it counts as good: one that brings the process down does so before
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration_or_none)]
     good_after: Duration,
 }
 
@@ -222,6 +222,14 @@ fn main() -> ExitCode {
             eprintln!("tamis: {message}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// As durations of the configuration are written, and `0s`.
+fn duration_or_none(text: &str) -> Result<Duration, String> {
+    match text {
+        "0s" => Ok(Duration::ZERO),
+        _ => tamis_config::parse_duration(text),
     }
 }
 
@@ -375,6 +383,15 @@ mod tests {
         }
         for (log, word) in [("debgu", "debgu"), ("info,tamis", "tamis"), ("tamis=info, all", "all")] {
             assert_eq!(refuse_unknown_level(log), Err(format!("`{word}` is no level")), "{log}");
+        }
+    }
+
+    #[test]
+    fn durations_are_written_as_in_the_configuration() {
+        assert_eq!(duration_or_none("0s"), Ok(Duration::ZERO));
+        assert_eq!(duration_or_none("10m"), Ok(Duration::from_secs(600)));
+        for wrong in ["2", "15sec", "0", "0h", "-1s"] {
+            assert!(duration_or_none(wrong).is_err(), "{wrong}");
         }
     }
 
