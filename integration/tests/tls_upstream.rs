@@ -14,7 +14,7 @@ use tamis_integration::nginx::Nginx;
 use tamis_integration::socket::Address;
 use tamis_integration::{Folder, Proxy, Step, Upstream};
 
-use crate::certificates::{Authority, Pair, Wish, self_signed, site};
+use crate::certificates::{Authority, Pair, Wish, openssl, self_signed, site};
 use crate::support::{Configuration, each};
 use crate::tls::{SITE, listening};
 
@@ -187,6 +187,16 @@ fn who_is_not_to_be_believed_is_a_502() {
     put("wrong", authority.issue(&["other.example", "*.origin.example"]));
     put("self", self_signed(&["origin.example"]));
     put("stranger", stranger.issue(&["origin.example"]));
+    let new = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=a -addext subjectAltName=DNS:origin.example";
+    let made = |name: &str, more: &str| {
+        let command = format!("{new} -keyout {name}.key -out {name}.pem {more}");
+        let made = openssl(&folder, &command.split_whitespace().collect::<Vec<_>>(), "");
+        assert!(made.status.success(), "{made:?}");
+    };
+    made("authority", "");
+    made("own", "-addext basicConstraints=critical,CA:FALSE");
+    let trusted = ["ca", "authority", "own"].map(|name| folder.read(&format!("{name}.pem")));
+    folder.write("ca.pem", trusted.concat());
     let tls = "ca: ca.pem, server_name: origin.example";
     let pair = |name: &str| {
         vec![
@@ -207,6 +217,8 @@ fn who_is_not_to_be_believed_is_a_502() {
             ("wrong name", with("wrong", &[]), 502, "name"),
             ("self-signed", with("self", &[]), 502, ""),
             ("unknown authority", with("stranger", &[]), 502, ""),
+            ("an authority's own", with("authority", &[]), 502, "CA:FALSE"),
+            ("self-signed and trusted", with("own", &[]), 200, ""),
             (
                 "TLS 1.0",
                 with("site", &["-tls1", "-cipher", "ALL:@SECLEVEL=0"]),

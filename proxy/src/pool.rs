@@ -829,7 +829,8 @@ impl EndpointPool {
         }
         self.complained.set(Some(now));
         let (cluster, endpoint) = (self.terms.name(), &*self.endpoint.label);
-        tracing::warn!(cluster, endpoint, %error, "a TLS handshake with an upstream failed");
+        let error = tls::explain(error);
+        tracing::warn!(cluster, endpoint, error, "a TLS handshake with an upstream failed");
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use rustls::{RootCertStore, SupportedProtocolVersion};
+use rustls::{CertificateError, RootCertStore, SupportedProtocolVersion};
 
 pub use certificate::Certificate;
 pub use client::Client;
@@ -174,6 +174,20 @@ impl Fault {
 /// Whether a connection failed in its TLS, and not below.
 pub fn is_fault(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+}
+
+/// What an operator is told of such a failure: webpki has names for some that mean nothing to whoever made the certificate.
+pub fn explain(error: &io::Error) -> String {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(other)))
+            if other.to_string() == "CaUsedAsEndEntity" =>
+        {
+            "the server shows the certificate of an authority (CA:TRUE), as `openssl req -x509` makes it; give the \
+             server one made with `-addext basicConstraints=critical,CA:FALSE`"
+                .to_owned()
+        }
+        _ => error.to_string(),
+    }
 }
 
 fn broken(error: rustls::Error) -> io::Error {
