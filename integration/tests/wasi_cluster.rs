@@ -6,7 +6,7 @@ use tamis_integration::http2::{END_STREAM, Frames, HEADERS, Http2, request};
 use tamis_integration::upstream::ok;
 use tamis_integration::{Client, Proxy, Upstream};
 
-use crate::support::{assert_own_reply, each, wait_until, wasi_component};
+use crate::support::{apply, assert_own_reply, each, wait_until, wasi_component};
 use crate::wasi_http::{RUST, configuration, post, start, state};
 
 /// A message of gRPC, of two bytes.
@@ -138,6 +138,29 @@ fn one_more_waits_for_an_instance_and_not_for_ever() {
             assert_eq!(state(&proxy)["instances"], 1);
         },
     );
+}
+
+/// Its guest answers, and then waits for what does not come.
+#[test]
+fn what_goes_on_with_nobody_waiting_is_ended_after_a_reload_too() {
+    let other = wasi_component("rust-service-02").expect("`make wasi` builds those in Rust");
+    let clusters = format!("  other: {{ component: {} }}", other.display());
+    let routes = "  - { name: other, match: { path: { exact: /hello } }, cluster: other }";
+    let within = |wall: &str| {
+        let limits = format!(", limits: {{ wall: {wall} }}");
+        let app = configuration("rust-service-03", &limits, &clusters, routes);
+        format!("wasm: {{ max_service_instances: 1 }}\n{app}")
+    };
+    let proxy = Proxy::start(&within("2s"));
+    let relayed = proxy.client().exchange(post("/relay", "Content-Length: 2\r\n", "ab"));
+    assert_eq!(relayed.text(), "ab");
+    assert_eq!(
+        proxy.get("/hello").status(),
+        503,
+        "there is one instance, and it goes on"
+    );
+    apply(&proxy, &within("3s"));
+    wait_until("the instance is gone", || proxy.get("/hello").status() == 200);
 }
 
 #[test]

@@ -25,6 +25,9 @@ use crate::wasm;
 /// An instance at rest for so long is dropped, so that a burst's memory is given back.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// How often what is left of a service that is gone is looked at.
+const SWEEP: Duration = Duration::from_secs(1);
+
 pub struct Pool {
     service: Arc<Service>,
     desk: Desk,
@@ -188,6 +191,10 @@ impl Pool {
         let seat = self.service.engine.seat().ok_or(Unplaced::NoRoom)?;
         let handle = Rc::new(Handle::new(self));
         self.all.borrow_mut().push(Rc::clone(&handle));
+        if self.is_retired.get() && self.live() == 1 {
+            // For an exchange of a generation that was replaced.
+            tokio::task::spawn_local(Rc::clone(self).see_off());
+        }
         // Until it runs, this future is what keeps it among the living.
         let unstarted = Unstarted(Some(&handle));
         let started = instance::start(&self.service, Some(seat), Some(&self.desk)).await;
@@ -231,10 +238,22 @@ impl Pool {
     }
 
     /// The service is gone: what is under way ends, and nothing is kept.
-    pub fn retire(&self) {
+    pub fn retire(self: &Rc<Self>) {
         self.is_retired.set(true);
         let all = self.all.borrow().clone();
         all.iter().for_each(|handle| handle.retire());
+        if !all.is_empty() {
+            tokio::task::spawn_local(Rc::clone(self).see_off());
+        }
+    }
+
+    /// Nobody knows of it any more who would end what goes on with nobody waiting.
+    async fn see_off(self: Rc<Self>) {
+        let mut sweep = tokio::time::interval(SWEEP);
+        while self.live() > 0 {
+            let now = sweep.tick().await;
+            self.sweep(now);
+        }
     }
 
     fn open(&self, handle: &Rc<Handle>) {
