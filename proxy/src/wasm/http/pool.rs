@@ -35,6 +35,12 @@ pub struct Pool {
     open: RefCell<Vec<Rc<Handle>>>,
     /// All of them, those without room too.
     all: RefCell<Vec<Rc<Handle>>>,
+    /// Instances that are starting.
+    starting: Cell<usize>,
+    /// Exchanges that hope for room in one of these.
+    hoping: Cell<usize>,
+    started: Notify,
+    /// Exchanges that wait for one to be freed, because there are as many as there may be.
     waiting: Cell<usize>,
     freed: Notify,
     is_retired: Cell<bool>,
@@ -141,6 +147,9 @@ impl Pool {
             desk: desk.clone(),
             open: RefCell::default(),
             all: RefCell::default(),
+            starting: Cell::new(0),
+            hoping: Cell::new(0),
+            started: Notify::new(),
             waiting: Cell::new(0),
             freed: Notify::new(),
             is_retired: Cell::new(false),
@@ -163,8 +172,18 @@ impl Pool {
     /// A place in a new instance, or in one that is freed before the deadline.
     pub async fn place(self: &Rc<Self>, patience: Duration) -> Result<Place, Unplaced> {
         let deadline = Instant::now() + patience;
+        // Once: whoever finds none behind a start, because it failed or others were quicker, depends on nobody else's.
+        if self.is_room_to_come() {
+            let hoping = Counted::begin(&self.hoping);
+            // In time or not, what comes of it is the same.
+            let _ = tokio::time::timeout_at(deadline, self.started.notified()).await;
+            drop(hoping);
+            if let Some(place) = self.ready() {
+                return Ok(place);
+            }
+        }
         while self.live() >= self.service.limits.instances_per_worker as usize {
-            let waiting = Waiting::begin(self);
+            let waiting = Counted::begin(&self.waiting);
             let freed = tokio::time::timeout_at(deadline, self.freed.notified()).await;
             drop(waiting);
             if freed.is_err() {
@@ -196,7 +215,7 @@ impl Pool {
             tokio::task::spawn_local(Rc::clone(self).see_off());
         }
         // Until it runs, this future is what keeps it among the living.
-        let unstarted = Unstarted(Some(&handle));
+        let unstarted = Unstarted::begin(self, &handle);
         let started = instance::start(&self.service, Some(seat), Some(&self.desk)).await;
         let started = started.map_err(|error| match error {
             StartError::NoRoom => Unplaced::NoRoom,
@@ -213,6 +232,13 @@ impl Pool {
         Ok(place)
     }
 
+    /// Whether instances that are starting for others will have room for one more than those who hope for it.
+    fn is_room_to_come(&self) -> bool {
+        let instances = &self.service.instances;
+        let others = instances.at_once().min(instances.reuse()) - 1;
+        !self.is_retired.get() && self.hoping.get() < self.starting.get() * others as usize
+    }
+
     fn live(&self) -> usize {
         self.all.borrow().len()
     }
@@ -221,7 +247,7 @@ impl Pool {
         let all = self.all.borrow();
         Usage {
             live: all.len(),
-            waiting: self.waiting.get(),
+            waiting: self.waiting.get() + self.hoping.get(),
             idle: all.iter().filter(|handle| handle.is_at_rest()).count(),
             memory_bytes: all.iter().map(|handle| handle.memory.get()).sum(),
         }
@@ -282,35 +308,50 @@ impl Pool {
     }
 }
 
-/// An exchange that waits for a place, until it has one or has left.
-struct Waiting<'a>(&'a Pool);
+/// One more in a count, as long as this lives.
+struct Counted<'a>(&'a Cell<usize>);
 
-impl<'a> Waiting<'a> {
-    fn begin(pool: &'a Pool) -> Self {
-        pool.waiting.set(pool.waiting.get() + 1);
-        Self(pool)
+impl<'a> Counted<'a> {
+    fn begin(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.waiting.set(self.0.waiting.get() - 1);
+        self.0.set(self.0.get() - 1);
     }
 }
 
-struct Unstarted<'a>(Option<&'a Rc<Handle>>);
+/// An instance that is starting; dropped before [`Unstarted::has_started`], it has come to its end.
+struct Unstarted<'a> {
+    pool: &'a Pool,
+    handle: Option<&'a Handle>,
+    _starting: Counted<'a>,
+}
 
-impl Unstarted<'_> {
+impl<'a> Unstarted<'a> {
+    fn begin(pool: &'a Pool, handle: &'a Handle) -> Self {
+        Self {
+            pool,
+            handle: Some(handle),
+            _starting: Counted::begin(&pool.starting),
+        }
+    }
+
     fn has_started(mut self) {
-        self.0 = None;
+        self.handle = None;
     }
 }
 
 impl Drop for Unstarted<'_> {
     fn drop(&mut self) {
-        if let Some(handle) = self.0 {
+        if let Some(handle) = self.handle {
             handle.ended();
         }
+        // They look when this one has had its turn, and it has opened the instance.
+        self.pool.started.notify_waiters();
     }
 }
 
