@@ -63,6 +63,8 @@ pub enum Act {
     Count(usize),
     /// Asks for the time. Needs the grant `clock`.
     Clock,
+    /// Asks WASI for so many random bytes. Needs the grant `wasi`.
+    Random(u64),
     /// Counts so far, which takes a nanosecond or so for each: a hook of some milliseconds is parked on its way, and others
     /// have their turn.
     Compute(u32),
@@ -345,6 +347,7 @@ impl Act {
             Log(_) => &["log.write"],
             Count(_) => &["metrics.counter-add"],
             Clock => &["clock.now-ms"],
+            Random(_) => &["random.get-random-bytes"],
             Claims => &["key-value.set", "key-value.claim"],
             TellRecord => &["exchange.set-attribute"],
             Compute(_) | Loop | Trap | Recurse | From(_) | ReadBody(_) | RefuseConnection | Reply(..) | Refuse(_) => {
@@ -383,6 +386,9 @@ impl Act {
                 })
                 .collect(),
             Clock => "(drop (call $clock.now-ms))\n".to_owned(),
+            Random(count) => {
+                format!("(call $random.get-random-bytes (i64.const {count}) (i32.const {RESULT}))\n")
+            }
             Compute(count) => format!("(call $compute (i32.const {count}))\n"),
             Loop => "(loop $again (br $again))\n".to_owned(),
             Claims => {
@@ -438,7 +444,7 @@ struct Function {
 
 const EDIT: &str = "(result (result (error $edit-error)))";
 
-const FUNCTIONS: [(&str, Function); 16] = {
+const FUNCTIONS: [(&str, Function); 17] = {
     const fn host(interface: &'static str, name: &'static str, kind: &'static str, core: &'static str) -> Function {
         Function {
             interface,
@@ -521,6 +527,15 @@ const FUNCTIONS: [(&str, Function); 16] = {
             host("clock", "monotonic-ms", "(result u64)", "(result i64)"),
         ),
         (
+            "random.get-random-bytes",
+            host(
+                "random",
+                "get-random-bytes",
+                "(param \"len\" u64) (result (list u8))",
+                "(param i64 i32)",
+            ),
+        ),
+        (
             "key-value.set",
             host(
                 "key-value",
@@ -564,10 +579,12 @@ struct Interface {
 
 impl Interface {
     fn text(&self) -> String {
-        let mut text = format!(
-            "(import \"tamis:filter/{}@{VERSION}\" (instance ${}\n",
-            self.name, self.name
-        );
+        let name = self.name;
+        let import = match name {
+            "random" => "wasi:random/random@0.2.0".to_owned(),
+            _ => format!("tamis:filter/{name}@{VERSION}"),
+        };
+        let mut text = format!("(import \"{import}\" (instance ${name}\n");
         if self
             .functions
             .iter()

@@ -393,6 +393,26 @@ fn a_grant_opens_what_it_names() {
     assert_eq!(proxy.get("/clock").text(), "ok");
 }
 
+/// What the host makes at once nothing interrupts.
+#[test]
+fn random_bytes_of_wasi_are_had_in_portions() {
+    let upstream = Upstream::saying("ok");
+    let asking = |name: &'static str, count: u64| Case {
+        name,
+        guest: Guest::new().on_request([Random(count)]),
+        settings: "grants: [wasi]",
+    };
+    let proxy = proxy_with(&[asking("few", 16), asking("many", (64 << 10) + 1)], &upstream);
+    assert_eq!(proxy.get("/few").text(), "ok");
+    assert_own_reply(&proxy.get("/many"), 500, "too many at once");
+    let failed = proxy.log().wait_message("filter failed");
+    assert!(
+        failed.field("detail").contains("exceeds limit 65536"),
+        "{}",
+        failed.text
+    );
+}
+
 /// A component of many large functions, which takes a compiler minutes; nothing is wrong with it.
 fn compile_bomb() -> Vec<u8> {
     fn number(mut value: usize, bytes: &mut Vec<u8>) {

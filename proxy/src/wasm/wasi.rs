@@ -22,6 +22,9 @@ const WRITE_BYTES: usize = 8 << 10;
 /// Open streams, directories and the like of one guest; a runtime has some ten.
 const MAX_RESOURCES: usize = 256;
 
+/// Of one call for random bytes. They are made at once, and nothing interrupts that: a millisecond.
+pub(super) const MAX_RANDOM_BYTES: u64 = 64 << 10;
+
 /// Whether the grant opens this import.
 pub fn offers(import: &str) -> bool {
     const PACKAGES: [&str; 5] = [
@@ -56,7 +59,11 @@ impl World {
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_RESOURCES);
         Box::new(Self {
-            context: WasiCtxBuilder::new().stdout(output.clone()).stderr(output).build(),
+            context: WasiCtxBuilder::new()
+                .stdout(output.clone())
+                .stderr(output)
+                .max_random_size(MAX_RANDOM_BYTES)
+                .build(),
             table,
         })
     }

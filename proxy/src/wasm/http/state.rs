@@ -38,6 +38,7 @@ use crate::wasm::filter::LogBudget;
 use crate::wasm::host::{MAX_LOG_LINE, one_line};
 use crate::wasm::instance::{MemoryLimit, OutOfTime};
 use crate::wasm::stint::{Spent, Stint, Suspicion};
+use crate::wasm::wasi::MAX_RANDOM_BYTES;
 
 /// What a guest hands over of a body at once. As much as one read of an upstream's body takes: more would only lie in
 /// memory.
@@ -178,6 +179,7 @@ fn world(service: &Service, speaker: &Arc<Speaker>) -> WasiCtx {
     let mut builder = WasiCtxBuilder::new();
     // It says so itself, and nobody else has a say in what the process may open.
     builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+    builder.max_random_size(MAX_RANDOM_BYTES);
     let mut folders = None;
     for grant in &service.grants {
         match grant {
