@@ -525,6 +525,13 @@ fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// What a failure is told by, as long as a log line may be: the names in it are the guest's.
+pub(super) fn told(error: &wasmtime::Error) -> String {
+    let mut text = format!("{error:#}");
+    text.truncate(text.floor_char_boundary(MAX_LOG_LINE));
+    text
+}
+
 /// At most [`MAX_LOG_LINE`] bytes, without anything that could break a line or move a terminal's cursor.
 pub(super) fn one_line(text: &str) -> String {
     let cut = &text[..text.floor_char_boundary(MAX_LOG_LINE)];

@@ -18,6 +18,7 @@ use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 use super::bindings;
 use super::engine::{Seat, TICK};
 use super::filter::{Exports, Filter, LogBudget};
+use super::host::told;
 use super::names::Names;
 use super::outbound::Outbound;
 use super::stint::{Stint, Suspicion};
@@ -200,7 +201,7 @@ impl Instance {
         R: ComponentNamedList + Lift,
     {
         let typed = function.typed(&self.store);
-        typed.map_err(|error| (Failure::Trap, format!("{error:#}")))
+        typed.map_err(|error| (Failure::Trap, told(&error)))
     }
 
     /// A new exchange begins.
@@ -410,7 +411,7 @@ impl State {
             () if self.memory.denied => Failure::Memory,
             () => Failure::Trap,
         };
-        (failure, format!("{error:#}"))
+        (failure, told(error))
     }
 }
 
@@ -493,7 +494,7 @@ impl StartError {
         };
         Self {
             failure,
-            text: format!("does not start: {error:#}"),
+            text: format!("does not start: {}", told(&error)),
             is_refusal: false,
         }
     }
@@ -509,7 +510,7 @@ impl StartError {
     fn trapped(error: wasmtime::Error) -> Self {
         Self {
             failure: Failure::Start,
-            text: format!("`configure` failed: {error:#}"),
+            text: format!("`configure` failed: {}", told(&error)),
             is_refusal: false,
         }
     }

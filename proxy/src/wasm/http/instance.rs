@@ -27,6 +27,7 @@ use super::state::{self, Account, Hooks, State};
 use crate::outbound::Desk;
 use crate::service::Fault;
 use crate::wasm::engine::Seat;
+use crate::wasm::host::told;
 use crate::wasm::stint::Stint;
 
 /// An interpreter reads its libraries, for some ten milliseconds; a guest that waits for ever is none.
@@ -91,7 +92,7 @@ pub(super) async fn start(service: &Service, seat: Option<Seat>, desk: Option<&D
     let proxy = started.map_err(
         |error| match error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>() {
             Some(_) => StartError::NoRoom,
-            None => StartError::Failed(format!("{error:#}")),
+            None => StartError::Failed(told(&error)),
         },
     )?;
     store.data_mut().rest();
@@ -129,12 +130,7 @@ impl Started {
             let fault = self.store.data().fault(&error);
             handle.fail(fault);
             let (component, reason) = (handle.component(), fault.as_str());
-            tracing::warn!(
-                component,
-                reason,
-                error = format!("{error:#}"),
-                "a component has failed"
-            );
+            tracing::warn!(component, reason, error = told(&error), "a component has failed");
         }
     }
 }
