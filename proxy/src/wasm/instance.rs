@@ -176,10 +176,11 @@ impl Instance {
             self.waited = Duration::ZERO;
             let called = function.call(&mut *turn.store, parameters);
             let state = turn.store.data();
-            if state.ticks_seen > 1 {
+            let called = called.map_err(|error| state.classify(&error));
+            if state.ticks_seen > 1 || matches!(called, Err((Failure::Cpu, _))) {
                 filter.takes_long();
             }
-            return called.map_err(|error| state.classify(&error));
+            return called;
         }
         let (called, waited) = {
             // Pinned where it is made: it is not small, and would be moved for nothing.
