@@ -7,10 +7,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tamis_integration::client::Ending;
-use tamis_integration::socket::Found;
+use tamis_integration::socket::{Address, Found, Socket};
 use tamis_integration::upstream::ok;
 use tamis_integration::{Client, Gate, Proxy, Step, Upstream};
 
+use crate::endurance::with_small_buffer;
 use crate::support::{Bystander, Configuration, assert_own_reply, plain};
 
 /// A pace below every timeout that is used here.
@@ -401,6 +402,33 @@ fn a_client_that_reads_slowly_has_the_routes_time() {
     assert!(begun.elapsed() > Duration::from_millis(900), "{:?}", begun.elapsed());
     assert!(slow.try_response().is_err(), "it was cut");
     assert_eq!(proxy.get("/").text(), "ok");
+}
+
+/// An answer of which the proxy holds the rest is not over: its client is not idle until it has taken that.
+#[test]
+fn a_client_that_reads_slowly_is_not_idle() {
+    let length = 260_000;
+    let upstream = Upstream::repeating(ok(&"a".repeat(length)));
+    let configuration = Configuration {
+        limits: "idle_timeout: 300ms, write_timeout: 20s",
+        ..Default::default()
+    };
+    let proxy = Proxy::start(&configuration.to(&upstream));
+    let Address::Tcp(address) = proxy.address("web") else {
+        panic!("the listener is TCP");
+    };
+    let mut slow = Client::over(Socket::Tcp(with_small_buffer(&address)));
+    slow.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    slow.read_head();
+    // Of what the proxy and its kernel hold in the end, much is left after three times the idle timeout.
+    let mut taken = 0;
+    while taken < length {
+        let piece = slow.read((length - taken).min(4_000));
+        assert!(!piece.is_empty(), "cut after {taken} bytes");
+        taken += piece.len();
+        thread::sleep(DRIP);
+    }
+    slow.assert_closed("now it is idle");
 }
 
 /// Fault 101: a request for a thousand ranges is one request, and what comes back is what the upstream says.

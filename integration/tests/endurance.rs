@@ -350,7 +350,8 @@ fn a_client_that_pauses_gets_the_end() {
     });
 }
 
-fn with_small_buffer(address: &SocketAddr) -> TcpStream {
+/// A connection whose client holds little of what it has not read.
+pub fn with_small_buffer(address: &SocketAddr) -> TcpStream {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
     sockopt::set_socket_recv_buffer_size(&socket, 4096).expect("a size can be set");
     rustix::net::connect(&socket, address).expect("the proxy accepts");

@@ -166,7 +166,7 @@ impl Wire {
     /// Whether the connection has been idle for so long, and its reader, who has taken `heads` requests, holds nothing of
     /// it: neither bytes that came nor bytes that the client has not taken.
     pub fn is_at_rest(&self, context: &mut Context<'_>, heads: u64, after: Duration) -> bool {
-        if self.is_busy() || self.is_lost() || self.blocked_since.get().is_some() {
+        if self.is_busy() || self.is_lost() || self.is_blocked() {
             return false;
         }
         let scanner = self.scanner.borrow();
@@ -189,7 +189,12 @@ impl Wire {
         self.busy.get() > 0
     }
 
-    /// When the last exchange ended, or the connection began.
+    /// The client has not taken what was written.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked_since.get().is_some()
+    }
+
+    /// When the last exchange ended, or the client had taken its answer, or the connection began.
     pub fn waiting_since(&self) -> Instant {
         self.waiting_since.get()
     }
@@ -210,7 +215,8 @@ impl Wire {
     /// Whether the rest of a request whose exchange is over has been waited for long enough. hyper does not read while it
     /// cannot hand a body on, so reading alone would not find out.
     pub fn is_overdue(&self, context: &mut Context<'_>) -> bool {
-        let unread = !self.is_busy() && self.scanner.borrow().position() == Position::Body;
+        let is_waiting = !self.is_busy() && !self.is_blocked();
+        let unread = is_waiting && self.scanner.borrow().position() == Position::Body;
         let overdue = unread
             && self
                 .reading
@@ -359,7 +365,8 @@ impl Wire {
     }
 
     fn poll_waiting(&self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.is_busy() {
+        // A client that has not taken its answer yet has the deadline for that.
+        if self.is_busy() || self.is_blocked() {
             return Poll::Pending;
         }
         let Deadlines { head, idle, .. } = self.deadlines.get();
@@ -392,7 +399,11 @@ impl Wire {
     fn watch_write<T>(&self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match polled {
             Poll::Ready(done) => {
-                self.blocked_since.set(None);
+                if self.blocked_since.take().is_some() && !self.is_busy() {
+                    // From now on the client is waited for, which whoever reads has to see to.
+                    self.waiting_since.set(Instant::now());
+                    context.waker().wake_by_ref();
+                }
                 Poll::Ready(done)
             }
             Poll::Pending => {

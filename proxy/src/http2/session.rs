@@ -249,7 +249,7 @@ impl Session {
         let (deadline, cut) = match (position, self.ear.unfinished_since()) {
             (Position::Opening, _) => (wire.waiting_since() + self.head_timeout, Cut::Opening),
             (Position::Unfinished(_), Some(since)) => (since + self.head_timeout, Cut::Unfinished),
-            _ if wire.is_busy() => return None,
+            _ if wire.is_busy() || wire.is_blocked() => return None,
             _ => {
                 let idle = wire.waiting_since() + self.idle_timeout;
                 let leave = told.map(|told| told.max(wire.waiting_since()) + LEAVE);
