@@ -150,6 +150,12 @@ fn an_idle_proxy_ends_at_once() {
             start.elapsed()
         );
         idle.assert_closed("the process is gone");
+        proxy.log().wait_end();
+        let lines = proxy.log().lines();
+        let says = lines
+            .iter()
+            .any(|line| line.message().starts_with("SIGINT: ending at once"));
+        assert_eq!(says, signal == Signal::INT, "{signal:?}");
     }
 }
 

@@ -715,7 +715,10 @@ impl ShutdownSignalWatch for Signals {
                 _ = asked.wait_for(|drain| *drain) => break Cause::Asked,
                 _ = handed_over.wait_for(|done| *done) => break Cause::HandedOver,
                 _ = interrupt.recv() => match self.interrupt {
-                    Interrupt::Ends => return ShutdownSignal::FastShutdown,
+                    Interrupt::Ends => {
+                        tracing::warn!("SIGINT: ending at once; SIGTERM lets what is under way finish");
+                        return ShutdownSignal::FastShutdown;
+                    }
                     Interrupt::Drains => break Cause::Signal,
                 },
             }
