@@ -96,6 +96,37 @@ fn fault_105_ports_that_have_run_out_are_said_and_come_back() {
     drop(proxy);
 }
 
+/// A process has as many descriptors as it may have, and says when these are few.
+#[test]
+fn the_limit_on_descriptors_is_raised() {
+    let upstream = Upstream::saying("ok");
+    for (allowed, connections, is_enough) in [(512, 256, true), (512, 257, false)] {
+        let folder = Folder::new();
+        let limits = format!("max_connections: {connections}");
+        let configuration = Configuration {
+            limits: &limits,
+            ..Default::default()
+        };
+        folder.write(CONFIGURATION, configuration.to(&upstream));
+        let limits = format!("--nofile=128:{allowed}");
+        let proxy = Proxy::launch_through(&["prlimit", &limits], &folder, &[]);
+        assert_eq!(proxy.get("/").text(), "ok");
+        let limits = fs::read_to_string(format!("/proc/{}/limits", proxy.pid().as_raw_nonzero())).expect("it runs");
+        let of_files = limits
+            .lines()
+            .find(|line| line.starts_with("Max open files"))
+            .expect("a line");
+        let words: Vec<_> = of_files.split_whitespace().collect();
+        assert_eq!(words[3], allowed.to_string(), "{of_files}");
+        let warned = proxy
+            .log()
+            .lines()
+            .iter()
+            .any(|line| line.message().starts_with("fewer descriptors"));
+        assert_eq!(warned, !is_enough, "{allowed}, {connections}");
+    }
+}
+
 /// What a process with so much address space does: whether it serves, and what it says if it does not.
 fn start_within(folder: &Folder, bytes: u64) -> Result<(), String> {
     let mut child = Command::new("prlimit")

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::io::Errno;
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Whose connection, or file, takes a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,21 @@ pub enum Taker {
     Upstream,
     /// A component, for a file.
     Guest,
+}
+
+/// Lets the process have as many as it may: shells and service managers begin with 1024 for the sake of programs that use
+/// `select`. How many that are; `None` is without a limit.
+pub fn raise() -> Option<u64> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => maximum,
+        // Where that is forbidden, it is as many as before.
+        Err(_) => current,
+    }
 }
 
 /// Fails as the kernel does when there are none left, if this is one of those that are kept for others. One system call,

@@ -25,6 +25,7 @@ use crate::address::Address;
 use crate::admin;
 use crate::assemble::{self, Assembler, Faults};
 use crate::court;
+use crate::descriptors;
 use crate::difference::State;
 use crate::handover::control::Control;
 use crate::handover::predecessor::{Estate, Taken};
@@ -92,6 +93,7 @@ pub fn run(options: &Options) -> Result<(), String> {
 /// The same, with something to do once the sockets are there; it is given the first TCP listener's address.
 pub fn run_then(options: &Options, listening: impl FnOnce(Option<SocketAddr>)) -> Result<(), String> {
     panics::count_all();
+    let descriptors = descriptors::raise();
     let (predecessor, estate) = Predecessor::find()?.unzip();
     let process = match (Process::prepare(options, estate), &predecessor) {
         (Ok(process), Some(predecessor)) => predecessor.prepared(&process.taken).map(|()| process)?,
@@ -101,13 +103,36 @@ pub fn run_then(options: &Options, listening: impl FnOnce(Option<SocketAddr>)) -
         }
         (prepared, None) => prepared?,
     };
-    let first = first_address(&process.live.load());
+    let snapshot = process.live.load();
+    tell_of_few(descriptors, &snapshot, process.workers.len());
+    let first = first_address(&snapshot);
+    // Whoever holds it keeps its sockets open.
+    drop(snapshot);
     listening(first);
     process.serve(predecessor);
     Ok(())
 }
 
-/// Lets go of the generation at once: whoever holds it keeps its sockets open.
+/// An exchange that is passed on takes a descriptor for its client and one for its upstream.
+fn tell_of_few(descriptors: Option<u64>, snapshot: &Snapshot, workers: usize) {
+    let of_listeners = snapshot
+        .listeners
+        .iter()
+        .map(|listener| listener.limits.connections_per_worker);
+    let of_worker = of_listeners
+        .sum::<usize>()
+        .min(snapshot.overload.connections_per_worker);
+    let connections = workers * of_worker;
+    if let Some(descriptors) = descriptors.filter(|descriptors| *descriptors < 2 * connections as u64) {
+        tracing::info!(
+            descriptors,
+            connections,
+            "fewer descriptors than two for each of `max_connections`: connections will be refused before; raise the \
+             hard limit (`ulimit -Hn`, `LimitNOFILE`) or lower `max_connections`"
+        );
+    }
+}
+
 fn first_address(snapshot: &Snapshot) -> Option<SocketAddr> {
     snapshot
         .listeners
