@@ -477,11 +477,15 @@ fn a_project_is_written_once() {
     assert!(err.contains("holds no Makefile"), "{err}");
 }
 
+/// What projects say when the host does not take their edit.
+const SOUND: &str = "the name and the value are sound";
+
 #[test]
 fn a_new_rust_filter_builds_and_passes() {
     // The crates are those of the bundled filters, which were fetched to build them; they are compiled once.
     let target = repository("target/toolbox").to_string_lossy().into_owned();
-    builds_and_passes("rust", &[("CARGO_NET_OFFLINE", "true"), ("TARGET_DIR", &target)]);
+    let variables = [("CARGO_NET_OFFLINE", "true"), ("TARGET_DIR", &*target)];
+    builds_and_passes("rust", &variables, SOUND);
 }
 
 #[test]
@@ -489,7 +493,7 @@ fn a_new_c_filter_builds_and_passes() {
     if has("c", &[(&"clang-19".into(), "--version"), (&helper(), "bindings")]) {
         let folder = Folder::new();
         let (bindgen, _) = stand_ins(&folder);
-        builds_and_passes("c", &[("WIT_BINDGEN", &bindgen)]);
+        builds_and_passes("c", &[("WIT_BINDGEN", &bindgen)], SOUND);
     }
 }
 
@@ -503,7 +507,7 @@ fn a_new_go_filter_builds_and_passes() {
         let bin = go.parent().expect("it is in a folder").to_string_lossy();
         let path = format!("{bin}:{path}");
         let variables = [("WIT_BINDGEN", &*bindgen), ("WASM_TOOLS", &wasm_tools), ("PATH", &path)];
-        builds_and_passes("go", &variables);
+        builds_and_passes("go", &variables, SOUND);
     }
 }
 
@@ -511,7 +515,7 @@ fn a_new_go_filter_builds_and_passes() {
 fn a_new_js_filter_builds_and_passes() {
     let tool = repository("filters/target/tools/js/node_modules/.bin/componentize-qjs");
     if has("js", &[(&"node".into(), "--version"), (&tool, "--version")]) {
-        builds_and_passes("js", &[("COMPONENTIZE", &tool.to_string_lossy())]);
+        builds_and_passes("js", &[("COMPONENTIZE", &tool.to_string_lossy())], "too-large");
     }
 }
 
@@ -519,7 +523,7 @@ fn a_new_js_filter_builds_and_passes() {
 fn a_new_python_filter_builds_and_passes() {
     let tool = repository("filters/target/tools/venv/bin/componentize-py");
     if has("python", &[(&tool, "--version")]) {
-        builds_and_passes("python", &[("COMPONENTIZE", &tool.to_string_lossy())]);
+        builds_and_passes("python", &[("COMPONENTIZE", &tool.to_string_lossy())], "TOO_LARGE");
     }
 }
 
@@ -567,8 +571,8 @@ fn has(language: &str, tools: &[(&PathBuf, &str)]) -> bool {
     false
 }
 
-/// `new`, `build` and `test`, in a folder outside the repository.
-fn builds_and_passes(language: &str, variables: &[(&str, &str)]) {
+/// `new`, `build` and `test`, in a folder outside the repository. Then the filter fails, and `test` shows what of.
+fn builds_and_passes(language: &str, variables: &[(&str, &str)], says: &str) {
     let folder = Folder::new();
     let (code, _, err) = filter(&folder, &["new", "my-gate", "--lang", language]);
     assert_eq!(code, 0, "{err}");
@@ -579,6 +583,16 @@ fn builds_and_passes(language: &str, variables: &[(&str, &str)]) {
     let (code, out, err) = patiently(&folder, &cases, &[]);
     assert_eq!(code, 0, "{out}{err}");
     assert_eq!(out.lines().filter(|line| line.starts_with("ok")).count(), 3, "{out}");
+    let cases = std::fs::read_to_string(folder.path("my-gate/CASES.yaml")).expect("it was written");
+    let none = "header_bytes: 0";
+    let tight = match cases.contains("limits: {") {
+        true => cases.replace("limits: {", &format!("limits: {{ {none},")),
+        false => format!("limits: {{ {none} }}\n{cases}"),
+    };
+    folder.write("tight.yaml", tight);
+    let (code, out, err) = patiently(&folder, &["test", "my-gate/my-gate.wasm", "--case", "tight.yaml"], &[]);
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(out.contains(says), "{out}{err}");
 }
 
 /// Not within the harness's deadline: on a busy machine a compiler, and an interpreter's 18 MB, take as long as they take.

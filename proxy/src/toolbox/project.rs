@@ -162,7 +162,11 @@ fn files(name: &str, language: Language) -> Vec<(PathBuf, String)> {
         .unwrap_or_default();
     let memory = language
         .memory()
-        .map(|memory| format!(" In a configuration\ngive it `limits: {{ memory: {memory} }}`: the interpreter begins with most of the default."))
+        .map(|memory| {
+            format!(
+                " Give the filter\n`limits: {{ memory: {memory} }}`: the interpreter begins with most of the default."
+            )
+        })
         .unwrap_or_default();
     let fill = |text: &str| {
         text.replace("@NAME@", name)

@@ -18,9 +18,10 @@ class RequestHead(exports.RequestHead):
     def on_request_head(self) -> RequestVerdict:
         try:
             return judge()
-        except Exception:
-            # Whoever reads the log finds why it failed.
-            log.write(Level.ERROR, traceback.format_exc())
+        except Exception as error:
+            # Whoever reads the log finds why it failed. Without the lines of source: there are no files to read them from.
+            way = [f"{frame.f_code.co_name}:{line}" for frame, line in traceback.walk_tb(error.__traceback__)]
+            log.write(Level.ERROR, f"{error!r} at {', '.join(way)}")
             raise
 
 
