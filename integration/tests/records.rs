@@ -196,6 +196,7 @@ routes:
             true,
         ),
         (get(&format!("/{large}")), 414, true),
+        (get(&format!("/{}", "a".repeat(70_000))), 414, false),
         (
             "GET /ok HTTP/1.1\r\nHost: a.example\r\nExpect: tea\r\n\r\n".into(),
             417,
@@ -239,6 +240,54 @@ routes:
         }
     }
     gate.open();
+}
+
+/// A client that says behind its request that it will send no more is taken for one that leaves.
+#[test]
+fn requests_with_a_fin_behind_them_have_records() {
+    let upstream = Upstream::saying("ok");
+    let proxy = Proxy::start(
+        &Configuration {
+            top: TO_FILE,
+            ..Default::default()
+        }
+        .to(&upstream),
+    );
+    let mut before = 0;
+    for count in [1, 3] {
+        let mut client = proxy.client();
+        client
+            .send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n".repeat(count))
+            .finish();
+        before += count;
+        let records = records(proxy.folder(), before);
+        let last = records.last().expect("there is one");
+        assert!(
+            [200, 499].contains(&last["status"].as_u64().expect("a status")),
+            "{last}"
+        );
+        client.ending();
+    }
+}
+
+/// The preface of HTTP/2 where that is not spoken gets the answer that its record says.
+#[test]
+fn a_refused_preface_is_answered() {
+    let upstream = Upstream::saying("ok");
+    let configuration = Configuration {
+        top: TO_FILE,
+        ..Default::default()
+    };
+    let text = configuration.to(&upstream);
+    let proxy = Proxy::start(&text.replacen("    limits:", "    protocols: [http1]\n    limits:", 1));
+    let mut client = proxy.client();
+    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    assert_eq!(client.response().status(), 400);
+    let record = &records(proxy.folder(), 1)[0];
+    assert_eq!(
+        (&record["status"], &record["reason"]),
+        (&400.into(), &"malformed".into())
+    );
 }
 
 /// A client that leaves: one record, and it says so.

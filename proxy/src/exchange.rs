@@ -92,31 +92,36 @@ pub type TunnelSlot = Cell<Option<Box<Tunnel>>>;
 
 /// The walk of one request. A panic in it is an answer too: the exchange has been dropped then, and with it all that it
 /// held.
-pub async fn run(
+pub fn run(
     connection: Rc<Connection>,
     lane: Rc<Lane>,
     parts: http::request::Parts,
     incoming: Source,
     tunnels: &TunnelSlot,
-) -> Result<Response<ResponseBody>, Abandoned> {
+) -> impl Future<Output = Result<Response<ResponseBody>, Abandoned>> {
     let (version, worker) = (parts.version, Rc::clone(&connection.worker));
-    let mut walk = std::pin::pin!(walk(connection, lane, parts, incoming, tunnels));
-    std::future::poll_fn(|context| {
-        let polled = catch_unwind(AssertUnwindSafe(|| walk.as_mut().poll(context)));
-        polled.unwrap_or_else(|_| Poll::Ready(Ok(answer_to_panic(&worker, version))))
-    })
-    .await
+    // Pin the generation; judge and normalise the head; find the route. Not when it is first polled: of a client that has
+    // closed its half behind the request, hyper drops it before that, and there would be no record.
+    let begun = catch_unwind(AssertUnwindSafe(|| Exchange::begin(connection, lane, parts)));
+    async move {
+        let Ok((exchange, refused)) = begun else {
+            return Ok(answer_to_panic(&worker, version));
+        };
+        let mut walk = std::pin::pin!(walk(exchange, refused, incoming, tunnels));
+        std::future::poll_fn(|context| {
+            let polled = catch_unwind(AssertUnwindSafe(|| walk.as_mut().poll(context)));
+            polled.unwrap_or_else(|_| Poll::Ready(Ok(answer_to_panic(&worker, version))))
+        })
+        .await
+    }
 }
 
 async fn walk(
-    connection: Rc<Connection>,
-    lane: Rc<Lane>,
-    parts: http::request::Parts,
+    mut exchange: Box<Exchange>,
+    refused: Option<Error>,
     incoming: Source,
     tunnels: &TunnelSlot,
 ) -> Result<Response<ResponseBody>, Abandoned> {
-    // Pin the generation; judge and normalise the head; find the route.
-    let (mut exchange, refused) = Exchange::begin(connection, lane, parts);
     let mut upload = exchange.request_body(incoming);
     // Request filters, then the route's action: an upstream, a redirect, a fixed answer.
     let answered = match refused {

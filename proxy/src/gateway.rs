@@ -45,6 +45,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const REST_AFTER: Duration = Duration::from_secs(1);
 /// The answer to a head that did not come to its end in time (RFC 9110 15.5.9).
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+/// The answer to the preface of HTTP/2 where that is not spoken.
+const BAD_REQUEST: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// Serves a connection that was accepted on the sockets with this id, in a task of its own.
 pub fn open(worker: &Rc<Worker>, sockets: u64, stream: Stream, client: Option<SocketAddr>) {
@@ -134,9 +136,9 @@ async fn serve_http1(connection: &Rc<Connection>) {
         }
         (Some(Expired::Write | Expired::Generation | Expired::Ping), _) => return,
         (None, Err(error)) if error.is_parse() => {
-            // hyper has answered it already.
-            exchange::record_refused(connection, status_of(error), "malformed");
-            b""
+            let (status, farewell) = refusal(error, connection.protocols());
+            exchange::record_refused(connection, status, "malformed");
+            farewell
         }
         (None, Err(_)) => return,
         (None, Ok(_)) => b"".as_slice(),
@@ -225,11 +227,14 @@ fn is_at_its_end(connection: &Connection, context: &mut Context<'_>, patience: &
     }
 }
 
-/// What hyper answered a head that it could not parse with.
-fn status_of(error: &hyper::Error) -> StatusCode {
-    if error.is_parse_too_large() {
-        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
-    } else {
-        StatusCode::BAD_REQUEST
+/// The status of a head that hyper could not parse, and what is left to say: it has answered all but the preface of
+/// HTTP/2. Where that is spoken the connection was at its end, and the client may try again.
+fn refusal(error: &hyper::Error, protocols: Protocols) -> (StatusCode, &'static [u8]) {
+    match () {
+        () if error.is_parse_version_h2() && protocols == Protocols::Http1 => (StatusCode::BAD_REQUEST, BAD_REQUEST),
+        // It tells these two apart in words alone.
+        () if error.to_string() == "URI too long" => (StatusCode::URI_TOO_LONG, b""),
+        () if error.is_parse_too_large() => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, b""),
+        () => (StatusCode::BAD_REQUEST, b""),
     }
 }
