@@ -318,6 +318,12 @@ fn responses_without_a_body() {
             "HTTP/1.1 204 No Content",
         ),
         (
+            "HEAD, 204 with length",
+            "HEAD",
+            "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n",
+            "HTTP/1.1 204 No Content",
+        ),
+        (
             "304 with length",
             "GET",
             "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nETag: \"a\"\r\n\r\n",

@@ -29,7 +29,7 @@ fn case(name: &'static str, guest: Guest) -> Case {
 /// A proxy with all these guests, before one upstream.
 fn proxy_with(cases: &[Case], upstream: &Upstream) -> Proxy {
     let folder = Folder::new();
-    let mut filters = String::from("filters:\n");
+    let mut filters = String::from("access_log: { file: access.log }\nfilters:\n");
     let mut routes = String::new();
     for Case { name, guest, settings } in cases {
         folder.write(&format!("{name}.wasm"), guest.build());
@@ -255,6 +255,28 @@ fn edits_of_responses_are_checked_too() {
             assert_eq!(client.get("/after").text(), "ok", "{name}");
         },
     );
+}
+
+/// RFC 9110 8.6 and 15.3.5: what has no content has no length, and the connection goes on.
+#[test]
+fn a_status_without_content_takes_the_content_away() {
+    let upstream = Upstream::saying("hello");
+    let made = |name: &'static str, status: u16| case(name, Guest::new().on_response([SetStatus(status)]));
+    let proxy = proxy_with(&[made("none", 204), made("same", 304)], &upstream);
+    let mut client = proxy.client();
+    for (target, status) in [("/none", 204), ("/same", 304)] {
+        let response = client.get(target);
+        assert_eq!(
+            (response.status(), response.value("content-length")),
+            (status, None),
+            "{response:?}"
+        );
+        assert_eq!(response.value("transfer-encoding"), None, "{response:?}");
+    }
+    assert_eq!(client.get("/other").text(), "hello");
+    for line in proxy.folder().wait_lines("access.log", 3) {
+        assert!(line.contains(r#""reason":null"#), "{line}");
+    }
 }
 
 /// Faults 32 and 33: a guest's reply is checked whole, and its framing is the host's.

@@ -1063,7 +1063,7 @@ impl Exchange {
     }
 
     /// Turns the message into a response; the exchange goes on in its body.
-    fn finish_head(mut self: Box<Self>, body: Body, tunnels: &TunnelSlot) -> Response<ResponseBody> {
+    fn finish_head(mut self: Box<Self>, mut body: Body, tunnels: &TunnelSlot) -> Response<ResponseBody> {
         let mut response = Response::new(());
         let is_http2 = self.is_http2();
         let is_last = !is_http2 && self.is_last();
@@ -1079,12 +1079,19 @@ impl Exchange {
                 false => std::mem::take(&mut head.headers),
             };
         }
+        let status = response.status();
+        if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) && !body.is_end_stream() {
+            // A filter has made that of another answer.
+            body = Body::Empty;
+        }
         let headers = response.headers_mut();
         let route = self.route.map(|route| &self.pinned.snapshot.routes[route]);
         if let Some(edits) = route.and_then(|route| route.response_edits.as_ref()) {
             edits.apply(headers);
         }
-        if !matches!(body, Body::Download(_) | Body::Returned(_)) || self.hides_length {
+        let has_length = matches!(body, Body::Download(_) | Body::Returned(_)) && !self.hides_length;
+        // Never of a 204, whoever says it (RFC 9110 8.6).
+        if !has_length || status == StatusCode::NO_CONTENT {
             headers.remove(header::CONTENT_LENGTH);
         }
         let received = self
