@@ -2,6 +2,8 @@
 //!
 //! Every refused case is followed in the same write by a request that must reach nobody.
 
+use tamis_integration::message::latin1;
+use tamis_integration::socket::Found;
 use tamis_integration::{Proxy, Upstream};
 
 use crate::support::{Configuration, each, forwarded, plain};
@@ -554,4 +556,26 @@ fn no_spelling_evades_a_route() {
             );
         },
     );
+}
+
+/// Rule 7: what cannot be followed behind a head is seen when it comes, and the answer says that it is the last one.
+#[test]
+fn rule_7_a_late_fault_ends_the_connection() {
+    for (name, rest) in [
+        ("bare LF in a trailer", "0\r\nX-A: 1\n\r\n".to_owned()),
+        ("long chunk extension", format!("0;{}\r\n\r\n", "a".repeat(5_000))),
+        ("space behind a size", "1 \r\na\r\n0\r\n\r\n".to_owned()),
+    ] {
+        let upstream = Upstream::saying("ok");
+        let proxy = Proxy::start(&plain(&upstream));
+        let mut client = proxy.client();
+        client.send("POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n");
+        upstream.wait_connections(1);
+        client.send(rest);
+        let ending = client.ending();
+        let text = latin1(&ending.bytes).to_lowercase();
+        let is_told = text.contains("\r\nconnection: close\r\n");
+        assert!(text.is_empty() || is_told, "{name}: {text}");
+        assert_ne!(ending.how, Found::Nothing, "{name}: still open");
+    }
 }

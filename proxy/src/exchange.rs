@@ -1134,8 +1134,11 @@ impl Exchange {
     /// Whether the client's HTTP/1 connection is to end with this answer.
     fn is_last(&self) -> bool {
         let limits = &self.pinned.snapshot.listeners[self.listener].limits;
-        let is_spent = self.connection.heads() >= limits.max_requests;
-        is_spent || self.closes || self.is_overtaken() || self.connection.is_closing()
+        let heads = self.connection.heads();
+        let is_spent = heads >= limits.max_requests;
+        // Behind its head; a fault of a request behind this one is for that to tell.
+        let is_lost = self.connection.wire.fault(heads).is_some();
+        is_spent || is_lost || self.closes || self.is_overtaken() || self.connection.is_closing()
     }
 
     /// An answer that overtakes its request leaves bytes that nobody will read (RFC 9112 9.3): neither connection can
