@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use tamis_integration::message::latin1;
+use tamis_integration::socket::Found;
 use tamis_integration::upstream::{BlackHole, Refusing, ok};
 use tamis_integration::{Gate, Proxy, Step, Upstream};
 
@@ -621,4 +623,35 @@ fn bystanders_of_a_broken_upstream() {
         );
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// What came before the end is the client's: one that gets nothing at all may repeat what was done.
+#[test]
+fn the_first_bytes_of_a_response_that_breaks_off_reach_the_client() {
+    let begun = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nok";
+    let upstream = Upstream::each([vec![Step::Message, Step::send(begun), Step::Close]]);
+    let proxy = Proxy::start(&plain(&upstream));
+    for round in 0..20 {
+        let mut client = proxy.client();
+        client.send("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 2\r\n\r\nab");
+        let broken = client.try_response().expect_err("it breaks off");
+        let text = broken.bytes.escape_ascii().to_string();
+        assert!(
+            text.starts_with("HTTP/1.1 200 OK") && text.ends_with("ok"),
+            "{round}: {text}"
+        );
+    }
+}
+
+/// Row 42: to a client of HTTP/1.0 the end of the connection is that of the body.
+#[test]
+fn fault_42_an_old_client_sees_that_a_response_breaks_off() {
+    let cut = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    let upstream = Upstream::each([vec![Step::Message, Step::send(cut), Step::Close]]);
+    let proxy = Proxy::start(&plain(&upstream));
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.0\r\nHost: a.example\r\nConnection: keep-alive\r\n\r\n");
+    let ending = client.ending();
+    assert_eq!(ending.how, Found::Reset, "{}", ending.bytes.escape_ascii());
+    assert!(!latin1(&ending.bytes).to_lowercase().contains("keep-alive"));
 }

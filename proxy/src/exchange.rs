@@ -155,6 +155,8 @@ fn answer_to_panic(worker: &Worker, version: Version) -> Response<ResponseBody> 
         body: Body::Full(body),
         exchange: None,
         waiting_since: None,
+        is_unsent: true,
+        late: None,
     });
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -206,6 +208,8 @@ pub struct Exchange {
     expects_continue: bool,
     /// The client's connection ends with this answer.
     closes: bool,
+    /// It is also how the client, of HTTP/1.0, is told where the answer ends.
+    ends_by_close: bool,
     /// A filter of bodies would see the answer, were it not one to HEAD: its length is not known.
     hides_length: bool,
     status: u16,
@@ -356,6 +360,7 @@ impl Exchange {
             client,
             expects_continue,
             closes: false,
+            ends_by_close: false,
             hides_length: false,
             status: CLIENT_CLOSED,
             response_bytes: 0,
@@ -1066,7 +1071,6 @@ impl Exchange {
     fn finish_head(mut self: Box<Self>, mut body: Body, tunnels: &TunnelSlot) -> Response<ResponseBody> {
         let mut response = Response::new(());
         let is_http2 = self.is_http2();
-        let is_last = !is_http2 && self.is_last();
         if let Some(head) = self
             .passage
             .message()
@@ -1113,8 +1117,14 @@ impl Exchange {
             hop::stay(headers);
             headers.remove(header::SEC_WEBSOCKET_ACCEPT);
         }
-        if is_last {
+        let is_http10 = self.is_http10();
+        self.ends_by_close = is_http10 && body.size_hint().exact().is_none();
+        if !is_http2 && (self.is_last() || self.ends_by_close) {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            if is_http10 {
+                // hyper would promise to keep the connection besides.
+                *response.version_mut() = Version::HTTP_10;
+            }
         }
         self.status = response.status().as_u16();
         if let Some(call) = &mut self.call {
@@ -1128,7 +1138,16 @@ impl Exchange {
             body,
             exchange: Some(self),
             waiting_since: None,
+            is_unsent: true,
+            late: None,
         })
+    }
+
+    fn is_http10(&self) -> bool {
+        let message = self.passage.message();
+        message
+            .as_ref()
+            .is_some_and(|message| message.request.version == Version::HTTP_10)
     }
 
     /// Whether the client's HTTP/1 connection is to end with this answer.
@@ -1402,6 +1421,10 @@ impl Drop for Exchange {
         if !self.complete && self.reason.is_empty() {
             self.reason = broken_reason(self.lane.broken().or(self.connection.wire.expired()));
         }
+        if !self.complete && self.ends_by_close {
+            // A mere end would be that of a whole answer.
+            self.connection.wire.with(|stream| stream.reset());
+        }
         let now = Instant::now();
         let duration = now.duration_since(self.started);
         let series = self.pinned.series(&self.connection.worker, self.listener, self.route);
@@ -1586,6 +1609,10 @@ pub struct ResponseBody {
     body: Body,
     exchange: Option<Box<Exchange>>,
     waiting_since: Option<Instant>,
+    /// The head, or a piece, was handed over since whoever writes them had to wait for more.
+    is_unsent: bool,
+    /// How it has broken off, until whoever writes them has had a turn to do so.
+    late: Option<Box<Error>>,
 }
 
 impl HttpBody for ResponseBody {
@@ -1593,8 +1620,12 @@ impl HttpBody for ResponseBody {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if let Some(error) = self.late.take() {
+            return Poll::Ready(Some(Err(*error)));
+        }
         let polled = Pin::new(&mut self.body).poll_frame(context);
         if polled.is_pending() {
+            self.is_unsent = false;
             return self.poll_deadline(context);
         }
         self.waiting_since = None;
@@ -1605,8 +1636,10 @@ impl HttpBody for ResponseBody {
                     hop::strip_trailers(trailers);
                 }
                 if let Some(late) = self.overtime() {
-                    return Poll::Ready(Some(self.broken(late, &Abandoned::Left)));
+                    let broken = self.broken(late, &Abandoned::Left);
+                    return self.tell(broken, context);
                 }
+                self.is_unsent = true;
                 if let Some(exchange) = &mut self.exchange {
                     exchange.response_bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
                     if let Some(call) = &mut exchange.call {
@@ -1628,9 +1661,13 @@ impl HttpBody for ResponseBody {
                     BodyFault::Filter(broken) => Kind::Filter(broken.failure),
                     BodyFault::Replied => Kind::Cut,
                 };
-                Poll::Ready(Some(self.broken(kind, &fault)))
+                let broken = self.broken(kind, &fault);
+                self.tell(broken, context)
             }
-            None if self.owes_status() => Poll::Ready(Some(self.broken(Kind::NoStatus, &Kind::NoStatus))),
+            None if self.owes_status() => {
+                let broken = self.broken(Kind::NoStatus, &Kind::NoStatus);
+                self.tell(broken, context)
+            }
             None => {
                 self.finish();
                 Poll::Ready(None)
@@ -1639,7 +1676,7 @@ impl HttpBody for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream() && !self.owes_status()
+        self.body.is_end_stream() && !self.owes_status() && self.late.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -1664,6 +1701,24 @@ impl ResponseBody {
             body: Body::Empty,
             exchange: None,
             waiting_since: None,
+            is_unsent: true,
+            late: None,
+        }
+    }
+
+    /// hyper throws away what it has not written when a body breaks off, so it writes that first.
+    fn tell(
+        &mut self,
+        broken: Result<Frame<Bytes>, Error>,
+        context: &Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match broken {
+            Err(error) if std::mem::take(&mut self.is_unsent) => {
+                self.late = Some(Box::new(error));
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            broken => Poll::Ready(Some(broken)),
         }
     }
 

@@ -14,6 +14,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -202,6 +203,14 @@ impl Stream {
     /// Throws away what is kept; the connection is of no more use.
     pub fn discard(&self) {
         self.line.borrow_mut().forget_kept();
+    }
+
+    /// The peer is to see that the connection breaks, where it would take its end for the end of what was sent: once this
+    /// is dropped. Best effort.
+    pub fn reset(&self) {
+        if let Socket::Tcp(socket) = &self.line.borrow().socket {
+            let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+        }
     }
 
     /// Sends small writes soon rather than waiting for acknowledgements (TCP only), and is writable only when the kernel
