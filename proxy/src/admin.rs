@@ -328,7 +328,7 @@ const PAGES: [Page; 10] = [
         path: "/drain",
         verb: Verb::Post,
         content: Content::Drain,
-        about: "take no new traffic, finish the rest",
+        about: "take no new traffic, finish the rest, end the process",
     },
 ];
 

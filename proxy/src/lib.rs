@@ -10,10 +10,10 @@
 //!    each head before hyper parses it. Each parsed request becomes an [`exchange`]. A client that begins with the preface
 //!    of HTTP/2 goes to [`http2`] instead, where many exchanges share a connection and each has a [`lane`] of its own.
 //! 3. [`exchange`] pins the current [`snapshot`], the one immutable generation that this request will see to its end.
-//!    What trusted proxies say of the client is believed, or not, here and once: [`identity`].
 //! 4. [`guard`] judges the head (sizes, framing, authority) and normalises authority and path, once. What is more than
 //!    the process can take on ends here ([`overload`]).
-//! 5. [`route`] finds the route: first match wins. The route carries its chain and its action.
+//! 5. [`route`] finds the route: first match wins. The route carries its chain and its action. What trusted proxies say
+//!    of the client is believed, or not, here and once: [`identity`].
 //! 6. [`hop`] removes hop-by-hop fields and sets `x-forwarded-*`.
 //! 7. [`passage`] takes the request forward through the listener's [`chain`] and then the route's: native filters
 //!    ([`native`]) and components ([`wasm`]) alike, all on one [`head::Message`]. A filter that filters bodies puts its

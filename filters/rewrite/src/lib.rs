@@ -5,7 +5,7 @@
 //!   path:                                      # the first that matches
 //!     - { exact: /health, replace: /internal/health }
 //!     - { prefix: /v1, replace: /api/v1 }      # /v1 and /v1/x, never /v10
-//!   request_headers: { set: { x-edge: "1" }, append: { via: tamis }, remove: [x-debug] }
+//!   request_headers: { set: { x-edge: "1" }, append: { x-features: beta }, remove: [x-debug] }
 //!   response_headers: { remove: [server] }
 //! ```
 //!
