@@ -40,7 +40,7 @@ pub use error::{Error, Errors};
 pub use model::*;
 pub use place::Place;
 pub use settings::Settings;
-pub use units::{parse_duration, show_duration};
+pub use units::parse_duration;
 
 /// Reads, parses and checks a configuration file of at most 16 MiB.
 ///

@@ -60,7 +60,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 /// The shortest exact spelling, as [`parse_duration`] reads it.
-pub fn show_duration(duration: Duration) -> String {
+pub(crate) fn show_duration(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
     match [(3_600_000, "h"), (60_000, "m"), (1_000, "s")]
         .into_iter()
