@@ -69,6 +69,7 @@ pub mod census;
 pub mod chain;
 pub mod cluster;
 pub mod connection;
+pub mod counted;
 pub mod court;
 pub mod demo;
 pub mod descriptors;

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use crate::balance::Lineup;
 use crate::cluster::{Asker, Cluster, Limit, Protocol, Roll, Terms};
+use crate::counted::Counted;
 use crate::endpoint::Endpoint;
 use crate::http2::{self, Offer, Told};
 use crate::outbound::Desk;
@@ -426,22 +427,6 @@ impl Counts {
         if self.waiting.get() > 0 {
             self.freed.notify_one();
         }
-    }
-}
-
-/// Counts a request in until it is dropped.
-struct Counted<'a>(&'a Cell<usize>);
-
-impl<'a> Counted<'a> {
-    fn among(count: &'a Cell<usize>) -> Self {
-        count.set(count.get() + 1);
-        Self(count)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
     }
 }
 

@@ -16,6 +16,7 @@ use super::engine::Seat;
 use super::filter::Filter;
 use super::instance::{GuestMetric, Instance, Loan, Outcome};
 use super::question::Question;
+use crate::counted::Counted;
 use crate::filter::Failure;
 use crate::outbound::Desk;
 
@@ -172,7 +173,7 @@ impl Pool {
 
     async fn wait_or_start(self: &Rc<Self>) -> Outcome<Lease> {
         let wait = self.filter.limits.wait;
-        let _waiting = Waiting::among(&self.waiting);
+        let _waiting = Counted::among(&self.waiting);
         let waited = tokio::time::timeout(wait, async {
             while self.live.get() >= self.filter.limits.instances_per_worker {
                 self.freed.notified().await;
@@ -339,22 +340,6 @@ fn seat(filter: &Filter) -> Outcome<Seat> {
         .engine
         .seat()
         .ok_or_else(|| (Failure::NoInstance, reason.to_owned()))
-}
-
-/// Counts one who waits, as long as it does.
-struct Waiting<'a>(&'a Cell<usize>);
-
-impl<'a> Waiting<'a> {
-    fn among(count: &'a Cell<usize>) -> Self {
-        count.set(count.get() + 1);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
 }
 
 impl Drop for Lease {

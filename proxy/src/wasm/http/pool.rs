@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::instance::{self, Job, StartError};
 use super::running::Running;
 use super::service::Service;
+use crate::counted::Counted;
 use crate::outbound::Desk;
 use crate::service::Fault;
 use crate::wasm;
@@ -174,7 +175,7 @@ impl Pool {
         let deadline = Instant::now() + patience;
         // Once: whoever finds none behind a start, because it failed or others were quicker, depends on nobody else's.
         if self.is_room_to_come() {
-            let hoping = Counted::begin(&self.hoping);
+            let hoping = Counted::among(&self.hoping);
             // In time or not, what comes of it is the same.
             let _ = tokio::time::timeout_at(deadline, self.started.notified()).await;
             drop(hoping);
@@ -183,7 +184,7 @@ impl Pool {
             }
         }
         while self.live() >= self.service.limits.instances_per_worker as usize {
-            let waiting = Counted::begin(&self.waiting);
+            let waiting = Counted::among(&self.waiting);
             let freed = tokio::time::timeout_at(deadline, self.freed.notified()).await;
             drop(waiting);
             if freed.is_err() {
@@ -308,22 +309,6 @@ impl Pool {
     }
 }
 
-/// One more in a count, as long as this lives.
-struct Counted<'a>(&'a Cell<usize>);
-
-impl<'a> Counted<'a> {
-    fn begin(count: &'a Cell<usize>) -> Self {
-        count.set(count.get() + 1);
-        Self(count)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
-}
-
 /// An instance that is starting; dropped before [`Unstarted::has_started`], it has come to its end.
 struct Unstarted<'a> {
     pool: &'a Pool,
@@ -336,7 +321,7 @@ impl<'a> Unstarted<'a> {
         Self {
             pool,
             handle: Some(handle),
-            _starting: Counted::begin(&pool.starting),
+            _starting: Counted::among(&pool.starting),
         }
     }
 
