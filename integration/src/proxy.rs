@@ -156,8 +156,8 @@ impl Proxy {
             .arg(folder.path(file))
             .args(arguments)
             .current_dir(folder.root())
-            // Where memory is looked at, it is the proxy's: the kernel makes it up to huge pages when it comes to it, every ten
-            // seconds, which is megabytes more from one look to the next.
+            // So that tests see what the proxy holds: the kernel fills up the allocator's memory to huge pages whenever it comes
+            // to it, megabytes at once.
             .env("MIMALLOC_ALLOW_THP", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -321,16 +321,13 @@ fn flood(proxy: &Proxy) {
             .sum("tamis_overload", &[("step", "stop_accepting_connections")])
             == 1.0
     };
-    while !is_short() {
-        if flood.len() == FLOOD {
-            // Memory is looked at now and then, and they may all have come in between.
-            wait_until("they do not all fit", is_short);
-            break;
-        }
+    while flood.len() < FLOOD && !is_short() {
         let mut client = proxy.client();
         client.send(&head);
         flood.push(client);
     }
+    // Memory is looked at now and then, and they may all have come in between.
+    wait_until("they do not all fit", is_short);
 }
 
 /// Whoever tries again and again is served as before.
