@@ -169,7 +169,10 @@ fn call(criterion: &mut Criterion) {
         bencher.iter_custom(|count| {
             runtime.block_on(async {
                 let mut message = Some(message());
-                let mut lease = Rc::clone(&pool).lease_slowly().await.expect("an instance starts");
+                let mut lease = match pool.lease() {
+                    Some(rested) => rested,
+                    None => Rc::clone(&pool).lease_slowly().await.expect("an instance starts"),
+                };
                 let start = Instant::now();
                 for _ in 0..count {
                     let loan = Loan {
