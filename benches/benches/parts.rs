@@ -179,7 +179,10 @@ fn call(criterion: &mut Criterion) {
                         home: &mut message,
                         cpu: Duration::from_millis(10),
                     };
-                    assert!(lease.ask(OnRequestHead, loan).await.is_ok(), "the guest does not fail");
+                    assert!(
+                        lease.ask_in_place(OnRequestHead, loan).is_ok(),
+                        "the guest does not fail"
+                    );
                 }
                 let elapsed = start.elapsed();
                 lease.put_back();

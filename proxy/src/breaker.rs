@@ -128,9 +128,10 @@ impl Breaker {
         }
     }
 
-    /// Asked once for each exchange. One relaxed load while the breaker is closed.
+    /// Asked once for each exchange, but by those who found that it [is closed](Self::is_closed), whom it would let pass and
+    /// note nothing. One relaxed load while that is so.
     pub fn admit(self: &Arc<Self>, now: Instant) -> Admission {
-        if !self.open.load(Ordering::Relaxed) {
+        if self.is_closed() {
             return Admission::Pass;
         }
         let mut circuit = match self.circuit.try_lock() {
@@ -152,6 +153,11 @@ impl Breaker {
             breaker: Arc::clone(self),
             id,
         })
+    }
+
+    /// Whether every exchange passes, and nothing else happens to it. One relaxed load.
+    pub fn is_closed(&self) -> bool {
+        !self.open.load(Ordering::Relaxed)
     }
 
     /// An exchange that passed has come to a good end. One relaxed load, but for as many as there were failures.

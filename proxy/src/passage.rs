@@ -97,6 +97,14 @@ struct Place<'a> {
     now: Instant,
 }
 
+/// What a hook of a brief filter is called with.
+struct Ready<'a> {
+    lease: wasm::Lease,
+    loan: Loan<'a>,
+    /// Processor time that the exchange has left for the filter.
+    cpu: Duration,
+}
+
 impl Drop for Loan<'_> {
     fn drop(&mut self) {
         *self.passage.message.borrow_mut() = self.message.take();
@@ -362,35 +370,137 @@ impl Passage {
         let StepKind::Wasm(filter, slot) = &step.kind else {
             return Ok(None);
         };
-        let mut loan = match self.message.take() {
-            Some(message) => self.loan(message),
-            None => {
-                let loan = Box::pin(self.wait()).await;
-                // What passed while another hook had its turn is not this one's.
-                *clock = Instant::now();
-                loan
-            }
-        };
-        let (lease, spent) = {
-            let turn = &mut self.turns.borrow_mut()[turn];
-            if turn.is_skipped {
-                return Ok(None);
-            }
-            (turn.lease.take(), turn.cpu)
-        };
-        let mut waited = Duration::ZERO;
-        let place = Place {
+        let mut place = Place {
             turn,
             step,
             filter,
             slot: *slot,
             now: *clock,
         };
-        let asked = self
-            .try_ask(place, question, lease, spent, &mut loan.message, &mut waited)
-            .await;
+        if let Some(ready) = self.ready(&place) {
+            let asked = self.ask_in_place(&place, ready, question);
+            return self.judge(&place, Q::HOOK, asked, clock, Duration::ZERO);
+        }
+        let mut loan = match self.message.take() {
+            Some(message) => self.loan(message),
+            None => {
+                let loan = Box::pin(self.wait()).await;
+                // What passed while another hook had its turn is not this one's.
+                *clock = Instant::now();
+                place.now = *clock;
+                loan
+            }
+        };
+        if self.turns.borrow()[turn].is_skipped {
+            return Ok(None);
+        }
+        let mut waited = Duration::ZERO;
+        let asked = self.try_ask(&place, question, &mut loan.message, &mut waited).await;
         drop(loan);
-        let computed = self.lap(step, Q::HOOK, clock, Some(waited));
+        self.judge(&place, Q::HOOK, asked, clock, waited)
+    }
+
+    /// What a hook of a brief filter needs, if all of it is there. If not, nothing was taken, and nothing asked of the
+    /// breaker.
+    fn ready(&self, place: &Place<'_>) -> Option<Ready<'_>> {
+        if !place.filter.is_brief() {
+            return None;
+        }
+        let mut message = self.message.borrow_mut();
+        let turn = &mut self.turns.borrow_mut()[place.turn];
+        let cpu = place.filter.exchange_cpu().saturating_sub(turn.cpu);
+        if message.is_none() || turn.is_skipped || cpu.is_zero() {
+            return None;
+        }
+        let lease = match turn.lease.take() {
+            Some(lease) => lease,
+            None if place.filter.breaker().is_none_or(|breaker| breaker.is_closed()) => {
+                self.scene.guests(place.filter, place.slot).lease()?
+            }
+            None => return None,
+        };
+        let loan = self.loan(message.take()?);
+        Some(Ready { lease, loan, cpu })
+    }
+
+    /// Without a future: its state would be written and read for each hook. Nobody waits here, neither for the guest nor in
+    /// it.
+    fn ask_in_place<Q: Question>(&self, place: &Place<'_>, ready: Ready<'_>, question: Q) -> wasm::Outcome<Q::Verdict> {
+        let Ready {
+            mut lease,
+            mut loan,
+            cpu,
+        } = ready;
+        let home = &mut loan.message;
+        let asked = lease.ask_in_place(question, wasm::Loan { home, cpu });
+        drop(loan);
+        if asked.is_ok() {
+            self.keep(place, Q::HOOK, lease, Duration::ZERO);
+        }
+        asked
+    }
+
+    /// The guest is out of its place while it works, so that it goes with the future when that is dropped half-way.
+    async fn try_ask<Q: Question>(
+        &self,
+        place: &Place<'_>,
+        question: Q,
+        home: &mut Option<Box<Message>>,
+        waited: &mut Duration,
+    ) -> wasm::Outcome<Q::Verdict> {
+        let (lease, spent) = {
+            let turn = &mut self.turns.borrow_mut()[place.turn];
+            (turn.lease.take(), turn.cpu)
+        };
+        let cpu = place.filter.exchange_cpu().saturating_sub(spent);
+        if cpu.is_zero() {
+            return Err((
+                Failure::Cpu,
+                format!("over limits.exchange_cpu of {:?}", place.filter.exchange_cpu()),
+            ));
+        }
+        let mut lease = match lease {
+            Some(lease) => lease,
+            None => match self.lease(place)? {
+                Some(lease) => lease,
+                // Boxed like all that seldom happens.
+                None => Box::pin(self.scene.guests(place.filter, place.slot).lease_slowly())
+                    .await
+                    .inspect_err(|_| {
+                        // All that passed was waiting.
+                        *waited = Duration::MAX;
+                    })?,
+            },
+        };
+        let awaited = lease.awaited();
+        let verdict = lease.ask(question, wasm::Loan { home, cpu }).await;
+        *waited = lease.waited();
+        let verdict = verdict?;
+        self.keep(place, Q::HOOK, lease, awaited);
+        Ok(verdict)
+    }
+
+    /// The guest has answered, and waits for its next hook.
+    fn keep(&self, place: &Place<'_>, hook: Hook, mut lease: wasm::Lease, awaited: Duration) {
+        self.scene.took(place.step, hook, place.now, awaited);
+        let metrics = lease.take_metrics();
+        if !metrics.is_empty() {
+            self.scene.counted(place.step, metrics);
+        }
+        self.turns.borrow_mut()[place.turn].lease = Some(lease);
+    }
+
+    /// What the answer, or the want of one, means to the exchange and to the filter's breaker.
+    fn judge<V>(
+        &self,
+        place: &Place<'_>,
+        hook: Hook,
+        asked: wasm::Outcome<V>,
+        clock: &mut Instant,
+        waited: Duration,
+    ) -> Result<Option<V>, Broken> {
+        let Place { turn, step, filter, .. } = *place;
+        let computed = self.lap(step, hook, clock, Some(waited));
         let breaker = filter.breaker();
         let probe = {
             let turn = &mut self.turns.borrow_mut()[turn];
@@ -414,7 +524,7 @@ impl Passage {
                     (_, None, Some(breaker)) => breaker.failed(*clock),
                     (_, None, None) => {}
                 }
-                self.tell_failure(step, Q::HOOK, filter.on_failure(), (failure, &detail));
+                self.tell_failure(step, hook, filter.on_failure(), (failure, &detail));
                 self.skip(turn);
                 match filter.on_failure() {
                     OnFailure::Open => Ok(None),
@@ -425,49 +535,6 @@ impl Passage {
                 }
             }
         }
-    }
-
-    /// The guest is out of its place while it works, so that it goes with the future when that is dropped half-way.
-    async fn try_ask<Q: Question>(
-        &self,
-        place: Place<'_>,
-        question: Q,
-        lease: Option<wasm::Lease>,
-        spent: Duration,
-        home: &mut Option<Box<Message>>,
-        waited: &mut Duration,
-    ) -> wasm::Outcome<Q::Verdict> {
-        let cpu = place.filter.exchange_cpu().saturating_sub(spent);
-        if cpu.is_zero() {
-            return Err((
-                Failure::Cpu,
-                format!("over limits.exchange_cpu of {:?}", place.filter.exchange_cpu()),
-            ));
-        }
-        let mut lease = match lease {
-            Some(lease) => lease,
-            None => match self.lease(&place)? {
-                Some(lease) => lease,
-                // Boxed like all that seldom happens.
-                None => Box::pin(self.scene.guests(place.filter, place.slot).lease_slowly())
-                    .await
-                    .inspect_err(|_| {
-                        // All that passed was waiting.
-                        *waited = Duration::MAX;
-                    })?,
-            },
-        };
-        let awaited = lease.awaited();
-        let verdict = lease.ask(question, wasm::Loan { home, cpu }).await;
-        *waited = lease.waited();
-        let verdict = verdict?;
-        self.scene.took(place.step, Q::HOOK, place.now, awaited);
-        let metrics = lease.take_metrics();
-        if !metrics.is_empty() {
-            self.scene.counted(place.step, metrics);
-        }
-        self.turns.borrow_mut()[place.turn].lease = Some(lease);
-        Ok(verdict)
     }
 
     /// A guest for the filter's first hook, if one is at rest and the filter may be called at all.

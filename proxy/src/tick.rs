@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 
 use crate::filter::Hook;
-use crate::wasm::{self, Instance, Loan, OnTick, Question};
+use crate::wasm::{self, Instance, Loan, OnTick};
 use crate::worker::Worker;
 
 /// Until the task is aborted.
@@ -42,7 +42,7 @@ async fn call(worker: &Worker, filter: &Arc<wasm::Filter>, held: &mut Option<Box
         cpu: filter.exchange_cpu(),
     };
     instance.begin_exchange(filter);
-    let called = OnTick.ask(&mut instance, loan, filter).await;
+    let called = instance.ask(OnTick, loan, filter).await;
     worker.ticked(
         filter,
         Hook::Tick,

@@ -284,7 +284,7 @@ impl<'a> Walk<'a> {
             cpu: self.filter.exchange_cpu().saturating_sub(self.cpu),
         };
         let since = Instant::now();
-        let asked = question.ask(self.instance, loan, self.filter).await;
+        let asked = self.instance.ask(question, loan, self.filter).await;
         let took = since.elapsed();
         if self.filter.hooks().has(Q::HOOK) {
             self.cpu += took.saturating_sub(self.instance.waited());

@@ -85,7 +85,6 @@ pub struct ReadBody {
 #[derive(Clone, Copy, ComponentType, Lift)]
 #[component(enum)]
 #[repr(u8)]
-#[expect(dead_code, reason = "made by lifting only")]
 pub enum OverMax {
     #[component(name = "refuse")]
     Refuse,
@@ -142,7 +141,6 @@ pub struct Ending {
 #[derive(Clone, Copy, ComponentType, Lift)]
 #[component(enum)]
 #[repr(u8)]
-#[expect(dead_code, reason = "made by lifting only")]
 pub enum Admission {
     #[component(name = "accept")]
     Accept,

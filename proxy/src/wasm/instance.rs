@@ -21,6 +21,7 @@ use super::filter::{Exports, Filter, LogBudget};
 use super::host::told;
 use super::names::Names;
 use super::outbound::Outbound;
+use super::question::Question;
 use super::stint::{Stint, Suspicion};
 use super::wasi::World;
 use crate::filter::Failure;
@@ -52,7 +53,7 @@ pub struct Instance {
 
 /// The hooks that the component exports.
 #[derive(Default)]
-pub(super) struct Functions {
+pub struct Functions {
     pub connection: Option<TypedFunc<(), (bindings::Admission,)>>,
     pub request_head: Option<TypedFunc<(), (bindings::RequestVerdict,)>>,
     /// These three borrow the bytes that they are given, so they are typed anew for each call.
@@ -66,9 +67,9 @@ pub(super) struct Functions {
     pub tick: Option<TypedFunc<(), ()>>,
 }
 
-pub(super) type EndFunction = TypedFunc<(Vec<bindings::Header>,), (bindings::EndVerdict,)>;
-pub(super) type HeldFunction<'a> = TypedFunc<(&'a [u8], bool), (bindings::HeldVerdict,)>;
-pub(super) type BodyFunction<'a> = TypedFunc<(&'a [u8],), (bindings::BodyVerdict,)>;
+type EndFunction = TypedFunc<(Vec<bindings::Header>,), (bindings::EndVerdict,)>;
+type HeldFunction<'a> = TypedFunc<(&'a [u8], bool), (bindings::HeldVerdict,)>;
+type BodyFunction<'a> = TypedFunc<(&'a [u8],), (bindings::BodyVerdict,)>;
 
 /// What the host keeps for one guest.
 pub struct State {
@@ -158,41 +159,56 @@ impl Instance {
         }))
     }
 
-    /// Runs one hook with `home`'s message, which is back in its place whatever happens, also when the future is
-    /// dropped. After a failure the instance must be dropped.
-    pub(super) async fn run<P, R>(
+    /// Asks on the stack of whoever asks: nothing else goes on until the guest has answered. Only of filters that are
+    /// [brief](Filter::is_brief); if it turns out in another worker just now that this one takes long, the hook is the last
+    /// in place. `home`'s message is back in its place whatever happens. After a failure the instance must be dropped.
+    pub(super) fn ask_in_place<Q: Question>(
         &mut self,
-        function: TypedFunc<P, R>,
-        parameters: P,
+        question: Q,
         loan: Loan<'_>,
         filter: &Filter,
-    ) -> Outcome<R>
-    where
-        P: ComponentNamedList + Lower + Send + Sync,
-        R: ComponentNamedList + Lift + Send + Sync + 'static,
-    {
-        let turn = Turn::begin(&mut self.store, loan, filter);
-        if turn.store.data().is_in_place {
-            self.waited = Duration::ZERO;
-            let called = function.call(&mut *turn.store, parameters);
-            let state = turn.store.data();
-            let called = called.map_err(|error| state.classify(&error));
-            if state.ticks_seen > 1 || matches!(called, Err((Failure::Cpu, _))) {
-                filter.takes_long();
-            }
-            return called;
+    ) -> Outcome<Q::Verdict> {
+        let Some(function) = Q::function(self)? else {
+            return Ok(Q::UNASKED);
+        };
+        self.waited = Duration::ZERO;
+        let given = question.given();
+        let turn = Turn::begin(&mut self.store, loan, filter, true);
+        let called = function.call(&mut *turn.store, given);
+        let state = turn.store.data();
+        let called = called.map_err(|error| state.classify(&error));
+        if state.ticks_seen > 1 || matches!(called, Err((Failure::Cpu, _))) {
+            filter.takes_long();
         }
+        drop(turn);
+        Q::verdict(called?, &self.functions, filter)
+    }
+
+    /// Asks a guest of any filter: a brief one [in place](Self::ask_in_place), others on a stack of their own, where they
+    /// give way to others, within `limits.wall`. `home`'s message is back in its place whatever happens, also when the
+    /// future is dropped. After a failure the instance must be dropped.
+    pub async fn ask<Q: Question>(&mut self, question: Q, loan: Loan<'_>, filter: &Filter) -> Outcome<Q::Verdict> {
+        if filter.is_brief() {
+            return self.ask_in_place(question, loan, filter);
+        }
+        let Some(function) = Q::function(self)? else {
+            return Ok(Q::UNASKED);
+        };
+        let given = question.given();
+        let turn = Turn::begin(&mut self.store, loan, filter, false);
         let (called, waited) = {
             // Pinned where it is made: it is not small, and would be moved for nothing.
-            let call = pin!(function.call_async(&mut *turn.store, parameters));
+            let call = pin!(function.call_async(&mut *turn.store, given));
             within(filter.limits.wall, &self.stint, call).await
         };
         self.waited = waited;
-        match called {
-            Some(Ok(result)) => Ok(result),
-            Some(Err(error)) => Err(turn.store.data().classify(&error)),
-            None => Err((Failure::Wall, format!("over limits.wall of {:?}", filter.limits.wall))),
-        }
+        let answer = match called {
+            Some(Ok(answer)) => answer,
+            Some(Err(error)) => return Err(turn.store.data().classify(&error)),
+            None => return Err((Failure::Wall, format!("over limits.wall of {:?}", filter.limits.wall))),
+        };
+        drop(turn);
+        Q::verdict(answer, &self.functions, filter)
     }
 
     /// One of the functions that borrow what they are given.
@@ -339,12 +355,12 @@ struct Turn<'a> {
 }
 
 impl<'a> Turn<'a> {
-    fn begin(store: &'a mut Store<State>, loan: Loan<'a>, filter: &Filter) -> Self {
+    fn begin(store: &'a mut Store<State>, loan: Loan<'a>, filter: &Filter, is_in_place: bool) -> Self {
         let state = store.data_mut();
         state.message = loan.home.take();
         state.cpu_left = (TICK * filter.limits.cpu_ticks).min(loan.cpu);
         state.header_bytes_left = filter.limits.header_bytes;
-        state.is_in_place = filter.is_brief();
+        state.is_in_place = is_in_place;
         state.ticks_seen = 0;
         state.suspicion = Suspicion::after(1);
         state.stint.measure(false);
@@ -548,7 +564,7 @@ mod tests {
     use crate::filter::OnFailure;
     use crate::wasm::engine::{Engine, Reservation};
     use crate::wasm::filter::{Limits, Settings};
-    use crate::wasm::{Artifact, OnTick, Question as _};
+    use crate::wasm::{Artifact, OnTick};
 
     /// Returns at once the first time, and never after that.
     const TURNS_LONG: &str = r#"(component
@@ -605,7 +621,7 @@ mod tests {
         let mut home = None;
         let mut ask = async |instance: &mut Instance| {
             let cpu = Duration::from_secs(1);
-            OnTick.ask(instance, Loan { home: &mut home, cpu }, &filter).await
+            instance.ask(OnTick, Loan { home: &mut home, cpu }, &filter).await
         };
         let mut first = Instance::start(&filter, None, None).await.expect("it starts");
         let mut second = Instance::start(&filter, None, None).await.expect("it starts");

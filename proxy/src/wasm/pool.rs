@@ -263,8 +263,16 @@ impl Lease {
     /// Runs one hook. After an error the lease must be dropped; whoever drops the future half-way drops the lease too.
     pub async fn ask<Q: Question>(&mut self, question: Q, loan: Loan<'_>) -> Outcome<Q::Verdict> {
         match self.instance.as_deref_mut() {
-            Some(instance) => question.ask(instance, loan, &self.pool.filter).await,
-            None => Err((Failure::Trap, "no guest is held".into())),
+            Some(instance) => instance.ask(question, loan, &self.pool.filter).await,
+            None => Err(unheld()),
+        }
+    }
+
+    /// As [`Lease::ask`], of a filter that is brief.
+    pub fn ask_in_place<Q: Question>(&mut self, question: Q, loan: Loan<'_>) -> Outcome<Q::Verdict> {
+        match self.instance.as_deref_mut() {
+            Some(instance) => instance.ask_in_place(question, loan, &self.pool.filter),
+            None => Err(unheld()),
         }
     }
 
@@ -326,6 +334,10 @@ impl Lease {
         let before = std::mem::replace(&mut instance.weighed, bytes);
         self.pool.memory.set(self.pool.memory.get() - before + bytes);
     }
+}
+
+fn unheld() -> (Failure, String) {
+    (Failure::Trap, "no guest is held".to_owned())
 }
 
 /// A guest that belongs to no exchange; it takes one of the process's places all the same.

@@ -1,17 +1,15 @@
 //! What a guest can be asked: its hooks, each with what it is given and what it answers.
 //!
 //! Data plane. Every question is a type, so that an answer cannot be mistaken for another's. What a guest answers is held
-//! to the same rules as what it writes into a head. A run is pinned where it is made: an `await` would move it into its
-//! place first, twice, which took 150 of the 8,400 instructions of a small hook.
-
-use std::pin::pin;
+//! to the same rules as what it writes into a head.
 
 use bytes::Bytes;
 use http::HeaderMap;
+use wasmtime::component::{ComponentNamedList, Lift, Lower, TypedFunc};
 
 use super::bindings::{self, Header};
 use super::filter::Filter;
-use super::instance::{BodyFunction, HeldFunction, Instance, Loan, Outcome};
+use super::instance::{Functions, Instance, Outcome};
 use crate::filter::{
     self, Admission, BodyVerdict, EndVerdict, Ending, Failure, HeldVerdict, Hook, OverMax, ReadBody, Reply,
     RequestVerdict, Verdict,
@@ -19,27 +17,43 @@ use crate::filter::{
 use crate::head;
 
 /// One hook with its arguments.
-#[expect(async_fn_in_trait, reason = "workers are single threads; nothing of it is ever sent")]
-pub trait Question {
+pub trait Question: Sized {
     const HOOK: Hook;
+    /// Of a component that does not export the hook.
+    const UNASKED: Self::Verdict;
     type Verdict;
+    /// What the guest's function takes and gives: a tuple each.
+    type Given: ComponentNamedList + Lower + Send + Sync;
+    type Answer: ComponentNamedList + Lift + Send + Sync + 'static;
 
-    /// Asked of a component that does not export the hook, it answers as if it were not there.
-    async fn ask(self, instance: &mut Instance, loan: Loan<'_>, filter: &Filter) -> Outcome<Self::Verdict>;
+    /// The guest's function, if it has one.
+    fn function(instance: &Instance) -> Outcome<Option<Function<Self>>>;
+
+    fn given(self) -> Self::Given;
+
+    /// Checks what the guest has answered.
+    fn verdict(answer: Self::Answer, functions: &Functions, filter: &Filter) -> Outcome<Self::Verdict>;
 }
+
+pub type Function<Q> = TypedFunc<<Q as Question>::Given, <Q as Question>::Answer>;
 
 /// `on-connection`.
 pub struct OnConnection;
 
 impl Question for OnConnection {
     const HOOK: Hook = Hook::Connection;
+    const UNASKED: Admission = Admission::Accept;
     type Verdict = Admission;
+    type Given = ();
+    type Answer = (bindings::Admission,);
 
-    async fn ask(self, instance: &mut Instance, loan: Loan<'_>, filter: &Filter) -> Outcome<Admission> {
-        let Some(function) = instance.functions.connection else {
-            return Ok(Admission::Accept);
-        };
-        let (admission,) = pin!(instance.run(function, (), loan, filter)).await?;
+    fn function(instance: &Instance) -> Outcome<Option<Function<Self>>> {
+        Ok(instance.functions.connection)
+    }
+
+    fn given(self) {}
+
+    fn verdict((admission,): Self::Answer, _: &Functions, _: &Filter) -> Outcome<Admission> {
         Ok(match admission {
             bindings::Admission::Accept => Admission::Accept,
             bindings::Admission::Refuse => Admission::Refuse,
@@ -52,17 +66,22 @@ pub struct OnRequestHead;
 
 impl Question for OnRequestHead {
     const HOOK: Hook = Hook::RequestHead;
+    const UNASKED: RequestVerdict = RequestVerdict::Proceed;
     type Verdict = RequestVerdict;
+    type Given = ();
+    type Answer = (bindings::RequestVerdict,);
 
-    async fn ask(self, instance: &mut Instance, loan: Loan<'_>, filter: &Filter) -> Outcome<RequestVerdict> {
-        let Some(function) = instance.functions.request_head else {
-            return Ok(RequestVerdict::Proceed);
-        };
-        let (verdict,) = pin!(instance.run(function, (), loan, filter)).await?;
+    fn function(instance: &Instance) -> Outcome<Option<Function<Self>>> {
+        Ok(instance.functions.request_head)
+    }
+
+    fn given(self) {}
+
+    fn verdict((verdict,): Self::Answer, functions: &Functions, filter: &Filter) -> Outcome<RequestVerdict> {
         match verdict {
             bindings::RequestVerdict::Proceed => Ok(RequestVerdict::Proceed),
             bindings::RequestVerdict::Reply(reply) => checked(reply, filter).map(RequestVerdict::Reply),
-            bindings::RequestVerdict::ReadBody(_) if instance.functions.held_body.is_none() => {
+            bindings::RequestVerdict::ReadBody(_) if functions.held_body.is_none() => {
                 Err((Failure::BadVerdict, "read-body, without the export held-body".into()))
             }
             bindings::RequestVerdict::ReadBody(wish) => Ok(RequestVerdict::ReadBody(ReadBody {
@@ -84,16 +103,26 @@ pub struct OnHeldBody<'a> {
     pub complete: bool,
 }
 
-impl Question for OnHeldBody<'_> {
+impl<'a> Question for OnHeldBody<'a> {
     const HOOK: Hook = Hook::HeldBody;
+    const UNASKED: HeldVerdict = HeldVerdict::Proceed;
     type Verdict = HeldVerdict;
+    type Given = (&'a [u8], bool);
+    type Answer = (bindings::HeldVerdict,);
 
-    async fn ask(self, instance: &mut Instance, loan: Loan<'_>, filter: &Filter) -> Outcome<HeldVerdict> {
-        let Some(function) = instance.functions.held_body else {
-            return Ok(HeldVerdict::Proceed);
-        };
-        let function: HeldFunction = instance.typed(function)?;
-        let (verdict,) = pin!(instance.run(function, (self.body, self.complete), loan, filter)).await?;
+    fn function(instance: &Instance) -> Outcome<Option<Function<Self>>> {
+        instance
+            .functions
+            .held_body
+            .map(|function| instance.typed(function))
+            .transpose()
+    }
+
+    fn given(self) -> Self::Given {
+        (self.body, self.complete)
+    }
+
+    fn verdict((verdict,): Self::Answer, _: &Functions, filter: &Filter) -> Outcome<HeldVerdict> {
         match verdict {
             bindings::HeldVerdict::Proceed => Ok(HeldVerdict::Proceed),
             bindings::HeldVerdict::Replace(bytes) => Ok(HeldVerdict::Replace(bytes.into())),
@@ -105,41 +134,58 @@ impl Question for OnHeldBody<'_> {
 /// `on-request-body`.
 pub struct OnRequestBody<'a>(pub &'a [u8]);
 
-impl Question for OnRequestBody<'_> {
+impl<'a> Question for OnRequestBody<'a> {
     const HOOK: Hook = Hook::RequestBody;
+    const UNASKED: BodyVerdict = BodyVerdict::Keep;
     type Verdict = BodyVerdict;
+    type Given = (&'a [u8],);
+    type Answer = (bindings::BodyVerdict,);
 
-    async fn ask(self, instance: &mut Instance, loan: Loan<'_>, filter: &Filter) -> Outcome<BodyVerdict> {
-        let function = instance.functions.request_body;
-        chunk(function, self.0, instance, loan, filter).await
+    fn function(instance: &Instance) -> Outcome<Option<Function<Self>>> {
+        instance
+            .functions
+            .request_body
+            .map(|function| instance.typed(function))
+            .transpose()
+    }
+
+    fn given(self) -> Self::Given {
+        (self.0,)
+    }
+
+    fn verdict((verdict,): Self::Answer, _: &Functions, filter: &Filter) -> Outcome<BodyVerdict> {
+        of_chunk(verdict, filter)
     }
 }
 
 /// `on-response-body`.
 pub struct OnResponseBody<'a>(pub &'a [u8]);
 
-impl Question for OnResponseBody<'_> {
+impl<'a> Question for OnResponseBody<'a> {
     const HOOK: Hook = Hook::ResponseBody;
+    const UNASKED: BodyVerdict = BodyVerdict::Keep;
     type Verdict = BodyVerdict;
+    type Given = (&'a [u8],);
+    type Answer = (bindings::BodyVerdict,);
 
-    async fn ask(self, instance: &mut Instance, loan: Loan<'_>, filter: &Filter) -> Outcome<BodyVerdict> {
-        let function = instance.functions.response_body;
-        chunk(function, self.0, instance, loan, filter).await
+    fn function(instance: &Instance) -> Outcome<Option<Function<Self>>> {
+        instance
+            .functions
+            .response_body
+            .map(|function| instance.typed(function))
+            .transpose()
+    }
+
+    fn given(self) -> Self::Given {
+        (self.0,)
+    }
+
+    fn verdict((verdict,): Self::Answer, _: &Functions, filter: &Filter) -> Outcome<BodyVerdict> {
+        of_chunk(verdict, filter)
     }
 }
 
-async fn chunk(
-    function: Option<wasmtime::component::Func>,
-    bytes: &[u8],
-    instance: &mut Instance,
-    loan: Loan<'_>,
-    filter: &Filter,
-) -> Outcome<BodyVerdict> {
-    let Some(function) = function else {
-        return Ok(BodyVerdict::Keep);
-    };
-    let function: BodyFunction = instance.typed(function)?;
-    let (verdict,) = pin!(instance.run(function, (bytes,), loan, filter)).await?;
+fn of_chunk(verdict: bindings::BodyVerdict, filter: &Filter) -> Outcome<BodyVerdict> {
     match verdict {
         bindings::BodyVerdict::Keep => Ok(BodyVerdict::Keep),
         bindings::BodyVerdict::Drop => Ok(BodyVerdict::Drop),
@@ -154,11 +200,21 @@ pub struct OnRequestEnd<'a>(pub Option<&'a HeaderMap>);
 
 impl Question for OnRequestEnd<'_> {
     const HOOK: Hook = Hook::RequestBody;
+    const UNASKED: EndVerdict = EndVerdict::Keep;
     type Verdict = EndVerdict;
+    type Given = (Vec<Header>,);
+    type Answer = (bindings::EndVerdict,);
 
-    async fn ask(self, instance: &mut Instance, loan: Loan<'_>, filter: &Filter) -> Outcome<EndVerdict> {
-        let function = instance.functions.request_end;
-        end(function, self.0, instance, loan, filter).await
+    fn function(instance: &Instance) -> Outcome<Option<Function<Self>>> {
+        Ok(instance.functions.request_end)
+    }
+
+    fn given(self) -> Self::Given {
+        (self.0.map(Header::all_of).unwrap_or_default(),)
+    }
+
+    fn verdict((verdict,): Self::Answer, _: &Functions, filter: &Filter) -> Outcome<EndVerdict> {
+        of_end(verdict, filter)
     }
 }
 
@@ -167,26 +223,25 @@ pub struct OnResponseEnd<'a>(pub Option<&'a HeaderMap>);
 
 impl Question for OnResponseEnd<'_> {
     const HOOK: Hook = Hook::ResponseBody;
+    const UNASKED: EndVerdict = EndVerdict::Keep;
     type Verdict = EndVerdict;
+    type Given = (Vec<Header>,);
+    type Answer = (bindings::EndVerdict,);
 
-    async fn ask(self, instance: &mut Instance, loan: Loan<'_>, filter: &Filter) -> Outcome<EndVerdict> {
-        let function = instance.functions.response_end;
-        end(function, self.0, instance, loan, filter).await
+    fn function(instance: &Instance) -> Outcome<Option<Function<Self>>> {
+        Ok(instance.functions.response_end)
+    }
+
+    fn given(self) -> Self::Given {
+        (self.0.map(Header::all_of).unwrap_or_default(),)
+    }
+
+    fn verdict((verdict,): Self::Answer, _: &Functions, filter: &Filter) -> Outcome<EndVerdict> {
+        of_end(verdict, filter)
     }
 }
 
-async fn end(
-    function: Option<super::instance::EndFunction>,
-    trailers: Option<&HeaderMap>,
-    instance: &mut Instance,
-    loan: Loan<'_>,
-    filter: &Filter,
-) -> Outcome<EndVerdict> {
-    let Some(function) = function else {
-        return Ok(EndVerdict::Keep);
-    };
-    let trailers = trailers.map(Header::all_of).unwrap_or_default();
-    let (verdict,) = pin!(instance.run(function, (trailers,), loan, filter)).await?;
+fn of_end(verdict: bindings::EndVerdict, filter: &Filter) -> Outcome<EndVerdict> {
     match verdict {
         bindings::EndVerdict::Keep => Ok(EndVerdict::Keep),
         bindings::EndVerdict::Finish(ending) => {
@@ -205,13 +260,18 @@ pub struct OnResponseHead;
 
 impl Question for OnResponseHead {
     const HOOK: Hook = Hook::ResponseHead;
+    const UNASKED: Verdict = Verdict::Proceed;
     type Verdict = Verdict;
+    type Given = ();
+    type Answer = (bindings::Verdict,);
 
-    async fn ask(self, instance: &mut Instance, loan: Loan<'_>, filter: &Filter) -> Outcome<Verdict> {
-        let Some(function) = instance.functions.response_head else {
-            return Ok(Verdict::Proceed);
-        };
-        let (verdict,) = pin!(instance.run(function, (), loan, filter)).await?;
+    fn function(instance: &Instance) -> Outcome<Option<Function<Self>>> {
+        Ok(instance.functions.response_head)
+    }
+
+    fn given(self) {}
+
+    fn verdict((verdict,): Self::Answer, _: &Functions, filter: &Filter) -> Outcome<Verdict> {
         match verdict {
             bindings::Verdict::Proceed => Ok(Verdict::Proceed),
             bindings::Verdict::Reply(reply) => checked(reply, filter).map(Verdict::Reply),
@@ -224,14 +284,18 @@ pub struct OnCompletion(pub filter::Outcome);
 
 impl Question for OnCompletion {
     const HOOK: Hook = Hook::Completion;
+    const UNASKED: () = ();
     type Verdict = ();
+    type Given = (bindings::Outcome,);
+    type Answer = ();
 
-    async fn ask(self, instance: &mut Instance, loan: Loan<'_>, filter: &Filter) -> Outcome<()> {
-        let Some(function) = instance.functions.completion else {
-            return Ok(());
-        };
+    fn function(instance: &Instance) -> Outcome<Option<Function<Self>>> {
+        Ok(instance.functions.completion)
+    }
+
+    fn given(self) -> Self::Given {
         let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let outcome = bindings::Outcome {
+        (bindings::Outcome {
             status: self.0.status,
             complete: self.0.complete,
             reason: self.0.reason.map(str::to_owned),
@@ -241,8 +305,11 @@ impl Question for OnCompletion {
             upstream_us: self.0.upstream.map(micros),
             cluster: self.0.cluster,
             endpoint: self.0.endpoint,
-        };
-        pin!(instance.run(function, (outcome,), loan, filter)).await
+        },)
+    }
+
+    fn verdict((): (), _: &Functions, _: &Filter) -> Outcome<()> {
+        Ok(())
     }
 }
 
@@ -251,13 +318,19 @@ pub struct OnTick;
 
 impl Question for OnTick {
     const HOOK: Hook = Hook::Tick;
+    const UNASKED: () = ();
     type Verdict = ();
+    type Given = ();
+    type Answer = ();
 
-    async fn ask(self, instance: &mut Instance, loan: Loan<'_>, filter: &Filter) -> Outcome<()> {
-        match instance.functions.tick {
-            Some(function) => pin!(instance.run(function, (), loan, filter)).await,
-            None => Ok(()),
-        }
+    fn function(instance: &Instance) -> Outcome<Option<Function<Self>>> {
+        Ok(instance.functions.tick)
+    }
+
+    fn given(self) {}
+
+    fn verdict((): (), _: &Functions, _: &Filter) -> Outcome<()> {
+        Ok(())
     }
 }
 
