@@ -19,12 +19,12 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::chain::Broken;
-use crate::filter::Reply;
+use crate::filter::{Reply, Side};
 use crate::http2;
 use crate::mirror::{Copied, Teed};
 use crate::passage::Passage;
 use crate::replay::Reader;
-use crate::stage::{Cut, Filtered, Side};
+use crate::stage::{Cut, Filtered};
 use crate::timer::Watchdog;
 use crate::upstream::{Download, Failure};
 use crate::wasm::http::{Passing, Returned};

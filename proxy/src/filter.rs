@@ -148,6 +148,23 @@ impl Hook {
     }
 }
 
+/// Which body of the exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Request,
+    Response,
+}
+
+impl Side {
+    /// Who sees that body, its end included.
+    pub fn hook(self) -> Hook {
+        match self {
+            Side::Request => Hook::RequestBody,
+            Side::Response => Hook::ResponseBody,
+        }
+    }
+}
+
 /// Some of the hooks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hooks(u8);

@@ -18,12 +18,11 @@ use crate::canary::Version;
 use crate::chain::{Broken, Floor, Step, StepKind};
 use crate::filter::{
     self, BodyVerdict, EndVerdict, Failure, HeldVerdict, Hook, Hooks, OnFailure, Outcome, ReadBody, Reply,
-    RequestVerdict, Verdict,
+    RequestVerdict, Side, Verdict,
 };
 use crate::head::{Attributes, Message, Stage};
 use crate::outbox;
 use crate::service;
-use crate::stage::Side;
 use crate::trial::Trial;
 use crate::wasm::http::{Answered, Middleware, Movers, Place as Seat, Session, Unplaced};
 use crate::wasm::{self, Question};
@@ -94,6 +93,7 @@ struct Place<'a> {
     filter: &'a Arc<wasm::Filter>,
     /// The filter's number in its generation.
     slot: usize,
+    hook: Hook,
     now: Instant,
 }
 
@@ -301,26 +301,15 @@ impl Passage {
 
     pub async fn body(&self, turn: usize, side: Side, piece: &[u8]) -> Result<BodyVerdict, Broken> {
         let (step, mut clock) = (self.step(turn), Instant::now());
-        let verdict = match side {
-            Side::Request => self.ask(turn, step, wasm::OnRequestBody(piece), &mut clock).await?,
-            Side::Response => self.ask(turn, step, wasm::OnResponseBody(piece), &mut clock).await?,
-        };
+        let verdict = self.ask(turn, step, wasm::OnBody { side, piece }, &mut clock).await?;
         Ok(verdict.unwrap_or(BodyVerdict::Keep))
     }
 
     pub async fn end(&self, turn: usize, side: Side, trailers: Option<&HeaderMap>) -> Result<EndVerdict, Broken> {
         let (step, mut clock) = (self.step(turn), Instant::now());
-        let (verdict, hook) = match side {
-            Side::Request => (
-                self.ask(turn, step, wasm::OnRequestEnd(trailers), &mut clock).await?,
-                Hook::RequestBody,
-            ),
-            Side::Response => (
-                self.ask(turn, step, wasm::OnResponseEnd(trailers), &mut clock).await?,
-                Hook::ResponseBody,
-            ),
-        };
-        self.forgo(turn, &[hook]);
+        let question = wasm::OnEnd { side, trailers };
+        let verdict = self.ask(turn, step, question, &mut clock).await?;
+        self.forgo(turn, &[side.hook()]);
         Ok(verdict.unwrap_or(EndVerdict::Keep))
     }
 
@@ -375,11 +364,12 @@ impl Passage {
             step,
             filter,
             slot: *slot,
+            hook: question.hook(),
             now: *clock,
         };
         if let Some(ready) = self.ready(&place) {
             let asked = self.ask_in_place(&place, ready, question);
-            return self.judge(&place, Q::HOOK, asked, clock, Duration::ZERO);
+            return self.judge(&place, asked, clock, Duration::ZERO);
         }
         let mut loan = match self.message.take() {
             Some(message) => self.loan(message),
@@ -397,7 +387,7 @@ impl Passage {
         let mut waited = Duration::ZERO;
         let asked = self.try_ask(&place, question, &mut loan.message, &mut waited).await;
         drop(loan);
-        self.judge(&place, Q::HOOK, asked, clock, waited)
+        self.judge(&place, asked, clock, waited)
     }
 
     /// What a hook of a brief filter needs, if all of it is there. If not, nothing was taken, and nothing asked of the
@@ -435,7 +425,7 @@ impl Passage {
         let asked = lease.ask_in_place(question, wasm::Loan { home, cpu });
         drop(loan);
         if asked.is_ok() {
-            self.keep(place, Q::HOOK, lease, Duration::ZERO);
+            self.keep(place, lease, Duration::ZERO);
         }
         asked
     }
@@ -476,13 +466,13 @@ impl Passage {
         let verdict = lease.ask(question, wasm::Loan { home, cpu }).await;
         *waited = lease.waited();
         let verdict = verdict?;
-        self.keep(place, Q::HOOK, lease, awaited);
+        self.keep(place, lease, awaited);
         Ok(verdict)
     }
 
     /// The guest has answered, and waits for its next hook.
-    fn keep(&self, place: &Place<'_>, hook: Hook, mut lease: wasm::Lease, awaited: Duration) {
-        self.scene.took(place.step, hook, place.now, awaited);
+    fn keep(&self, place: &Place<'_>, mut lease: wasm::Lease, awaited: Duration) {
+        self.scene.took(place.step, place.hook, place.now, awaited);
         let metrics = lease.take_metrics();
         if !metrics.is_empty() {
             self.scene.counted(place.step, metrics);
@@ -494,12 +484,17 @@ impl Passage {
     fn judge<V>(
         &self,
         place: &Place<'_>,
-        hook: Hook,
         asked: wasm::Outcome<V>,
         clock: &mut Instant,
         waited: Duration,
     ) -> Result<Option<V>, Broken> {
-        let Place { turn, step, filter, .. } = *place;
+        let Place {
+            turn,
+            step,
+            filter,
+            hook,
+            ..
+        } = *place;
         let computed = self.lap(step, hook, clock, Some(waited));
         let breaker = filter.breaker();
         let probe = {

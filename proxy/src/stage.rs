@@ -16,15 +16,8 @@ use http::HeaderMap;
 use http_body::{Body, Frame};
 
 use crate::chain::Broken;
-use crate::filter::{BodyVerdict, EndVerdict, Reply};
+use crate::filter::{BodyVerdict, EndVerdict, Reply, Side};
 use crate::passage::Passage;
-
-/// Which body of the exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    Request,
-    Response,
-}
 
 /// A body behind a filter's stage. `E` is how the body itself can break.
 pub struct Filtered<E> {

@@ -11,11 +11,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tamis::body::{BrokenUpload, RequestBody, Upload, UploadCut};
-use tamis::filter::{Failure, Hook};
+use tamis::filter::{Failure, Hook, Side};
 use tamis::h1::{Decoder, Encoder, Framing, Piece, RequestLines};
 use tamis::head;
 use tamis::passage::{Forward, Passage};
-use tamis::stage::{Cut, Filtered, Side};
+use tamis::stage::{Cut, Filtered};
 
 use crate::guest::{self, Bench};
 use crate::records;

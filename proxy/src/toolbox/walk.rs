@@ -10,11 +10,11 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 use crate::filter::{
-    Admission, BodyVerdict, EndVerdict, Failure, HeldVerdict, Hook, Outcome, OverMax, Reply, RequestVerdict, Verdict,
+    Admission, BodyVerdict, EndVerdict, Failure, HeldVerdict, Hook, Outcome, OverMax, Reply, RequestVerdict, Side,
+    Verdict,
 };
 use crate::head::{Attributes, Clusters, Facts, Message, RequestHead, ResponseHead, Stage};
 use crate::name::Name;
-use crate::stage::Side;
 use crate::wasm::{self, Instance, Question};
 
 /// What comes from outside in one exchange.
@@ -228,32 +228,24 @@ impl<'a> Walk<'a> {
 
     /// Only a body that is there passes the filter, and only if the filter wants to see it.
     async fn body(&mut self, side: Side, pieces: &[Bytes]) -> Result<Passed, Fault> {
-        let (hook, call, end) = match side {
-            Side::Request => (Hook::RequestBody, "on-request-body", "on-request-end"),
-            Side::Response => (Hook::ResponseBody, "on-response-body", "on-response-end"),
+        let (call, end) = match side {
+            Side::Request => ("on-request-body", "on-request-end"),
+            Side::Response => ("on-response-body", "on-response-end"),
         };
         let passes = self.home.as_ref().is_some_and(|message| message.passes_body);
-        if passes || !self.filter.hooks().has(hook) || pieces.iter().all(Bytes::is_empty) {
+        if passes || !self.filter.hooks().has(side.hook()) || pieces.iter().all(Bytes::is_empty) {
             return Ok(Passed::Through(pieces.concat().into()));
         }
         let mut through = Vec::new();
         for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
-            let verdict = match side {
-                Side::Request => self.ask(call, wasm::OnRequestBody(piece)).await?,
-                Side::Response => self.ask(call, wasm::OnResponseBody(piece)).await?,
-            };
-            match verdict {
+            match self.ask(call, wasm::OnBody { side, piece }).await? {
                 BodyVerdict::Keep => through.extend_from_slice(piece),
                 BodyVerdict::Drop => {}
                 BodyVerdict::Pieces(pieces) => pieces.iter().for_each(|piece| through.extend_from_slice(piece)),
                 BodyVerdict::Reply(reply) => return Ok(Passed::Reply(reply)),
             }
         }
-        let verdict = match side {
-            Side::Request => self.ask(end, wasm::OnRequestEnd(None)).await?,
-            Side::Response => self.ask(end, wasm::OnResponseEnd(None)).await?,
-        };
-        match verdict {
+        match self.ask(end, wasm::OnEnd { side, trailers: None }).await? {
             EndVerdict::Keep => {}
             EndVerdict::Finish(ending) => through.extend_from_slice(&ending.data),
             EndVerdict::Reply(reply) => return Ok(Passed::Reply(reply)),
@@ -283,19 +275,16 @@ impl<'a> Walk<'a> {
             home: &mut self.home,
             cpu: self.filter.exchange_cpu().saturating_sub(self.cpu),
         };
+        let hook = question.hook();
         let since = Instant::now();
         let asked = self.instance.ask(question, loan, self.filter).await;
         let took = since.elapsed();
-        if self.filter.hooks().has(Q::HOOK) {
+        if self.filter.hooks().has(hook) {
             self.cpu += took.saturating_sub(self.instance.waited());
             self.laps.push((call, took));
         }
         self.instance.take_metrics();
-        asked.map_err(|(failure, detail)| Fault {
-            hook: Q::HOOK,
-            failure,
-            detail,
-        })
+        asked.map_err(|(failure, detail)| Fault { hook, failure, detail })
     }
 
     fn reply(&mut self, reply: Reply) -> Step {

@@ -168,7 +168,7 @@ impl Instance {
         loan: Loan<'_>,
         filter: &Filter,
     ) -> Outcome<Q::Verdict> {
-        let Some(function) = Q::function(self)? else {
+        let Some(function) = question.function(self)? else {
             return Ok(Q::UNASKED);
         };
         self.waited = Duration::ZERO;
@@ -191,7 +191,7 @@ impl Instance {
         if filter.is_brief() {
             return self.ask_in_place(question, loan, filter);
         }
-        let Some(function) = Q::function(self)? else {
+        let Some(function) = question.function(self)? else {
             return Ok(Q::UNASKED);
         };
         let given = question.given();

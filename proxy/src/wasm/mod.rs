@@ -30,6 +30,5 @@ pub use filter::{Access, Filter, Grant, Limits, Settings, ungranted};
 pub use instance::{Change, GuestMetric, Instance, Loan, Outcome, StartError, ticks};
 pub use pool::{Lease, Pool, Pools, Usage, start_apart};
 pub use question::{
-    OnCompletion, OnConnection, OnHeldBody, OnRequestBody, OnRequestEnd, OnRequestHead, OnResponseBody, OnResponseEnd,
-    OnResponseHead, OnTick, Question,
+    OnBody, OnCompletion, OnConnection, OnEnd, OnHeldBody, OnRequestHead, OnResponseHead, OnTick, Question,
 };

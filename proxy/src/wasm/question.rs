@@ -12,13 +12,12 @@ use super::filter::Filter;
 use super::instance::{Functions, Instance, Outcome};
 use crate::filter::{
     self, Admission, BodyVerdict, EndVerdict, Ending, Failure, HeldVerdict, Hook, OverMax, ReadBody, Reply,
-    RequestVerdict, Verdict,
+    RequestVerdict, Side, Verdict,
 };
 use crate::head;
 
 /// One hook with its arguments.
 pub trait Question: Sized {
-    const HOOK: Hook;
     /// Of a component that does not export the hook.
     const UNASKED: Self::Verdict;
     type Verdict;
@@ -26,8 +25,10 @@ pub trait Question: Sized {
     type Given: ComponentNamedList + Lower + Send + Sync;
     type Answer: ComponentNamedList + Lift + Send + Sync + 'static;
 
+    fn hook(&self) -> Hook;
+
     /// The guest's function, if it has one.
-    fn function(instance: &Instance) -> Outcome<Option<Function<Self>>>;
+    fn function(&self, instance: &Instance) -> Outcome<Option<Function<Self>>>;
 
     fn given(self) -> Self::Given;
 
@@ -41,13 +42,16 @@ pub type Function<Q> = TypedFunc<<Q as Question>::Given, <Q as Question>::Answer
 pub struct OnConnection;
 
 impl Question for OnConnection {
-    const HOOK: Hook = Hook::Connection;
     const UNASKED: Admission = Admission::Accept;
     type Verdict = Admission;
     type Given = ();
     type Answer = (bindings::Admission,);
 
-    fn function(instance: &Instance) -> Outcome<Option<Function<Self>>> {
+    fn hook(&self) -> Hook {
+        Hook::Connection
+    }
+
+    fn function(&self, instance: &Instance) -> Outcome<Option<Function<Self>>> {
         Ok(instance.functions.connection)
     }
 
@@ -65,13 +69,16 @@ impl Question for OnConnection {
 pub struct OnRequestHead;
 
 impl Question for OnRequestHead {
-    const HOOK: Hook = Hook::RequestHead;
     const UNASKED: RequestVerdict = RequestVerdict::Proceed;
     type Verdict = RequestVerdict;
     type Given = ();
     type Answer = (bindings::RequestVerdict,);
 
-    fn function(instance: &Instance) -> Outcome<Option<Function<Self>>> {
+    fn hook(&self) -> Hook {
+        Hook::RequestHead
+    }
+
+    fn function(&self, instance: &Instance) -> Outcome<Option<Function<Self>>> {
         Ok(instance.functions.request_head)
     }
 
@@ -104,13 +111,16 @@ pub struct OnHeldBody<'a> {
 }
 
 impl<'a> Question for OnHeldBody<'a> {
-    const HOOK: Hook = Hook::HeldBody;
     const UNASKED: HeldVerdict = HeldVerdict::Proceed;
     type Verdict = HeldVerdict;
     type Given = (&'a [u8], bool);
     type Answer = (bindings::HeldVerdict,);
 
-    fn function(instance: &Instance) -> Outcome<Option<Function<Self>>> {
+    fn hook(&self) -> Hook {
+        Hook::HeldBody
+    }
+
+    fn function(&self, instance: &Instance) -> Outcome<Option<Function<Self>>> {
         instance
             .functions
             .held_body
@@ -131,127 +141,86 @@ impl<'a> Question for OnHeldBody<'a> {
     }
 }
 
-/// `on-request-body`.
-pub struct OnRequestBody<'a>(pub &'a [u8]);
+/// `on-request-body` or `on-response-body`.
+pub struct OnBody<'a> {
+    pub side: Side,
+    pub piece: &'a [u8],
+}
 
-impl<'a> Question for OnRequestBody<'a> {
-    const HOOK: Hook = Hook::RequestBody;
+impl<'a> Question for OnBody<'a> {
     const UNASKED: BodyVerdict = BodyVerdict::Keep;
     type Verdict = BodyVerdict;
     type Given = (&'a [u8],);
     type Answer = (bindings::BodyVerdict,);
 
-    fn function(instance: &Instance) -> Outcome<Option<Function<Self>>> {
-        instance
-            .functions
-            .request_body
-            .map(|function| instance.typed(function))
-            .transpose()
+    fn hook(&self) -> Hook {
+        self.side.hook()
+    }
+
+    fn function(&self, instance: &Instance) -> Outcome<Option<Function<Self>>> {
+        let function = match self.side {
+            Side::Request => instance.functions.request_body,
+            Side::Response => instance.functions.response_body,
+        };
+        function.map(|function| instance.typed(function)).transpose()
     }
 
     fn given(self) -> Self::Given {
-        (self.0,)
+        (self.piece,)
     }
 
     fn verdict((verdict,): Self::Answer, _: &Functions, filter: &Filter) -> Outcome<BodyVerdict> {
-        of_chunk(verdict, filter)
-    }
-}
-
-/// `on-response-body`.
-pub struct OnResponseBody<'a>(pub &'a [u8]);
-
-impl<'a> Question for OnResponseBody<'a> {
-    const HOOK: Hook = Hook::ResponseBody;
-    const UNASKED: BodyVerdict = BodyVerdict::Keep;
-    type Verdict = BodyVerdict;
-    type Given = (&'a [u8],);
-    type Answer = (bindings::BodyVerdict,);
-
-    fn function(instance: &Instance) -> Outcome<Option<Function<Self>>> {
-        instance
-            .functions
-            .response_body
-            .map(|function| instance.typed(function))
-            .transpose()
-    }
-
-    fn given(self) -> Self::Given {
-        (self.0,)
-    }
-
-    fn verdict((verdict,): Self::Answer, _: &Functions, filter: &Filter) -> Outcome<BodyVerdict> {
-        of_chunk(verdict, filter)
-    }
-}
-
-fn of_chunk(verdict: bindings::BodyVerdict, filter: &Filter) -> Outcome<BodyVerdict> {
-    match verdict {
-        bindings::BodyVerdict::Keep => Ok(BodyVerdict::Keep),
-        bindings::BodyVerdict::Drop => Ok(BodyVerdict::Drop),
-        bindings::BodyVerdict::Replace(bytes) => Ok(BodyVerdict::Pieces(vec![bytes.into()])),
-        bindings::BodyVerdict::Pieces(pieces) => Ok(BodyVerdict::Pieces(pieces.into_iter().map(Bytes::from).collect())),
-        bindings::BodyVerdict::Reply(reply) => checked(reply, filter).map(BodyVerdict::Reply),
-    }
-}
-
-/// `on-request-end`.
-pub struct OnRequestEnd<'a>(pub Option<&'a HeaderMap>);
-
-impl Question for OnRequestEnd<'_> {
-    const HOOK: Hook = Hook::RequestBody;
-    const UNASKED: EndVerdict = EndVerdict::Keep;
-    type Verdict = EndVerdict;
-    type Given = (Vec<Header>,);
-    type Answer = (bindings::EndVerdict,);
-
-    fn function(instance: &Instance) -> Outcome<Option<Function<Self>>> {
-        Ok(instance.functions.request_end)
-    }
-
-    fn given(self) -> Self::Given {
-        (self.0.map(Header::all_of).unwrap_or_default(),)
-    }
-
-    fn verdict((verdict,): Self::Answer, _: &Functions, filter: &Filter) -> Outcome<EndVerdict> {
-        of_end(verdict, filter)
-    }
-}
-
-/// `on-response-end`.
-pub struct OnResponseEnd<'a>(pub Option<&'a HeaderMap>);
-
-impl Question for OnResponseEnd<'_> {
-    const HOOK: Hook = Hook::ResponseBody;
-    const UNASKED: EndVerdict = EndVerdict::Keep;
-    type Verdict = EndVerdict;
-    type Given = (Vec<Header>,);
-    type Answer = (bindings::EndVerdict,);
-
-    fn function(instance: &Instance) -> Outcome<Option<Function<Self>>> {
-        Ok(instance.functions.response_end)
-    }
-
-    fn given(self) -> Self::Given {
-        (self.0.map(Header::all_of).unwrap_or_default(),)
-    }
-
-    fn verdict((verdict,): Self::Answer, _: &Functions, filter: &Filter) -> Outcome<EndVerdict> {
-        of_end(verdict, filter)
-    }
-}
-
-fn of_end(verdict: bindings::EndVerdict, filter: &Filter) -> Outcome<EndVerdict> {
-    match verdict {
-        bindings::EndVerdict::Keep => Ok(EndVerdict::Keep),
-        bindings::EndVerdict::Finish(ending) => {
-            let trailers = ending.trailers.map(|trailers| fields(&trailers, filter)).transpose();
-            Ok(EndVerdict::Finish(Ending {
-                data: ending.data.into(),
-                trailers: trailers.map_err(|reason| (Failure::BadReply, reason))?,
-            }))
+        match verdict {
+            bindings::BodyVerdict::Keep => Ok(BodyVerdict::Keep),
+            bindings::BodyVerdict::Drop => Ok(BodyVerdict::Drop),
+            bindings::BodyVerdict::Replace(bytes) => Ok(BodyVerdict::Pieces(vec![bytes.into()])),
+            bindings::BodyVerdict::Pieces(pieces) => {
+                Ok(BodyVerdict::Pieces(pieces.into_iter().map(Bytes::from).collect()))
+            }
+            bindings::BodyVerdict::Reply(reply) => checked(reply, filter).map(BodyVerdict::Reply),
         }
-        bindings::EndVerdict::Reply(reply) => checked(reply, filter).map(EndVerdict::Reply),
+    }
+}
+
+/// `on-request-end` or `on-response-end`.
+pub struct OnEnd<'a> {
+    pub side: Side,
+    pub trailers: Option<&'a HeaderMap>,
+}
+
+impl Question for OnEnd<'_> {
+    const UNASKED: EndVerdict = EndVerdict::Keep;
+    type Verdict = EndVerdict;
+    type Given = (Vec<Header>,);
+    type Answer = (bindings::EndVerdict,);
+
+    fn hook(&self) -> Hook {
+        self.side.hook()
+    }
+
+    fn function(&self, instance: &Instance) -> Outcome<Option<Function<Self>>> {
+        Ok(match self.side {
+            Side::Request => instance.functions.request_end,
+            Side::Response => instance.functions.response_end,
+        })
+    }
+
+    fn given(self) -> Self::Given {
+        (self.trailers.map(Header::all_of).unwrap_or_default(),)
+    }
+
+    fn verdict((verdict,): Self::Answer, _: &Functions, filter: &Filter) -> Outcome<EndVerdict> {
+        match verdict {
+            bindings::EndVerdict::Keep => Ok(EndVerdict::Keep),
+            bindings::EndVerdict::Finish(ending) => {
+                let trailers = ending.trailers.map(|trailers| fields(&trailers, filter)).transpose();
+                Ok(EndVerdict::Finish(Ending {
+                    data: ending.data.into(),
+                    trailers: trailers.map_err(|reason| (Failure::BadReply, reason))?,
+                }))
+            }
+            bindings::EndVerdict::Reply(reply) => checked(reply, filter).map(EndVerdict::Reply),
+        }
     }
 }
 
@@ -259,13 +228,16 @@ fn of_end(verdict: bindings::EndVerdict, filter: &Filter) -> Outcome<EndVerdict>
 pub struct OnResponseHead;
 
 impl Question for OnResponseHead {
-    const HOOK: Hook = Hook::ResponseHead;
     const UNASKED: Verdict = Verdict::Proceed;
     type Verdict = Verdict;
     type Given = ();
     type Answer = (bindings::Verdict,);
 
-    fn function(instance: &Instance) -> Outcome<Option<Function<Self>>> {
+    fn hook(&self) -> Hook {
+        Hook::ResponseHead
+    }
+
+    fn function(&self, instance: &Instance) -> Outcome<Option<Function<Self>>> {
         Ok(instance.functions.response_head)
     }
 
@@ -283,13 +255,16 @@ impl Question for OnResponseHead {
 pub struct OnCompletion(pub filter::Outcome);
 
 impl Question for OnCompletion {
-    const HOOK: Hook = Hook::Completion;
     const UNASKED: () = ();
     type Verdict = ();
     type Given = (bindings::Outcome,);
     type Answer = ();
 
-    fn function(instance: &Instance) -> Outcome<Option<Function<Self>>> {
+    fn hook(&self) -> Hook {
+        Hook::Completion
+    }
+
+    fn function(&self, instance: &Instance) -> Outcome<Option<Function<Self>>> {
         Ok(instance.functions.completion)
     }
 
@@ -317,13 +292,16 @@ impl Question for OnCompletion {
 pub struct OnTick;
 
 impl Question for OnTick {
-    const HOOK: Hook = Hook::Tick;
     const UNASKED: () = ();
     type Verdict = ();
     type Given = ();
     type Answer = ();
 
-    fn function(instance: &Instance) -> Outcome<Option<Function<Self>>> {
+    fn hook(&self) -> Hook {
+        Hook::Tick
+    }
+
+    fn function(&self, instance: &Instance) -> Outcome<Option<Function<Self>>> {
         Ok(instance.functions.tick)
     }
 
