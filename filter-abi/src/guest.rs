@@ -1,7 +1,8 @@
 //! The filter inside a component: the exports that `#[filter]` writes, each a few lines over the instance.
 //!
 //! Each interface has a world of its own, so that a component exports those whose hooks its filter has and no others.
-//! Only this file and `guest/host.rs` name `wit_bindgen`, whose generated code is also the crate's only `unsafe`.
+//! Only this file and `guest/host.rs` name `wit_bindgen`, whose generated code is also the crate's only `unsafe`, but for the
+//! names of two exports.
 
 use std::cell::RefCell;
 
@@ -13,6 +14,7 @@ pub(crate) mod host;
 #[path = "guest/translate.rs"]
 mod translate;
 
+use crate::answer::Answer;
 pub use crate::hook::Hook;
 pub use host::types;
 
@@ -20,15 +22,16 @@ use completion::exports::tamis::filter::completion::Outcome;
 use connection::exports::tamis::filter::connection::Admission;
 use translate::headers;
 
-/// The bindings of one exported interface.
+/// The bindings of one exported interface, but for a function that is written by hand.
 macro_rules! export {
-    ($module:ident, $world:literal $(, $types:literal)?) => {
+    ($module:ident, $world:literal $(, $types:literal)? $(; not $skipped:literal)?) => {
         /// An export.
         pub mod $module {
             wit_bindgen::generate!({
                 path: "wit",
                 inline: $world,
                 $(with: { $types: super::types },)?
+                $(skip: [$skipped],)?
                 generate_all,
                 pub_export_macro: true,
                 default_bindings_module: "tamis_filter::__guest",
@@ -48,7 +51,8 @@ export!(
 export!(
     request_head,
     "package tamis:guest; world request-head { export tamis:filter/request-head@0.1.0; }",
-    "tamis:filter/types@0.1.0"
+    "tamis:filter/types@0.1.0";
+    not "on-request-head"
 );
 export!(
     held_body,
@@ -63,7 +67,8 @@ export!(
 export!(
     response_head,
     "package tamis:guest; world response-head { export tamis:filter/response-head@0.1.0; }",
-    "tamis:filter/types@0.1.0"
+    "tamis:filter/types@0.1.0";
+    not "on-response-head"
 );
 export!(
     response_body,
@@ -82,6 +87,8 @@ export!(
 /// The component's filter: none until it is configured.
 pub struct Guest<F> {
     instance: RefCell<Option<Instance<F>>>,
+    /// The last one to a hook on a head. It lies where the guest lies, which never moves.
+    answer: RefCell<Answer>,
     exports: &'static [Hook],
 }
 
@@ -90,6 +97,7 @@ impl<F: Filter> Guest<F> {
     pub const fn new(exports: &'static [Hook]) -> Self {
         Guest {
             instance: RefCell::new(None),
+            answer: RefCell::new(Answer::new()),
             exports,
         }
     }
@@ -109,11 +117,11 @@ impl<F: Filter> Guest<F> {
             .into()
     }
 
-    pub fn on_request_head(&self) -> types::RequestVerdict {
-        self.run(Hook::RequestHead, |filter| {
+    pub fn on_request_head(&self) -> *const u32 {
+        let verdict = self.run(Hook::RequestHead, |filter| {
             filter.on_request_head(&mut Request(()), &mut Exchange(()))
-        })
-        .into()
+        });
+        self.answer.borrow_mut().after_request(verdict)
     }
 
     pub fn on_held_body(&self, data: Vec<u8>, complete: bool) -> types::HeldVerdict {
@@ -138,11 +146,11 @@ impl<F: Filter> Guest<F> {
         .into()
     }
 
-    pub fn on_response_head(&self) -> types::Verdict {
-        self.run(Hook::ResponseHead, |filter| {
+    pub fn on_response_head(&self) -> *const u32 {
+        let verdict = self.run(Hook::ResponseHead, |filter| {
             filter.on_response_head(&Request(()), &mut Response(()), &mut Exchange(()))
-        })
-        .into()
+        });
+        self.answer.borrow_mut().after_response(verdict)
     }
 
     pub fn on_response_body(&self, chunk: Vec<u8>) -> types::BodyVerdict {
@@ -170,6 +178,8 @@ impl<F: Filter> Guest<F> {
     }
 
     fn run<T>(&self, hook: Hook, run: impl FnOnce(&mut F) -> Result<T, Failure>) -> T {
+        // The host has read it.
+        self.answer.borrow_mut().forget();
         match self.instance.borrow_mut().as_mut() {
             Some(instance) => instance
                 .run(hook, run)
@@ -226,10 +236,9 @@ macro_rules! __export {
         __guest::connection::export!(Exports with_types_in __guest::connection);
     };
     (RequestHead) => {
-        impl __guest::request_head::exports::tamis::filter::request_head::Guest for Exports {
-            fn on_request_head() -> __guest::types::RequestVerdict {
-                GUEST.with(__guest::Guest::on_request_head)
-            }
+        #[unsafe(export_name = "tamis:filter/request-head@0.1.0#on-request-head")]
+        extern "C" fn on_request_head() -> *const u32 {
+            GUEST.with(__guest::Guest::on_request_head)
         }
         __guest::request_head::export!(Exports with_types_in __guest::request_head);
     };
@@ -253,10 +262,9 @@ macro_rules! __export {
         __guest::request_body::export!(Exports with_types_in __guest::request_body);
     };
     (ResponseHead) => {
-        impl __guest::response_head::exports::tamis::filter::response_head::Guest for Exports {
-            fn on_response_head() -> __guest::types::Verdict {
-                GUEST.with(__guest::Guest::on_response_head)
-            }
+        #[unsafe(export_name = "tamis:filter/response-head@0.1.0#on-response-head")]
+        extern "C" fn on_response_head() -> *const u32 {
+            GUEST.with(__guest::Guest::on_response_head)
         }
         __guest::response_head::export!(Exports with_types_in __guest::response_head);
     };

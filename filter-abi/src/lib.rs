@@ -108,6 +108,8 @@
 //!
 //! A [`Reply`] becomes the verdict of any of them by `into()`.
 
+#[cfg(any(target_family = "wasm", test))]
+mod answer;
 mod body;
 mod configuration;
 mod connection;

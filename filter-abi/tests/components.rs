@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use wasmparser::{Parser, Payload, Validator};
+use wasmparser::{CanonicalFunction, CanonicalOption, Parser, Payload, Validator};
 
 /// Every component imports `types`, for the shape of a verdict, and `log`, for the last words of a panic.
 const ALWAYS: [&str; 2] = ["types", "log"];
@@ -114,9 +114,32 @@ fn everything() {
     );
 }
 
-fn check(filter: &str, imports: &[&str], exports: &[&str]) {
+/// The only answer in it that is freed by a call of its own is that of `configure`.
+#[test]
+fn an_answer_to_a_head_is_not_called_back_for() {
+    let is_freed = |option: &CanonicalOption| matches!(option, CanonicalOption::PostReturn(_));
+    for filter in ["touch", "rewrite"] {
+        let component = component(filter);
+        let sections = Parser::new(0).parse_all(&component);
+        let functions = sections.filter_map(|payload| match payload.expect("it is valid") {
+            Payload::ComponentCanonicalSection(section) => Some(section.into_iter()),
+            _ => None,
+        });
+        let freed = functions.flatten().filter(|function| match function {
+            Ok(CanonicalFunction::Lift { options, .. }) => options.iter().any(is_freed),
+            _ => false,
+        });
+        assert_eq!(freed.count(), 1, "{filter}");
+    }
+}
+
+fn component(filter: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../filters/target/components/{filter}.wasm"));
-    let component = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}: run `make filters`", path.display()));
+    fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}: run `make filters`", path.display()))
+}
+
+fn check(filter: &str, imports: &[&str], exports: &[&str]) {
+    let component = component(filter);
     Validator::new()
         .validate_all(&component)
         .expect("the component is valid");

@@ -338,3 +338,33 @@ fn redact_streams_what_is_longer_than_memory() {
     assert!(grown < GROWTH, "{grown} bytes of growth");
     assert_eq!(attribute(proxy.folder(), 0, "redactions"), "2");
 }
+
+/// Each refusal takes its guest's memory only until the next hook: here, a thousand of them would take more than there is.
+#[test]
+fn tenant_refuses_as_often_as_it_has_to() {
+    let upstream = Upstream::saying("ok");
+    let limits = "instance_reuse: 1000000, limits: { memory: 1280KiB }";
+    let entries = format!("{limits}, config: {{ header: x-tenant, allow: [acme] }}");
+    let proxy = start("tenant", &entries, &upstream, "");
+    for connection in 0..10 {
+        let mut client = proxy.client();
+        for number in 0..500 {
+            assert_eq!(get(&mut client, "").status(), 403, "{connection}, {number}");
+        }
+    }
+    assert_eq!(get(&mut proxy.client(), "X-Tenant: acme\r\n").text(), "ok");
+}
+
+#[test]
+fn redact_answers_in_place_of_what_it_cannot_search() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Encoding: br\r\nContent-Length: 2\r\n\r\nok";
+    let upstream = Upstream::each([(); 3].map(|()| vec![Step::Message, Step::send(head), Step::Close]));
+    let entries = "grants: [metrics], config: { on_encoded: fail, patterns: [{ name: mail, detect: email }] }";
+    let proxy = start("redact", entries, &upstream, "");
+    let mut client = proxy.client();
+    for _ in 0..3 {
+        let reply = get(&mut client, "");
+        assert_eq!((reply.status(), &*reply.text()), (502, "bad gateway\n"));
+        assert!(reply.values("content-encoding").is_empty());
+    }
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::completion::exports::tamis::filter::completion::Outcome;
 use super::connection::exports::tamis::filter::connection::Admission;
 use super::types;
-use crate::{BodyVerdict, EndVerdict, Header, HeldVerdict, OverMax, Reply, RequestVerdict, Verdict};
+use crate::{BodyVerdict, EndVerdict, Header, HeldVerdict, Reply};
 
 pub(super) fn headers(fields: Vec<types::Header>) -> Vec<Header> {
     let header = |field: types::Header| Header {
@@ -42,37 +42,12 @@ impl From<crate::Admission> for Admission {
     }
 }
 
-impl From<RequestVerdict> for types::RequestVerdict {
-    fn from(verdict: RequestVerdict) -> Self {
-        match verdict {
-            RequestVerdict::Proceed => Self::Proceed,
-            RequestVerdict::Reply(reply) => Self::Reply(reply.into()),
-            RequestVerdict::ReadBody { max, over } => Self::ReadBody(types::ReadBody {
-                max,
-                over: match over {
-                    OverMax::Refuse => types::OverMax::Refuse,
-                    OverMax::Continue => types::OverMax::Continue,
-                },
-            }),
-        }
-    }
-}
-
 impl From<HeldVerdict> for types::HeldVerdict {
     fn from(verdict: HeldVerdict) -> Self {
         match verdict {
             HeldVerdict::Proceed => Self::Proceed,
             HeldVerdict::Replace(body) => Self::Replace(body),
             HeldVerdict::Reply(reply) => Self::Reply(reply.into()),
-        }
-    }
-}
-
-impl From<Verdict> for types::Verdict {
-    fn from(verdict: Verdict) -> Self {
-        match verdict {
-            Verdict::Proceed => Self::Proceed,
-            Verdict::Reply(reply) => Self::Reply(reply.into()),
         }
     }
 }
