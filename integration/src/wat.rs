@@ -49,6 +49,8 @@ pub enum Act {
     SetAuthority(&'static str),
     SetPath(String),
     SetQuery(&'static str),
+    /// Asks that the request's body passes by.
+    PassBody,
     SetResponseHeader(&'static str, Vec<u8>),
     SetStatus(u16),
     SetAttribute(&'static str, String),
@@ -339,6 +341,7 @@ impl Act {
             SetAuthority(_) => &["request.set-authority"],
             SetPath(_) => &["request.set-path"],
             SetQuery(_) => &["request.set-query"],
+            PassBody => &["request.pass-body"],
             SetResponseHeader(..) => &["response.set-header"],
             SetStatus(_) => &["response.set-status"],
             SetAttribute(..) => &["exchange.set-attribute"],
@@ -371,6 +374,7 @@ impl Act {
             SetAuthority(text) => edit("request.set-authority", memory.string(text)),
             SetPath(text) => edit("request.set-path", memory.string(text)),
             SetQuery(text) => edit("request.set-query", format!("(i32.const 1) {}", memory.string(text))),
+            PassBody => "(call $request.pass-body)\n".to_owned(),
             SetResponseHeader(name, value) => edit("response.set-header", memory.string(name) + &memory.bytes(value)),
             SetStatus(status) => edit("response.set-status", format!("(i32.const {status})")),
             SetAttribute(name, value) => edit("exchange.set-attribute", memory.string(name) + &memory.string(value)),
@@ -444,7 +448,7 @@ struct Function {
 
 const EDIT: &str = "(result (result (error $edit-error)))";
 
-const FUNCTIONS: [(&str, Function); 17] = {
+const FUNCTIONS: [(&str, Function); 18] = {
     const fn host(interface: &'static str, name: &'static str, kind: &'static str, core: &'static str) -> Function {
         Function {
             interface,
@@ -463,6 +467,7 @@ const FUNCTIONS: [(&str, Function); 17] = {
             "request.remove-header",
             host("request", "remove-header", "(param \"name\" string) EDIT", ONE),
         ),
+        ("request.pass-body", host("request", "pass-body", "", "")),
         (
             "request.set-method",
             host("request", "set-method", "(param \"method\" string) EDIT", ONE),

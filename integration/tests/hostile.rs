@@ -95,6 +95,61 @@ fn failing_guests_are_skipped(settings: &'static str) {
     assert_eq!(count, 3);
 }
 
+/// What a filter asks for is its own affair: others see the bodies all the same.
+#[test]
+fn a_body_passes_only_the_filter_that_asked_for_it() {
+    let upstream = Upstream::saying("ok");
+    let folder = Folder::new();
+    let write = |name: &str, guest: Guest| folder.write(&format!("{name}.wasm"), guest.build());
+    let refusal = Reply(403, Vec::new(), "seen");
+    write("passes", Guest::new().on_request([PassBody]));
+    write("fails", Guest::new().on_request([From(1), PassBody, Trap]));
+    write("refuses", Guest::new().on_request_body([refusal]));
+    write("sees", Guest::new().on_response_body([]));
+    write(
+        "replies",
+        Guest::new().on_request([PassBody, Reply(200, Vec::new(), "own")]),
+    );
+    // On a stack of its own, and on its worker's.
+    for cpu in ["50ms", "10ms"] {
+        let filter = |name: &str, component: &str, policy: &str| {
+            let limits = format!("breaker: off, limits: {{ cpu: {cpu} }}");
+            format!("  {name}: {{ component: {component}.wasm, on_failure: {policy}, {limits} }}\n")
+        };
+        let top = [
+            "filters:\n",
+            &filter("passes", "passes", "open"),
+            &filter("fails", "fails", "open"),
+            &filter("refuses", "refuses", "closed"),
+            &filter("sees", "sees", "closed"),
+            &filter("replies", "replies", "closed"),
+            &filter("breaks", "fails", "closed"),
+        ]
+        .concat();
+        let configuration = Configuration {
+            top: &top,
+            routes: "  - { name: own, match: { path: { exact: /own } }, filters: [sees, replies], cluster: app }\n  \
+                     - { name: broken, match: { path: { exact: /broken } }, filters: [sees, breaks], cluster: app }\n  \
+                     - { name: body, filters: [passes, fails, refuses], cluster: app }\n",
+            ..Default::default()
+        };
+        let proxy = Proxy::start_in(&folder, &configuration.to(&upstream));
+        // The first time there are no guests yet; one that has failed makes room for another.
+        for round in 1..=4 {
+            let request = "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 3\r\n\r\nabc";
+            let reply = proxy.client().exchange(request);
+            assert_eq!((reply.status(), &*reply.text()), (403, "seen"), "{cpu}, {round}");
+            assert_eq!(proxy.get("/own").text(), "own", "{cpu}, {round}");
+            let broken = if round % 2 == 1 { 200 } else { 500 };
+            assert_eq!(proxy.get("/broken").status(), broken, "{cpu}, {round}");
+            let seen = [("filter", "sees"), ("hook", "response_body")];
+            let calls = proxy.metrics().sum("tamis_filter_calls_total", &seen);
+            // A piece and the end of each of the two.
+            assert_eq!(calls, f64::from(4 * round), "{cpu}, {round}");
+        }
+    }
+}
+
 /// A call that may wait is none that ends what a guest has computed.
 #[test]
 fn a_guest_that_calls_the_host_for_ever_is_ended() {

@@ -478,16 +478,32 @@ impl Exchange {
         if !self.passage.has_filters() {
             return Ok(None);
         }
-        let (lane, deadline) = (Rc::clone(&self.lane), self.deadline);
-        let walk = std::pin::pin!(self.walk_forward(upload));
-        let walked = lane.watchdog.watch(deadline, walk).await;
-        walked.unwrap_or_else(|| Err(Kind::RouteTimeout.into()))
-    }
-
-    async fn walk_forward(&mut self, upload: &mut RequestBody) -> Result<Option<Early>, Error> {
         let passage = Rc::clone(&self.passage);
         let mut clock = std::time::Instant::now();
-        for step in passage.steps() {
+        let mut steps = passage.steps();
+        while let Some(step) = steps.next() {
+            let Some(answered) = passage.forward_at_once(step, &mut clock) else {
+                let (lane, deadline) = (Rc::clone(&self.lane), self.deadline);
+                let rest = std::iter::once(step).chain(steps);
+                let walk = std::pin::pin!(self.walk_forward(rest, clock, upload));
+                let walked = lane.watchdog.watch(deadline, walk).await;
+                return walked.unwrap_or_else(|| Err(Kind::RouteTimeout.into()));
+            };
+            if let Some(reply) = answered? {
+                return Ok(Some(Early::Reply(reply)));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn walk_forward(
+        &mut self,
+        steps: impl Iterator<Item = (usize, usize)>,
+        mut clock: std::time::Instant,
+        upload: &mut RequestBody,
+    ) -> Result<Option<Early>, Error> {
+        let passage = Rc::clone(&self.passage);
+        for step in steps {
             let stage = match passage.forward(step, &mut clock).await? {
                 Forward::Proceed { stage } => stage,
                 Forward::Reply(reply) => return Ok(Some(Early::Reply(reply))),

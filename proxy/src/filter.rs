@@ -195,6 +195,10 @@ impl Hooks {
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
+
+    pub fn is_only(self, hook: Hook) -> bool {
+        self.0 == 1 << hook as u8
+    }
 }
 
 /// How a filter failed an exchange.

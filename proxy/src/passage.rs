@@ -48,7 +48,7 @@ pub struct Passage {
     message: RefCell<Option<Box<Message>>>,
     /// Those who wait for it.
     waiting: RefCell<Vec<Waker>>,
-    /// In the order in which their request halves ran.
+    /// In the order in which their request halves ran; without those that were [done at once](Self::forward_at_once).
     turns: RefCell<Vec<Turn>>,
     /// How many of them are still to see the response's head.
     to_come: Cell<usize>,
@@ -88,7 +88,8 @@ struct Loan<'a> {
 
 /// Whose hook is called, and since when.
 struct Place<'a> {
-    turn: usize,
+    /// `None` of a filter that sees nothing but this hook.
+    turn: Option<usize>,
     step: &'a Step,
     filter: &'a Arc<wasm::Filter>,
     /// The filter's number in its generation.
@@ -130,12 +131,11 @@ pub enum Forward {
 
 impl Passage {
     pub fn new(scene: Scene, message: Box<Message>) -> Self {
-        let steps = scene.chains().iter().map(|chain| chain.steps.len()).sum();
         Self {
             scene,
             message: RefCell::new(Some(message)),
             waiting: RefCell::default(),
-            turns: RefCell::new(Vec::with_capacity(steps)),
+            turns: RefCell::default(),
             to_come: Cell::new(0),
         }
     }
@@ -164,6 +164,43 @@ impl Passage {
 
     pub fn has_filters(&self) -> bool {
         self.scene.chains().iter().any(|chain| !chain.steps.is_empty())
+    }
+
+    /// The request half of a brief filter that sees nothing of the rest, and its reply if it gives one: without a future,
+    /// and without a turn, as nothing is left to be done for it afterwards. `None`, and nothing was done, if it is no such
+    /// filter or not all that it needs is there.
+    pub fn forward_at_once(
+        &self,
+        (chain, step): (usize, usize),
+        clock: &mut Instant,
+    ) -> Option<Result<Option<Box<Reply>>, Broken>> {
+        let step = &self.scene.chains()[chain].steps[step];
+        let StepKind::Wasm(filter, slot) = &step.kind else {
+            return None;
+        };
+        // What was drawn for a trial is remembered with the turn.
+        if !filter.hooks().is_only(Hook::RequestHead) || step.part.is_some() {
+            return None;
+        }
+        let place = Place {
+            turn: None,
+            step,
+            filter,
+            slot: *slot,
+            hook: Hook::RequestHead,
+            now: *clock,
+        };
+        let ready = self.ready(&place)?;
+        let asked = self.ask_in_place(&place, ready, wasm::OnRequestHead);
+        let asked = self.judge(&place, asked, clock, Duration::ZERO);
+        Some(asked.map(|verdict| match verdict {
+            Some(RequestVerdict::Reply(reply)) => {
+                self.scene.replied(step, reply.status);
+                Some(reply)
+            }
+            // Without a hook for the body, to ask for it is a failure.
+            Some(RequestVerdict::Proceed | RequestVerdict::ReadBody(_)) | None => None,
+        }))
     }
 
     /// The request half of one filter.
@@ -242,18 +279,29 @@ impl Passage {
         Ok(verdict)
     }
 
-    /// The turn itself, when its filter's stage is to stand in the way of a body; what it asked to pass, passes.
+    /// The turn itself, when its filter's stage is to stand in the way of a body.
     pub fn stage_of(&self, turn: usize, hook: Hook) -> Option<usize> {
-        let passes = self
-            .message
-            .borrow_mut()
-            .as_mut()
-            .is_some_and(|message| std::mem::take(&mut message.passes_body));
-        let wanted = self.turns.borrow()[turn].ahead.has(hook) && !passes;
+        let wanted = self.turns.borrow()[turn].ahead.has(hook);
         if !wanted {
             self.forgo(turn, &[Hook::HeldBody, hook]);
         }
         wanted.then_some(turn)
+    }
+
+    /// What a filter has asked to pass does not come to it, nor concerns any other.
+    fn let_pass(&self, turn: Option<usize>, hook: Hook) {
+        let mut message = self.message.borrow_mut();
+        let asked = message.as_mut().map(|message| &mut message.passes_body);
+        let passes = asked.is_some_and(std::mem::take);
+        let body = match hook {
+            Hook::RequestHead | Hook::HeldBody => Hook::RequestBody,
+            Hook::ResponseHead => Hook::ResponseBody,
+            _ => return,
+        };
+        drop(message);
+        if let (true, Some(turn)) = (passes, turn) {
+            self.forgo(turn, &[body]);
+        }
     }
 
     /// The last turn that has not seen the response's head yet, of those that want to see anything of a response.
@@ -360,7 +408,7 @@ impl Passage {
             return Ok(None);
         };
         let mut place = Place {
-            turn,
+            turn: Some(turn),
             step,
             filter,
             slot: *slot,
@@ -385,7 +433,9 @@ impl Passage {
             return Ok(None);
         }
         let mut waited = Duration::ZERO;
-        let asked = self.try_ask(&place, question, &mut loan.message, &mut waited).await;
+        let asked = self
+            .try_ask((turn, &place), question, &mut loan.message, &mut waited)
+            .await;
         drop(loan);
         self.judge(&place, asked, clock, waited)
     }
@@ -397,12 +447,15 @@ impl Passage {
             return None;
         }
         let mut message = self.message.borrow_mut();
-        let turn = &mut self.turns.borrow_mut()[place.turn];
-        let cpu = place.filter.exchange_cpu().saturating_sub(turn.cpu);
-        if message.is_none() || turn.is_skipped || cpu.is_zero() {
+        let mut turns = self.turns.borrow_mut();
+        let turn = place.turn.map(|turn| &mut turns[turn]);
+        let spent = turn.as_ref().map_or(Duration::ZERO, |turn| turn.cpu);
+        let cpu = place.filter.exchange_cpu().saturating_sub(spent);
+        let is_skipped = turn.as_ref().is_some_and(|turn| turn.is_skipped);
+        if message.is_none() || is_skipped || cpu.is_zero() {
             return None;
         }
-        let lease = match turn.lease.take() {
+        let lease = match turn.and_then(|turn| turn.lease.take()) {
             Some(lease) => lease,
             None if place.filter.breaker().is_none_or(|breaker| breaker.is_closed()) => {
                 self.scene.guests(place.filter, place.slot).lease()?
@@ -433,13 +486,13 @@ impl Passage {
     /// The guest is out of its place while it works, so that it goes with the future when that is dropped half-way.
     async fn try_ask<Q: Question>(
         &self,
-        place: &Place<'_>,
+        (turn, place): (usize, &Place<'_>),
         question: Q,
         home: &mut Option<Box<Message>>,
         waited: &mut Duration,
     ) -> wasm::Outcome<Q::Verdict> {
         let (lease, spent) = {
-            let turn = &mut self.turns.borrow_mut()[place.turn];
+            let turn = &mut self.turns.borrow_mut()[turn];
             (turn.lease.take(), turn.cpu)
         };
         let cpu = place.filter.exchange_cpu().saturating_sub(spent);
@@ -451,7 +504,7 @@ impl Passage {
         }
         let mut lease = match lease {
             Some(lease) => lease,
-            None => match self.lease(place)? {
+            None => match self.lease(turn, place)? {
                 Some(lease) => lease,
                 // Boxed like all that seldom happens.
                 None => Box::pin(self.scene.guests(place.filter, place.slot).lease_slowly())
@@ -470,14 +523,17 @@ impl Passage {
         Ok(verdict)
     }
 
-    /// The guest has answered, and waits for its next hook.
+    /// The guest has answered, and waits for its next hook if there is one.
     fn keep(&self, place: &Place<'_>, mut lease: wasm::Lease, awaited: Duration) {
         self.scene.took(place.step, place.hook, place.now, awaited);
         let metrics = lease.take_metrics();
         if !metrics.is_empty() {
             self.scene.counted(place.step, metrics);
         }
-        self.turns.borrow_mut()[place.turn].lease = Some(lease);
+        match place.turn {
+            Some(turn) => self.turns.borrow_mut()[turn].lease = Some(lease),
+            None => lease.put_back(),
+        }
     }
 
     /// What the answer, or the want of one, means to the exchange and to the filter's breaker.
@@ -496,12 +552,13 @@ impl Passage {
             ..
         } = *place;
         let computed = self.lap(step, hook, clock, Some(waited));
+        self.let_pass(turn, hook);
         let breaker = filter.breaker();
-        let probe = {
+        let probe = turn.and_then(|turn| {
             let turn = &mut self.turns.borrow_mut()[turn];
             turn.cpu += computed;
-            breaker.and_then(|_| turn.probe.take())
-        };
+            turn.probe.take()
+        });
         match asked {
             Ok(verdict) => {
                 match (probe, breaker) {
@@ -520,7 +577,9 @@ impl Passage {
                     (_, None, None) => {}
                 }
                 self.tell_failure(step, hook, filter.on_failure(), (failure, &detail));
-                self.skip(turn);
+                if let Some(turn) = turn {
+                    self.skip(turn);
+                }
                 match filter.on_failure() {
                     OnFailure::Open => Ok(None),
                     OnFailure::Closed => Err(Broken {
@@ -533,9 +592,9 @@ impl Passage {
     }
 
     /// A guest for the filter's first hook, if one is at rest and the filter may be called at all.
-    fn lease(&self, place: &Place<'_>) -> wasm::Outcome<Option<wasm::Lease>> {
+    fn lease(&self, turn: usize, place: &Place<'_>) -> wasm::Outcome<Option<wasm::Lease>> {
         if let Some(breaker) = place.filter.breaker() {
-            self.admit(place.turn, breaker, place.now)?;
+            self.admit(turn, breaker, place.now)?;
         }
         Ok(self.scene.guests(place.filter, place.slot).lease())
     }
