@@ -17,6 +17,10 @@ pub const MAX_HEAD: usize = 64 << 10;
 /// Room for what the proxy adds to nearly every response (Via), so that the map need not grow.
 const ADDED_FIELDS: usize = 1;
 
+/// Room at least: hyper reads the client's next request into the map of the response before it, to which the proxy adds four
+/// fields and filters theirs. A map grows by moving all that is in it.
+const USUAL_REQUEST: usize = 12;
+
 /// What a response says before its body.
 #[derive(Debug)]
 pub struct Head {
@@ -74,7 +78,8 @@ pub fn parse(input: &mut Bytes, method: &Method) -> Result<Parsed, Fault> {
         status if status.is_informational() => return Ok(Parsed::Interim),
         _ => {}
     }
-    let mut headers = HeaderMap::with_capacity(response.headers.len() + ADDED_FIELDS);
+    let room = (response.headers.len() + ADDED_FIELDS).max(USUAL_REQUEST);
+    let mut headers = HeaderMap::with_capacity(room);
     let mut facts = Facts::new(response.version == Some(1));
     for field in &*response.headers {
         let name = name_of(field.name)?;
