@@ -702,7 +702,7 @@ impl<'a> Build<'a> {
             .routes
             .iter()
             .map(|route| {
-                let action = action(&route.action).unwrap_or_else(|message| {
+                let action = action(&route.action, &config.clusters).unwrap_or_else(|message| {
                     self.fault(&route.place, "route", &route.name, message);
                     snapshot::Action::Clusters {
                         choices: Vec::new(),
@@ -1022,13 +1022,14 @@ fn protocols(protocols: &[config::Protocol]) -> snapshot::Protocols {
     }
 }
 
-fn action(action: &config::Action) -> Result<snapshot::Action, String> {
+fn action(action: &config::Action, known: &[config::Cluster]) -> Result<snapshot::Action, String> {
     Ok(match action {
         config::Action::Clusters(clusters) => snapshot::Action::Clusters {
             choices: clusters
                 .iter()
                 .map(|choice| snapshot::Choice {
                     cluster: choice.cluster,
+                    name: Name::new(&known[choice.cluster].name),
                     weight: choice.weight,
                 })
                 .collect(),

@@ -175,6 +175,7 @@ pub enum Action {
 pub struct Choice {
     /// Index into [`Snapshot::clusters`].
     pub cluster: usize,
+    pub name: Name,
     pub weight: u32,
 }
 
@@ -300,11 +301,12 @@ mod tests {
 
     #[test]
     fn weights_decide() {
-        let choices = [
-            Choice { cluster: 4, weight: 1 },
-            Choice { cluster: 5, weight: 0 },
-            Choice { cluster: 6, weight: 3 },
-        ];
+        let choice = |cluster, weight| Choice {
+            cluster,
+            name: Name::new("app"),
+            weight,
+        };
+        let choices = [choice(4, 1), choice(5, 0), choice(6, 3)];
         let chosen: Vec<_> = (0..5).map(|draw| Action::choose(&choices, 4, draw)).collect();
         assert_eq!(chosen, [4, 6, 6, 6, 4]);
     }

@@ -28,12 +28,11 @@ use crate::filter::{Failure, Hook, OnFailure};
 use crate::head::Clusters;
 use crate::hop::Via;
 use crate::listener;
-use crate::name::Name;
 use crate::outbound::{self, Desk};
 use crate::outbox;
 use crate::overload::{self, Level, Pressure};
 use crate::pool::{self, ClusterPool, EndpointPool, EndpointUsage};
-use crate::snapshot::{Action, Choice, Snapshot};
+use crate::snapshot::{Action, Snapshot};
 use crate::telemetry::UPSTREAM_FAILURES;
 use crate::telemetry::metrics::{
     EndpointSeries, FilterSeries, Live as LiveNames, Report, RouteSeries, Tally, UNMATCHED,
@@ -809,10 +808,7 @@ impl Scene {
     pub fn clusters(&self) -> Clusters {
         let snapshot = &self.pinned.snapshot;
         match self.route.map(|route| &snapshot.routes[route].action) {
-            Some(Action::Clusters { choices, .. }) => {
-                let name = |choice: &Choice| Name::new(snapshot.clusters[choice.cluster].name());
-                Clusters::new(choices.iter().map(name))
-            }
+            Some(Action::Clusters { choices, .. }) => Clusters::new(choices.iter().map(|choice| choice.name)),
             _ => Clusters::default(),
         }
     }
