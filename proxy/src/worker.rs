@@ -638,7 +638,7 @@ impl Worker {
     ) {
         let mut tally = self.tally.borrow_mut();
         let series = tally.filter(filter.name());
-        tally.filter_call(series, hook, took.as_secs_f64(), took.saturating_sub(waited));
+        tally.filter_call(series, hook, took, took.saturating_sub(waited));
         drop(tally);
         self.count(series, metrics);
     }
@@ -827,7 +827,7 @@ impl Floor for Scene {
     fn called(&self, step: &Step, hook: Hook, took: Duration, cpu: Duration) {
         let series = self.pinned.filter(&self.worker, step.index);
         let mut tally = self.worker.tally.borrow_mut();
-        tally.filter_call(series, hook, took.as_secs_f64(), cpu);
+        tally.filter_call(series, hook, took, cpu);
     }
 
     fn took(&self, step: &Step, hook: Hook, since: Instant, awaited: Duration) {

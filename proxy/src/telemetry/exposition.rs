@@ -15,7 +15,7 @@ use super::counts::{Counts, OTHER_CODES};
 use super::custom::{Custom, CustomKind};
 use super::histogram::Histogram;
 use super::metrics::{
-    Absorb, ClusterCounts, EndpointCounts, FilterCounts, Handshake, Hook, ListenerCounts, Report, RouteCounts,
+    Absorb, ClusterCounts, EndpointCounts, FilterCounts, Handshake, ListenerCounts, Report, RouteCounts,
 };
 use super::series::Labels;
 
@@ -658,7 +658,7 @@ impl Exposition {
         self.counters(
             "tamis_filter_cpu_seconds_total",
             "Processor time of the filter's instances.",
-            each().map(|(labels, counts)| counter_f64(&labels, counts.cpu.as_secs_f64())),
+            each().map(|(labels, counts)| counter_f64(&labels, counts.calls.cpu().as_secs_f64())),
         );
         self.counters(
             "tamis_filter_replies_total",
@@ -678,10 +678,7 @@ impl Exposition {
     fn filter_calls(&mut self, filters: &Merged<1, FilterCounts>) {
         let called = || {
             filters.iter().flat_map(|([name], counts)| {
-                let hooks = Hook::ALL
-                    .into_iter()
-                    .zip(&counts.calls)
-                    .filter(|(_, calls)| calls.count() > 0);
+                let hooks = counts.calls.by_hook().filter(|(_, calls)| calls.count() > 0);
                 hooks.map(move |(hook, calls)| {
                     let [filter, version] = version(name);
                     ([filter, version, ("hook", hook.as_str())], calls)
@@ -933,6 +930,7 @@ mod tests {
 
     use super::super::metrics::{Tally, UNMATCHED};
     use super::*;
+    use crate::filter::Hook;
 
     fn facts() -> ProcessFacts<'static> {
         ProcessFacts {
@@ -1213,7 +1211,12 @@ mod tests {
         tally.upstream_response(endpoint, 200, 0.0001);
         tally.upstream_failure(endpoint, "upstream_reset");
         let filter = tally.filter("tenant");
-        tally.filter_call(filter, Hook::RequestHead, 0.000_000_4, Duration::from_millis(250));
+        tally.filter_call(
+            filter,
+            Hook::RequestHead,
+            Duration::from_nanos(400),
+            Duration::from_millis(250),
+        );
         tally.filter_failure(filter, Hook::ResponseHead, "trap", "closed");
         tally.filter_instances(filter, 1);
         tally.filter_memory(filter, 65_536);
@@ -1335,7 +1338,8 @@ mod tests {
         let mut tally = Tally::new();
         for (name, calls) in [("tenant", 3), ("tenant@candidate", 2)] {
             let filter = tally.filter(name);
-            (0..calls).for_each(|_| tally.filter_call(filter, Hook::RequestHead, 0.1, Duration::ZERO));
+            (0..calls)
+                .for_each(|_| tally.filter_call(filter, Hook::RequestHead, Duration::from_millis(100), Duration::ZERO));
             tally.filter_failure(filter, Hook::RequestHead, "trap", "open");
             tally.filter_counter(filter, "x", vec![("version".into(), "own".into())], calls);
         }

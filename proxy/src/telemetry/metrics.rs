@@ -7,9 +7,10 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use super::calls::Calls;
 use super::counts::Counts;
 use super::custom::{CustomMetrics, Labels as CustomLabels};
-use super::histogram::{EXCHANGE_SECONDS, HANDSHAKE_SECONDS, HOOK_SECONDS, Histogram};
+use super::histogram::{EXCHANGE_SECONDS, HANDSHAKE_SECONDS, Histogram};
 pub use crate::filter::Hook;
 
 use super::series::{Labels, OVERFLOW, SeriesId, Table};
@@ -119,16 +120,14 @@ pub struct Retry {
     pub outcome: &'static str,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct FilterCounts {
-    /// In the order of [`Hook::ALL`].
-    pub(super) calls: [Histogram; Hook::ALL.len()],
+    pub(super) calls: Calls,
     pub(super) failures: Counts<FilterFailure>,
     pub(super) instances: i64,
     pub(super) memory_bytes: i64,
     pub(super) idle: i64,
     pub(super) waiting: i64,
-    pub(super) cpu: Duration,
     /// By status.
     pub(super) replies: Counts<u16>,
     pub(super) custom: CustomMetrics,
@@ -191,12 +190,14 @@ impl Tally {
     }
 
     pub fn report(&self) -> Report {
+        let mut filters = copy(&self.filters);
+        filters.iter_mut().for_each(|(_, counts)| counts.calls.settle());
         Report {
             listeners: copy(&self.listeners),
             routes: copy(&self.routes),
             endpoints: copy(&self.endpoints),
             clusters: copy(&self.clusters),
-            filters: copy(&self.filters),
+            filters,
             stale: self.stale,
         }
     }
@@ -356,16 +357,13 @@ impl Tally {
 
 /// Filters.
 impl Tally {
-    #[inline]
     /// `cpu`: what guests computed of it; none of a native filter's is told apart.
-    pub fn filter_call(&mut self, series: FilterSeries, hook: Hook, seconds: f64, cpu: Duration) {
+    #[inline]
+    pub fn filter_call(&mut self, series: FilterSeries, hook: Hook, took: Duration, cpu: Duration) {
         let Some(counts) = found(self.filters.at(series.0), &mut self.stale) else {
             return;
         };
-        if let Some(calls) = counts.calls.get_mut(hook as usize) {
-            calls.observe(seconds);
-        }
-        counts.cpu += cpu;
+        counts.calls.add(hook, took, cpu);
     }
 
     /// `kind`: `trap`, `cpu`, `wall`, `memory`, `no_instance`, ..; `policy`: what became of the exchange, `closed` or
@@ -481,22 +479,6 @@ impl Default for ClusterCounts {
     }
 }
 
-impl Default for FilterCounts {
-    fn default() -> Self {
-        Self {
-            calls: [const { Histogram::new(&HOOK_SECONDS) }; Hook::ALL.len()],
-            failures: Counts::default(),
-            instances: 0,
-            memory_bytes: 0,
-            idle: 0,
-            waiting: 0,
-            cpu: Duration::ZERO,
-            replies: Counts::default(),
-            custom: CustomMetrics::default(),
-        }
-    }
-}
-
 /// Adds what another worker counted under the same labels.
 pub(super) trait Absorb {
     fn absorb(&mut self, other: &Self);
@@ -545,15 +527,12 @@ impl Absorb for ClusterCounts {
 
 impl Absorb for FilterCounts {
     fn absorb(&mut self, other: &Self) {
-        for (calls, more) in self.calls.iter_mut().zip(&other.calls) {
-            calls.absorb(more);
-        }
+        self.calls.absorb(&other.calls);
         self.failures.absorb(&other.failures);
         self.instances += other.instances;
         self.memory_bytes += other.memory_bytes;
         self.idle += other.idle;
         self.waiting += other.waiting;
-        self.cpu += other.cpu;
         self.replies.absorb(&other.replies);
         self.custom.absorb(&other.custom);
     }
@@ -612,7 +591,7 @@ mod tests {
         tally.request(route, 200, 0.1);
         tally.upstream_response(endpoint, 200, 0.1);
         tally.upstream_connections(endpoint, -1);
-        tally.filter_call(filter, Hook::RequestHead, 0.1, Duration::ZERO);
+        tally.filter_call(filter, Hook::RequestHead, Duration::from_millis(100), Duration::ZERO);
         tally.filter_counter(filter, "x", Vec::new(), 1);
 
         let report = tally.report();

@@ -9,6 +9,7 @@ pub mod histogram;
 pub mod metrics;
 pub mod record;
 
+mod calls;
 mod counts;
 mod custom;
 mod series;
