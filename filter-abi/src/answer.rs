@@ -31,15 +31,10 @@ impl Answer {
 
     /// After `on-request-head`. What it gives is good until the next one.
     pub fn after_request(&mut self, verdict: RequestVerdict) -> *const u32 {
-        self.forget();
         // The number of the case; what the case holds begins at a multiple of eight, for `max`.
         match verdict {
             RequestVerdict::Proceed => self.words[0] = 0,
-            RequestVerdict::Reply(reply) => {
-                self.words[0] = 1;
-                let words = self.keep(reply);
-                self.words[2..7].copy_from_slice(&words);
-            }
+            RequestVerdict::Reply(reply) => self.reply(reply, 2),
             RequestVerdict::ReadBody { max, over } => {
                 self.words[0] = 2;
                 let [low, high] = halves(max);
@@ -55,39 +50,35 @@ impl Answer {
 
     /// After `on-response-head`. What it gives is good until the next one.
     pub fn after_response(&mut self, verdict: Verdict) -> *const u32 {
-        self.forget();
         match verdict {
             Verdict::Proceed => self.words[0] = 0,
-            Verdict::Reply(reply) => {
-                self.words[0] = 1;
-                let words = self.keep(reply);
-                self.words[1..6].copy_from_slice(&words);
-            }
+            Verdict::Reply(reply) => self.reply(reply, 1),
         }
         self.words.as_ptr()
     }
 
-    /// Frees what the last one holds.
+    /// Frees what the last one holds: at the beginning of each hook, as the host has read it then.
     pub fn forget(&mut self) {
         self.fields = Vec::new();
         self.reply = None;
     }
 
-    /// `reply`, in words.
-    fn keep(&mut self, reply: Reply) -> [u32; 5] {
+    /// The second case of both verdicts, whose words begin there.
+    fn reply(&mut self, reply: Reply, at: usize) {
         let reply = self.reply.insert(reply);
         let fields = reply.headers.iter().map(|header| {
             let (name, value) = (header.name.as_bytes(), header.value.as_bytes());
             [address(name), count(name), address(value), count(value)]
         });
-        self.fields.extend(fields);
-        [
+        self.fields = fields.collect();
+        self.words[0] = 1;
+        self.words[at..at + 5].copy_from_slice(&[
             reply.status.into(),
             address(&self.fields),
             count(&self.fields),
             address(&reply.body),
             count(&reply.body),
-        ]
+        ]);
     }
 }
 
@@ -129,8 +120,8 @@ mod tests {
                 2 => answer.after_request(reply.clone().into()),
                 _ => answer.after_response(reply.clone().into()),
             };
-            let kept = answer.reply.as_ref().unwrap();
-            assert_eq!(kept, &reply);
+            assert_eq!(answer.reply.as_ref(), Some(&reply));
+            let Some(kept) = &answer.reply else { continue };
             assert_eq!(answer.words[0], 1);
             let expected = [
                 403,
@@ -160,11 +151,11 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_forgotten_when_the_next_is_there() {
+    fn what_is_forgotten_is_not_held_any_more() {
         let mut answer = Answer::new();
         answer.after_request(Reply::new(403).header("x-a", "1").into());
-        answer.after_request(RequestVerdict::Proceed);
+        answer.forget();
         assert!(answer.reply.is_none());
-        assert!(answer.fields.is_empty());
+        assert_eq!(answer.fields.capacity(), 0);
     }
 }

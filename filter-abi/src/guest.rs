@@ -178,7 +178,6 @@ impl<F: Filter> Guest<F> {
     }
 
     fn run<T>(&self, hook: Hook, run: impl FnOnce(&mut F) -> Result<T, Failure>) -> T {
-        // The host has read it.
         self.answer.borrow_mut().forget();
         match self.instance.borrow_mut().as_mut() {
             Some(instance) => instance
