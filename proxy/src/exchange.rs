@@ -481,6 +481,7 @@ impl Exchange {
         let passage = Rc::clone(&self.passage);
         let mut clock = std::time::Instant::now();
         let mut steps = passage.steps();
+        // The first of them, as far as they go without a future; then the rest.
         while let Some(step) = steps.next() {
             let Some(answered) = passage.forward_at_once(step, &mut clock) else {
                 let (lane, deadline) = (Rc::clone(&self.lane), self.deadline);
