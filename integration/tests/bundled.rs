@@ -358,7 +358,7 @@ fn tenant_refuses_as_often_as_it_has_to() {
 #[test]
 fn redact_answers_in_place_of_what_it_cannot_search() {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Encoding: br\r\nContent-Length: 2\r\n\r\nok";
-    let upstream = Upstream::each([(); 3].map(|()| vec![Step::Message, Step::send(head), Step::Close]));
+    let upstream = Upstream::repeating(head);
     let entries = "grants: [metrics], config: { on_encoded: fail, patterns: [{ name: mail, detect: email }] }";
     let proxy = start("redact", entries, &upstream, "");
     let mut client = proxy.client();
