@@ -1,4 +1,4 @@
-//! `tamis serve`: one component on a port, as whoever writes it tries it.
+//! `tamis serve`: one component on a port, as whoever writes it tries it. And `tamis demo`, which serves as it does.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::support::{assert_own_reply, component, each, wait_until, wasi_compone
 /// A component is compiled at the lowest priority, behind whatever else the machine has to do.
 const COMPILE: Duration = Duration::from_secs(120);
 
-/// A process that serves `app.wasm` of its folder.
+/// A process that greets whoever is at the terminal.
 struct Serve {
     child: Child,
     folder: Folder,
@@ -26,13 +26,21 @@ struct Serve {
 }
 
 impl Serve {
-    /// Starts with further arguments, and waits until it serves.
+    /// Serves this component, with further arguments.
     fn start(component: &str, arguments: &[&str]) -> Self {
         let folder = Folder::new();
         folder.copy(&wasi_component(component).expect("it is built"), "app.wasm");
+        Self::launch(
+            folder,
+            &[&["serve", "app.wasm", "--address", "127.0.0.1:0"], arguments].concat(),
+        )
+    }
+
+    /// Waits until it serves.
+    fn launch(folder: Folder, arguments: &[&str]) -> Self {
         let mut child = Command::new(binary())
-            .args(["serve", "app.wasm", "--address", "127.0.0.1:0", "--log-format", "json"])
             .args(arguments)
+            .args(["--log-format", "json"])
             .current_dir(folder.root())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -350,6 +358,48 @@ fn what_is_wrong_is_told_in_the_words_of_the_arguments() {
             assert_eq!(String::from_utf8_lossy(&output.stdout), "", "it did not serve");
         },
     );
+}
+
+/// Each line that it offers does what it says of it, a change of its file is live, and its end leaves and complains of
+/// nothing.
+#[test]
+fn the_demo_does_what_it_says() {
+    let arguments = ["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let mut demo = Serve::launch(Folder::new(), &arguments);
+    let edit = demo.says("Edit ");
+    let (file, _) = edit.split_once(" (").expect("a path, and what to do there");
+    let file = Path::new(file).to_owned();
+    let greeting: Vec<_> = demo.greeting.lines().into_iter().map(|line| line.text).collect();
+    let offers = greeting.iter().zip(&greeting[1..]);
+    let offers: Vec<_> = offers.filter(|(line, _)| line.starts_with("  curl ")).collect();
+    let answer = |line: &str| {
+        let output = Command::new("sh").args(["-c", line]).output().expect("sh is there");
+        let (head, errors) = (output.stdout, output.stderr);
+        let head = String::from_utf8_lossy(&head);
+        let status = head.split(' ').nth(1).map(str::to_owned);
+        status.unwrap_or_else(|| panic!("{line}: {}", String::from_utf8_lossy(&errors)))
+    };
+    let promised: Vec<_> = offers.iter().map(|(_, what)| &what.trim()[..3]).collect();
+    assert_eq!(promised, ["401", "403", "200"]);
+    let given: Vec<_> = offers.iter().map(|(line, _)| answer(line)).collect();
+    assert_eq!(given, promised);
+
+    let configuration = std::fs::read_to_string(&file).expect("the file that it names");
+    std::fs::write(&file, configuration.replace("globex", "nobody")).expect("it can be edited");
+    let refused = offers[1].0;
+    wait_until("the edited file is live", || answer(refused) == "200");
+
+    demo.interrupt();
+    assert_eq!(demo.wait_exit().code(), Some(0));
+    demo.log.wait_end();
+    let unusual: Vec<_> = demo
+        .log
+        .lines()
+        .into_iter()
+        .filter(|line| line.level() != "INFO")
+        .collect();
+    assert!(unusual.is_empty(), "{unusual:#?}");
+    assert!(!file.exists(), "its files go with it");
 }
 
 /// What is wrong with the demo's addresses names the arguments that have others.

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::serve::{in_arguments, socket_address};
-use crate::server;
+use crate::server::{self, Interrupt};
 
 /// The key that the demo's `api-key` filter knows.
 const KEY: &str = "demo";
@@ -96,7 +96,11 @@ pub fn run(listen: SocketAddr, admin: Admin) -> Result<(), String> {
         .map_err(failed)?;
     let origin = start_origin().map_err(|error| format!("demo: its origin cannot listen: {error}"))?;
     let file = lay_out(folder.path(), &configuration(listen, admin, origin)).map_err(failed)?;
-    server::run_then(&server::Options::new(&file), |bound| {
+    let options = server::Options {
+        interrupt: Interrupt::Drains,
+        ..server::Options::new(&file)
+    };
+    server::run_then(&options, |bound| {
         crate::tell!("{}", greeting(bound.unwrap_or(listen), admin, origin, &file))
     })
     .map_err(|errors| in_arguments(&errors, &file, &WAYS_OUT))

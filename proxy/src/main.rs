@@ -1,5 +1,6 @@
 //! The `tamis` command: arguments, logging, exit status. Control plane.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -173,8 +174,9 @@ enum LogFormat {
     Json,
 }
 
-/// A target of the log.
-const LIBRARY: &str = "pingora_core";
+/// Targets of the log, and the most that each says unasked: `pingora_core` repeats at `info` what this process says
+/// itself, and `notify` warns of folders that are gone, which is for [`tamis::watch`] to deal with.
+const LIBRARIES: [(&str, LevelFilter); 2] = [("pingora_core", LevelFilter::WARN), ("notify", LevelFilter::ERROR)];
 /// What `--log` is made of.
 const LEVELS: &str = "write off, error, warn, info, debug or trace, and TARGET=LEVEL for one target";
 
@@ -352,16 +354,20 @@ fn refuse_unknown_level(log: &str) -> Result<(), String> {
     }
 }
 
-/// The library says at `info` what this process says itself. Whoever names it, or wants less of everything, is obeyed.
+/// Libraries say less than this process. Whoever names one, or wants less of everything, is obeyed.
 fn directives(log: &str) -> String {
     let levels = log
         .split(',')
         .filter_map(|part| part.trim().parse::<LevelFilter>().ok());
-    let wants_more = levels.max().is_some_and(|level| level > LevelFilter::WARN);
-    match wants_more && !log.contains(LIBRARY) {
-        true => format!("{log},{LIBRARY}=warn"),
-        false => log.to_owned(),
+    let wanted = levels.max().unwrap_or(LevelFilter::OFF);
+    let mut directives = log.to_owned();
+    for (library, most) in LIBRARIES {
+        if wanted > most && !log.contains(library) {
+            // Writing to a string cannot fail.
+            let _ = write!(directives, ",{library}={most}");
+        }
     }
+    directives
 }
 
 #[cfg(test)]
@@ -396,11 +402,13 @@ mod tests {
     }
 
     #[test]
-    fn the_library_is_quiet_unless_it_is_named() {
+    fn a_library_is_quiet_unless_it_is_named() {
         for (log, expected) in [
-            ("info", "info,pingora_core=warn"),
-            ("info,tamis=debug", "info,tamis=debug,pingora_core=warn"),
-            ("info,pingora_core=debug", "info,pingora_core=debug"),
+            ("info", "info,pingora_core=warn,notify=error"),
+            ("info,tamis=debug", "info,tamis=debug,pingora_core=warn,notify=error"),
+            ("info,pingora_core=debug", "info,pingora_core=debug,notify=error"),
+            ("notify=trace,info", "notify=trace,info,pingora_core=warn"),
+            ("warn", "warn,notify=error"),
             ("error", "error"),
             ("tamis=debug", "tamis=debug"),
         ] {
