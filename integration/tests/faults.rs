@@ -236,6 +236,15 @@ fn refused_connections_are_502_at_once() {
     for _ in 0..3 {
         assert_own_reply(&client.get("/"), 502, "refused");
     }
+    let why = proxy.log().wait_message("no connection with an upstream");
+    assert_eq!(
+        (why.level(), why.field("cluster"), why.field("endpoint")),
+        ("WARN", "app".to_owned(), refusing.address().to_string())
+    );
+    assert!(why.field("error").contains("refused"), "{}", why.text);
+    let lines = proxy.log().lines();
+    let told = lines.iter().filter(|line| line.message() == why.message()).count();
+    assert_eq!(told, 1, "not for every request");
 }
 
 /// Nothing was sent to the endpoint that refused, so the other one can be asked, also for a POST with a body.

@@ -33,7 +33,7 @@ use crate::tls;
 use crate::wasm;
 use crate::wasm::http::Unplaced;
 
-/// Between two words on handshakes that fail, for one endpoint and worker.
+/// Between two words on connections that fail, for one endpoint and worker.
 const COMPLAINT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// A request that a server refuses for want of room is not sent to it for ever.
@@ -386,7 +386,7 @@ pub struct EndpointPool {
     /// No cluster has it any more: what is under way ends, and nothing is kept.
     is_retired: Cell<bool>,
     counts: Rc<Counts>,
-    /// When a handshake that failed was last told of.
+    /// When a connection that failed was last told of.
     complained: Cell<Option<Instant>>,
 }
 
@@ -695,20 +695,19 @@ impl EndpointPool {
                 return Ok(ready);
             }
         }
+        let opened = tokio::time::timeout_at(deadline, self.open(client, local)).await;
+        let opened = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        Ok(opened.inspect_err(|error| self.complain(error))?)
+    }
+
+    /// A new connection.
+    async fn open(self: &Rc<Self>, client: Option<SocketAddr>, local: Option<SocketAddr>) -> io::Result<Channel> {
         let _opening = self.shares().then(|| Opening::begin(self));
         // Counted before it is open: others see at once that there is one more.
         let open = Open::among(self);
-        let opening = open_stream(&self.terms, &self.endpoint, client, local);
-        let stream = tokio::time::timeout_at(deadline, opening).await;
-        if let Ok(Err(error)) = &stream {
-            self.complain(error);
-        }
-        let stream = stream.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        let speaks_http2 = self.terms.protocol != Protocol::Http1 && speaks_http2(&self.terms, &stream)?;
-        if speaks_http2 {
-            let sharing = Box::pin(self.share(stream, open));
-            let shared = tokio::time::timeout_at(deadline, sharing).await;
-            return Ok(shared.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??);
+        let stream = open_stream(&self.terms, &self.endpoint, client, local).await?;
+        if self.terms.protocol != Protocol::Http1 && speaks_http2(&self.terms, &stream)? {
+            return Box::pin(self.share(stream, open)).await;
         }
         self.speaks_http1.set(true);
         Ok(Channel::Http1(Connection {
@@ -804,18 +803,23 @@ impl EndpointPool {
         self.shared.borrow_mut().drain(..).for_each(|client| client.part());
     }
 
-    /// What is wrong with an endpoint's TLS is for the operator to mend, so it is told at the usual level of the log, but
-    /// not for every request.
+    /// Why there is no connection is for the operator to mend, so it is told at the usual level of the log, but not for
+    /// every request.
     fn complain(&self, error: &io::Error) {
         let now = Instant::now();
         let last = self.complained.get();
-        if !tls::is_fault(error) || last.is_some_and(|last| now.duration_since(last) < COMPLAINT) {
+        if last.is_some_and(|last| now.duration_since(last) < COMPLAINT) {
             return;
         }
         self.complained.set(Some(now));
         let (cluster, endpoint) = (self.terms.name(), &*self.endpoint.label);
-        let error = tls::explain(error);
-        tracing::warn!(cluster, endpoint, error, "a TLS handshake with an upstream failed");
+        match tls::is_fault(error) {
+            true => {
+                let error = tls::explain(error);
+                tracing::warn!(cluster, endpoint, error, "a TLS handshake with an upstream failed");
+            }
+            false => tracing::warn!(cluster, endpoint, %error, "no connection with an upstream"),
+        }
     }
 }
 
