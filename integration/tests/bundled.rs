@@ -13,13 +13,14 @@ use crate::support::{Configuration, each, filter_state, folder_with, wait_until}
 const LOG: &str = "access.log";
 const TO_FILE: &str = "access_log: { file: access.log, format: json }";
 
-/// The filter `name` with these entries, in the chain of every route, on two workers.
+/// The filter `name` with these entries, in the chain of every route, on two workers. An exchange has all the time that a
+/// busy machine takes.
 fn start(name: &str, entries: &str, upstream: &Upstream, clusters: &str) -> Proxy {
     let top = format!("{TO_FILE}\nfilters:\n  {name}: {{ component: {name}.wasm, {entries} }}");
     let configuration = Configuration {
         top: &top,
         clusters,
-        route: &format!("filters: [{name}]"),
+        route: &format!("filters: [{name}], timeout: off"),
         ..Default::default()
     };
     let yaml = configuration.to(upstream).replace("workers: 1", "workers: 2");
