@@ -153,7 +153,7 @@ fn a_connection_in_use_is_not_idle() {
     let upstream = Upstream::saying("ok");
     let proxy = Proxy::start(
         &Configuration {
-            limits: "idle_timeout: 400ms",
+            limits: "idle_timeout: 2s",
             ..Default::default()
         }
         .to(&upstream),
@@ -161,7 +161,7 @@ fn a_connection_in_use_is_not_idle() {
     let mut client = proxy.client();
     for _ in 0..8 {
         assert_eq!(client.get("/").text(), "ok");
-        thread::sleep(Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(300));
     }
 }
 

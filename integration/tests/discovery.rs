@@ -16,7 +16,7 @@ use crate::certificates::site;
 use crate::support::{Bystander, apply, assert_own_reply, wait_until};
 
 /// Names are looked up again after a tenth of a second, at the latest after half a one.
-const BRISK: &str = "min_ttl: 100ms, max_ttl: 500ms, timeout: 300ms";
+const BRISK: &str = "min_ttl: 100ms, max_ttl: 500ms, timeout: 1s";
 
 fn configuration(dns: &Dns, settings: &str, cluster: &str) -> String {
     format!(
@@ -179,6 +179,7 @@ fn the_last_good_addresses_are_kept() {
         wait_until(name, || addresses(&proxy) == set([&*format!("127.0.0.3:{port}")]));
         assert_eq!(answers(&proxy, 5), set(["3"]), "{name}");
         bystander.finish();
+        proxy.log().wait_message("a name leads somewhere again");
         let told = proxy.log().lines();
         let of = |message: &str| told.iter().filter(|line| line.message() == message).count();
         assert_eq!(

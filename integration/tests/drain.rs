@@ -82,6 +82,7 @@ fn a_drain_lets_exchanges_finish() {
     assert!(response.closes(), "no `connection: close`: {response:?}");
     busy.assert_closed("drained");
     assert_eq!(proxy.wait_exit().code(), Some(0));
+    proxy.log().wait_end();
     assert!(proxy.log().lines().iter().any(|line| line.message() == "draining"));
 }
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tamis_integration::http2::*;
 use tamis_integration::origin::{Answer, Conversation, Origin, Scripted};
 use tamis_integration::socket::Address;
+use tamis_integration::upstream::Refusing;
 use tamis_integration::wat::Act::*;
 use tamis_integration::wat::Guest;
 use tamis_integration::{Folder, Gate, Proxy, Step, Upstream};
@@ -269,16 +270,14 @@ fn health_checks_are_calls() {
         return;
     };
     let address = served(&mut server);
-    let dead = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    let gone = Address::Tcp(dead.local_addr().expect("it is bound"));
-    drop(dead);
+    let gone = Refusing::new();
     let good = scripted_service(b"\0\0\0\0\x02\x08\x01", "0");
     let unknown = scripted_service(b"", "5");
     for (endpoint, check, expected) in [
         (&address, "grpc: {}", "healthy"),
         (&address, "grpc: { service: tamis.Test }", "healthy"),
         (&address, "grpc: { service: sick }", "unhealthy"),
-        (&gone, "grpc: {}", "unhealthy"),
+        (gone.address(), "grpc: {}", "unhealthy"),
         (good.address(), "grpc: { service: x }", "healthy"),
         (unknown.address(), "grpc: { service: x }", "unhealthy"),
         (good.address(), "http: { path: /healthz }", "healthy"),
@@ -363,9 +362,7 @@ fn a_call(path: &str) -> http::Request<()> {
 /// Every failure that is ours is said as a status, in a head alone.
 #[test]
 fn fault_98_every_failure_has_a_status() {
-    let dead = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    let refused = Address::Tcp(dead.local_addr().expect("it is bound"));
-    drop(dead);
+    let refused = Refusing::new();
     let silent = Upstream::each([vec![Step::Hold]]);
     let garbage = Upstream::repeating("SSH-2.0-OpenSSH\r\n\r\n");
     let closes = Upstream::each([vec![Step::Message, Step::Close]]);
@@ -385,9 +382,10 @@ fn fault_98_every_failure_has_a_status() {
         Guest::new().on_request([ReadBody(4)]).on_held_body([]).build(),
     );
     let clusters = format!(
-        "  refused: {{ endpoints: [\"{refused}\"] }}\n  silent: {{ endpoints: [\"{}\"], read_timeout: 200ms }}\n  \
+        "  refused: {{ endpoints: [\"{}\"] }}\n  silent: {{ endpoints: [\"{}\"], read_timeout: 200ms }}\n  \
          garbage: {{ endpoints: [\"{}\"] }}\n  closes: {{ endpoints: [\"{}\"] }}\n  \
          full: {{ endpoints: [\"{}\"], limits: {{ max_requests: 1, max_connections: 1 }} }}\n",
+        refused.address(),
         silent.address(),
         garbage.address(),
         closes.address(),
