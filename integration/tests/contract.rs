@@ -1,8 +1,10 @@
 //! What a filter may rely on, and what everybody else may rely on when it fails: hook by hook, with a component that has
 //! all of them and with guests that fail in just one.
 
+use std::thread;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tamis_integration::proxy::check;
 use tamis_integration::socket::Found;
@@ -843,6 +845,25 @@ fn completion_is_told_that_the_client_has_left() {
         "{left}"
     );
     stay.open();
+}
+
+/// A worker that waits for a core while a guest computes charges the exchange nothing for it.
+#[test]
+fn an_exchange_is_not_charged_for_a_stall() {
+    let upstream = Upstream::saying("ok");
+    let computes = Guest::new()
+        .on_request([Log("it computes"), Compute(300_000_000)])
+        .on_response([]);
+    let limits = ", limits: { cpu: 3s, exchange_cpu: 3s, wall: 10s }";
+    let proxy = guest(&computes, limits, &upstream);
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    proxy.log().wait_message("it computes");
+    proxy.signal(Signal::STOP);
+    // That it stands still is the fault; longer than what the exchange may compute.
+    thread::sleep(Duration::from_millis(3500));
+    proxy.signal(Signal::CONT);
+    assert_eq!(client.response().text(), "ok");
 }
 
 /// What breaks off before its end goes on as what breaks off, though a filter was between.

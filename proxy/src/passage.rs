@@ -25,7 +25,7 @@ use crate::outbox;
 use crate::service;
 use crate::trial::Trial;
 use crate::wasm::http::{Answered, Middleware, Movers, Place as Seat, Session, Unplaced};
-use crate::wasm::{self, Question};
+use crate::wasm::{self, HookTime, Question};
 use crate::worker::Scene;
 
 /// Hooks that come after the request's head, for each exchange.
@@ -191,8 +191,8 @@ impl Passage {
             now: *clock,
         };
         let ready = self.ready(&place)?;
-        let asked = self.ask_in_place(&place, ready, wasm::OnRequestHead);
-        let asked = self.judge(&place, asked, clock, Duration::ZERO);
+        let (asked, spent) = self.ask_in_place(&place, ready, wasm::OnRequestHead);
+        let asked = self.judge(&place, asked, clock, spent);
         Some(asked.map(|verdict| match verdict {
             Some(RequestVerdict::Reply(reply)) => {
                 self.scene.replied(step, reply.status);
@@ -212,7 +212,7 @@ impl Passage {
                 let verdict = loan.message.as_mut().map(|message| native.on_request_head(message));
                 drop(loan);
                 self.add(Turn::new(at, Hooks::default()));
-                self.lap(step, Hook::RequestHead, clock, None);
+                self.lap(step, Hook::RequestHead, clock, HookTime::NONE);
                 Ok(match verdict {
                     Some(RequestVerdict::Reply(reply)) => {
                         self.scene.replied(step, reply.status);
@@ -335,7 +335,7 @@ impl Passage {
                 let clock = clock.get_or_insert_with(Instant::now);
                 let verdict = loan.message.as_mut().map(|message| native.on_response_head(message));
                 drop(loan);
-                self.lap(step, Hook::ResponseHead, clock, None);
+                self.lap(step, Hook::ResponseHead, clock, HookTime::NONE);
                 Ok(verdict.unwrap_or(Verdict::Proceed))
             }
             StepKind::Wasm(filter, _) if filter.hooks().has(Hook::ResponseHead) => {
@@ -416,8 +416,8 @@ impl Passage {
             now: *clock,
         };
         if let Some(ready) = self.ready(&place) {
-            let asked = self.ask_in_place(&place, ready, question);
-            return self.judge(&place, asked, clock, Duration::ZERO);
+            let (asked, spent) = self.ask_in_place(&place, ready, question);
+            return self.judge(&place, asked, clock, spent);
         }
         let mut loan = match self.message.take() {
             Some(message) => self.loan(message),
@@ -432,12 +432,12 @@ impl Passage {
         if self.turns.borrow()[turn].is_skipped {
             return Ok(None);
         }
-        let mut waited = Duration::ZERO;
+        let mut spent = HookTime::NONE;
         let asked = self
-            .try_ask((turn, &place), question, &mut loan.message, &mut waited)
+            .try_ask((turn, &place), question, &mut loan.message, &mut spent)
             .await;
         drop(loan);
-        self.judge(&place, asked, clock, waited)
+        self.judge(&place, asked, clock, spent)
     }
 
     /// What a hook of a brief filter needs, if all of it is there. If not, nothing was taken, and nothing asked of the
@@ -468,7 +468,12 @@ impl Passage {
 
     /// Without a future: its state would be written and read for each hook. Nobody waits here, neither for the guest nor in
     /// it.
-    fn ask_in_place<Q: Question>(&self, place: &Place<'_>, ready: Ready<'_>, question: Q) -> wasm::Outcome<Q::Verdict> {
+    fn ask_in_place<Q: Question>(
+        &self,
+        place: &Place<'_>,
+        ready: Ready<'_>,
+        question: Q,
+    ) -> (wasm::Outcome<Q::Verdict>, HookTime) {
         let Ready {
             mut lease,
             mut loan,
@@ -477,10 +482,11 @@ impl Passage {
         let home = &mut loan.message;
         let asked = lease.ask_in_place(question, wasm::Loan { home, cpu });
         drop(loan);
+        let spent = lease.spent();
         if asked.is_ok() {
             self.keep(place, lease, Duration::ZERO);
         }
-        asked
+        (asked, spent)
     }
 
     /// The guest is out of its place while it works, so that it goes with the future when that is dropped half-way.
@@ -489,13 +495,13 @@ impl Passage {
         (turn, place): (usize, &Place<'_>),
         question: Q,
         home: &mut Option<Box<Message>>,
-        waited: &mut Duration,
+        spent: &mut HookTime,
     ) -> wasm::Outcome<Q::Verdict> {
-        let (lease, spent) = {
+        let (lease, before) = {
             let turn = &mut self.turns.borrow_mut()[turn];
             (turn.lease.take(), turn.cpu)
         };
-        let cpu = place.filter.exchange_cpu().saturating_sub(spent);
+        let cpu = place.filter.exchange_cpu().saturating_sub(before);
         if cpu.is_zero() {
             return Err((
                 Failure::Cpu,
@@ -507,17 +513,12 @@ impl Passage {
             None => match self.lease(turn, place)? {
                 Some(lease) => lease,
                 // Boxed like all that seldom happens.
-                None => Box::pin(self.scene.guests(place.filter, place.slot).lease_slowly())
-                    .await
-                    .inspect_err(|_| {
-                        // All that passed was waiting.
-                        *waited = Duration::MAX;
-                    })?,
+                None => Box::pin(self.scene.guests(place.filter, place.slot).lease_slowly()).await?,
             },
         };
         let awaited = lease.awaited();
         let verdict = lease.ask(question, wasm::Loan { home, cpu }).await;
-        *waited = lease.waited();
+        *spent = lease.spent();
         let verdict = verdict?;
         self.keep(place, lease, awaited);
         Ok(verdict)
@@ -542,7 +543,7 @@ impl Passage {
         place: &Place<'_>,
         asked: wasm::Outcome<V>,
         clock: &mut Instant,
-        waited: Duration,
+        spent: HookTime,
     ) -> Result<Option<V>, Broken> {
         let Place {
             turn,
@@ -551,7 +552,7 @@ impl Passage {
             hook,
             ..
         } = *place;
-        let computed = self.lap(step, hook, clock, Some(waited));
+        let computed = self.lap(step, hook, clock, spent);
         self.let_pass(turn, hook);
         let breaker = filter.breaker();
         let probe = turn.and_then(|turn| {
@@ -702,12 +703,12 @@ impl Passage {
         turns[turn].ahead = Hooks::default();
     }
 
-    /// Charges the time since `clock` to one call; the end of one call is the start of the next. Gives what a guest that
-    /// was parked for `waited` of it has computed.
-    fn lap(&self, step: &Step, hook: Hook, clock: &mut Instant, waited: Option<Duration>) -> Duration {
+    /// Charges the time since `clock` to one call; the end of one call is the start of the next. Gives what a guest has
+    /// computed of it.
+    fn lap(&self, step: &Step, hook: Hook, clock: &mut Instant, spent: HookTime) -> Duration {
         let now = Instant::now();
         let took = now - *clock;
-        let cpu = waited.map_or(Duration::ZERO, |waited| took.saturating_sub(waited));
+        let cpu = spent.computed(took);
         self.scene.called(step, hook, took, cpu);
         *clock = now;
         if took >= LONG_HOOK {
@@ -818,7 +819,7 @@ impl Passage {
     pub fn spoke(&self, turn: usize, hook: Hook, clock: &mut Instant) {
         let step = self.step(turn);
         self.scene.took(step, hook, *clock, Duration::ZERO);
-        self.lap(step, hook, clock, None);
+        self.lap(step, hook, clock, HookTime::NONE);
         let probe = self.turns.borrow_mut()[turn].probe.take();
         let breaker = self.middleware(turn).and_then(|one| one.terms.breaker.as_ref());
         match (probe, breaker) {
@@ -840,7 +841,7 @@ impl Passage {
         let step = self.step(turn);
         let now = Instant::now();
         if let Some(clock) = clock {
-            self.lap(step, hook, clock, None);
+            self.lap(step, hook, clock, HookTime::NONE);
         }
         let terms = self.middleware(turn).map(|one| &one.terms);
         let probe = self.turns.borrow_mut()[turn].probe.take();

@@ -43,13 +43,9 @@ async fn call(worker: &Worker, filter: &Arc<wasm::Filter>, held: &mut Option<Box
     };
     instance.begin_exchange(filter);
     let called = instance.ask(OnTick, loan, filter).await;
-    worker.ticked(
-        filter,
-        Hook::Tick,
-        since.elapsed(),
-        instance.waited(),
-        instance.take_metrics(),
-    );
+    let took = since.elapsed();
+    let computed = instance.spent().computed(took);
+    worker.ticked(filter, Hook::Tick, took, computed, instance.take_metrics());
     called?;
     *held = Some(instance);
     Ok(())

@@ -633,12 +633,12 @@ impl Worker {
         filter: &wasm::Filter,
         hook: Hook,
         took: Duration,
-        waited: Duration,
+        computed: Duration,
         metrics: Vec<wasm::GuestMetric>,
     ) {
         let mut tally = self.tally.borrow_mut();
         let series = tally.filter(filter.name());
-        tally.filter_call(series, hook, took, took.saturating_sub(waited));
+        tally.filter_call(series, hook, took, computed);
         drop(tally);
         self.count(series, metrics);
     }

@@ -280,7 +280,7 @@ impl<'a> Walk<'a> {
         let asked = self.instance.ask(question, loan, self.filter).await;
         let took = since.elapsed();
         if self.filter.hooks().has(hook) {
-            self.cpu += took.saturating_sub(self.instance.waited());
+            self.cpu += self.instance.spent().computed(took);
             self.laps.push((call, took));
         }
         self.instance.take_metrics();

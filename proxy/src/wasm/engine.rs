@@ -18,7 +18,7 @@ pub const TICK: Duration = Duration::from_millis(1);
 /// Between two ticks as long as none fell into a guest's computing: nearly all hooks end within microseconds, and waking a
 /// thread each millisecond for them took 4 % of a busy core's requests. The first tick of a guest that runs on may so
 /// come later by the difference, and it may compute for as much longer than its limit; from then on it is held to it.
-const CALM_TICK: Duration = Duration::from_millis(4);
+pub(super) const CALM_TICK: Duration = Duration::from_millis(4);
 
 /// Ticks between two looks at whether any guest has run. One that runs on says so at each tick, so it is never left
 /// without them.

@@ -16,7 +16,7 @@ use wasmtime::component::{self, ComponentExportIndex, ComponentNamedList, Func, 
 use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 
 use super::bindings;
-use super::engine::{Seat, TICK};
+use super::engine::{CALM_TICK, Seat, TICK};
 use super::filter::{Exports, Filter, LogBudget};
 use super::host::told;
 use super::names::Names;
@@ -90,7 +90,8 @@ pub struct State {
     pub(super) wasi: Option<Box<World>>,
     memory: MemoryLimit,
     stint: Arc<Stint>,
-    /// Processor time, in the running hook.
+    /// Processor time, in the running hook: what it was given, and what it has left.
+    cpu_given: Duration,
     cpu_left: Duration,
     suspicion: Suspicion,
     /// The running hook has no stack of its own: it ends before anybody else goes on.
@@ -242,10 +243,36 @@ impl Instance {
         std::mem::take(&mut self.store.data_mut().metrics)
     }
 
-    /// How long the last hook was parked, and, for the first one, the guest was waited for; the rest of its time it
-    /// computed.
-    pub fn waited(&mut self) -> Duration {
-        self.waited + std::mem::take(&mut self.awaited)
+    /// Of the last hook, and of the wait for the guest if it was the first one.
+    pub fn spent(&mut self) -> HookTime {
+        let state = self.store.data();
+        HookTime {
+            waited: self.waited + std::mem::take(&mut self.awaited),
+            charged: state.cpu_given.saturating_sub(state.cpu_left) + state.stint.settle(),
+        }
+    }
+}
+
+/// What became of the time that a hook took.
+#[derive(Clone, Copy, Debug)]
+pub struct HookTime {
+    /// It was parked, or its guest was waited for.
+    waited: Duration,
+    /// Its guest was interrupted for computing so long.
+    charged: Duration,
+}
+
+impl HookTime {
+    /// There was no guest.
+    pub const NONE: Self = Self {
+        waited: Duration::MAX,
+        charged: Duration::ZERO,
+    };
+
+    /// What the guest has computed in a hook that took so long. Nobody computes for longer than until the next tick without
+    /// being charged for it: what is more was the wait of the worker for a core.
+    pub fn computed(self, took: Duration) -> Duration {
+        took.saturating_sub(self.waited).min(self.charged + CALM_TICK)
     }
 }
 
@@ -300,6 +327,7 @@ fn new_store(filter: &Filter, desk: Option<&Desk>) -> Store<State> {
         wasi: filter.wasi.then(|| World::new(filter.name(), &filter.log)),
         memory: MemoryLimit::new(filter.limits.memory, filter.limits.table_elements),
         stint: Arc::new(Stint::new(filter.engine.clone())),
+        cpu_given: Duration::ZERO,
         cpu_left: Duration::ZERO,
         suspicion: Suspicion::after(1),
         is_in_place: false,
@@ -358,7 +386,8 @@ impl<'a> Turn<'a> {
     fn begin(store: &'a mut Store<State>, loan: Loan<'a>, filter: &Filter, is_in_place: bool) -> Self {
         let state = store.data_mut();
         state.message = loan.home.take();
-        state.cpu_left = (TICK * filter.limits.cpu_ticks).min(loan.cpu);
+        state.cpu_given = (TICK * filter.limits.cpu_ticks).min(loan.cpu);
+        state.cpu_left = state.cpu_given;
         state.header_bytes_left = filter.limits.header_bytes;
         state.is_in_place = is_in_place;
         state.ticks_seen = 0;
@@ -577,6 +606,29 @@ mod tests {
         (func $tick (canon lift (core func $guest "on-tick")))
         (instance $hooks (export "on-tick" (func $tick)))
         (export "tamis:filter/tick@0.1.0" (instance $hooks)))"#;
+
+    #[test]
+    fn a_wait_for_a_core_is_not_computed() {
+        for (waited, charged, took, computed) in [
+            (0, 0, 2, 2),
+            (0, 0, 500, 4),
+            (300, 0, 302, 2),
+            (300, 50, 352, 52),
+            (300, 50, 900, 54),
+            (5, 0, 3, 0),
+        ] {
+            let time = HookTime {
+                waited: Duration::from_millis(waited),
+                charged: Duration::from_millis(charged),
+            };
+            assert_eq!(
+                time.computed(Duration::from_millis(took)),
+                Duration::from_millis(computed),
+                "{time:?}, {took}"
+            );
+        }
+        assert_eq!(HookTime::NONE.computed(Duration::from_secs(1)), Duration::ZERO);
+    }
 
     fn filter() -> Filter {
         let engine = Engine::new(Reservation {

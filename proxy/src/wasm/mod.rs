@@ -27,7 +27,7 @@ pub use cache::Cache;
 pub use compiler::{Compiler, Counts as CompilerCounts, Settings as CompilerSettings};
 pub use engine::{Engine, Reservation};
 pub use filter::{Access, Filter, Grant, Limits, Settings, ungranted};
-pub use instance::{Change, GuestMetric, Instance, Loan, Outcome, StartError, ticks};
+pub use instance::{Change, GuestMetric, HookTime, Instance, Loan, Outcome, StartError, ticks};
 pub use pool::{Lease, Pool, Pools, Usage, start_apart};
 pub use question::{
     OnBody, OnCompletion, OnConnection, OnEnd, OnHeldBody, OnRequestHead, OnResponseHead, OnTick, Question,

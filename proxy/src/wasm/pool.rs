@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::engine::Seat;
 use super::filter::Filter;
-use super::instance::{GuestMetric, Instance, Loan, Outcome};
+use super::instance::{GuestMetric, HookTime, Instance, Loan, Outcome};
 use super::question::Question;
 use crate::counted::Counted;
 use crate::filter::Failure;
@@ -284,18 +284,18 @@ impl Lease {
             .unwrap_or_default()
     }
 
-    /// How long the guest was waited for, until [`Lease::waited`] was asked.
+    /// How long the guest was waited for, until [`Lease::spent`] was asked.
     pub fn awaited(&self) -> Duration {
         self.instance
             .as_ref()
             .map_or(Duration::ZERO, |instance| instance.awaited)
     }
 
-    /// How long the last hook was parked, and, for the first one, the guest was waited for.
-    pub fn waited(&mut self) -> Duration {
+    /// What became of the time of the last hook.
+    pub fn spent(&mut self) -> HookTime {
         self.instance
             .as_mut()
-            .map_or(Duration::ZERO, |instance| instance.waited())
+            .map_or(HookTime::NONE, |instance| instance.spent())
     }
 
     /// Ends the exchange of a guest that did nothing wrong.

@@ -106,7 +106,7 @@ impl Stint {
         self.engine.guest_runs_on();
     }
 
-    /// Another exchange of the guest begins: what was spent on those before, as far as it is measured.
+    /// What was spent until now, on a hook or on exchanges before another one begins, as far as it is measured.
     pub fn settle(&self) -> Duration {
         self.meter.settle(thread_time)
     }
@@ -145,7 +145,9 @@ impl Meter {
 
     fn end(&self, clock: impl Fn() -> u64) {
         if self.is_measuring() {
-            self.owed.fetch_add(self.since_mark(clock()), Ordering::Relaxed);
+            let now = clock();
+            self.owed.fetch_add(self.since_mark(now), Ordering::Relaxed);
+            self.mark.store(now, Ordering::Relaxed);
         }
     }
 
@@ -243,6 +245,9 @@ mod tests {
             "one long instruction"
         );
         meter.end(at(113));
+        assert_eq!(meter.settle(at(113)), Duration::from_millis(1), "once");
+        meter.begin(14, at(150));
+        meter.end(at(151));
         meter.begin(20, at(200));
         assert_eq!(meter.interrupted(20, at(200)), measured(1, false), "waiting is none");
         assert_eq!(meter.settle(at(203)), Duration::from_millis(3));
