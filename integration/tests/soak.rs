@@ -258,7 +258,8 @@ impl World {
             thread::sleep(THOUGHT);
             ok("")
         });
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        // Of an address where nobody else takes ports.
+        let free = TcpListener::bind("127.77.0.1:0").and_then(|listener| listener.local_addr());
         Self {
             upstreams: [upstream(0), upstream(1)],
             streams: serve_streams(),

@@ -332,12 +332,12 @@ fn who_breaks_a_tunnel_is_recorded() {
 #[test]
 fn fault_99_an_idle_tunnel_is_ended() {
     let upstream = switching([Step::Bytes(1), Step::send("y"), Step::Hold]);
-    let proxy = Proxy::start(&yaml(&upstream, "tunnel_idle_timeout: 900ms", "timeout: 200ms"));
+    let proxy = Proxy::start(&yaml(&upstream, "tunnel_idle_timeout: 3s", "timeout: 1s"));
     let mut client = tunnel(&proxy);
-    client.assert_silent(Duration::from_millis(500), "not idle for long enough");
+    client.assert_silent(Duration::from_millis(1700), "not idle for long enough");
     client.send("x");
     assert_eq!(client.read(1), b"y");
-    client.assert_silent(Duration::from_millis(500), "something moved since");
+    client.assert_silent(Duration::from_millis(1700), "something moved since");
     assert_ne!(client.ending().how, Found::Nothing);
     upstream.wait_ended(0);
     assert_eq!(records(&proxy, 1)[0]["reason"], "tunnel_idle");

@@ -169,7 +169,7 @@ fn an_upgrade_under_load_loses_nothing() {
     for again in 2..=3 {
         upgraded(&folder);
         callers.iter().for_each(Caller::wait_for_more);
-        assert_eq!(proxy.heirs().len(), again);
+        wait_until("the log says so", || proxy.heirs().len() == again);
     }
     callers.into_iter().for_each(Caller::finish);
     assert_eq!(proxy.address("web"), web, "the port has not changed");

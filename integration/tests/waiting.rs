@@ -35,6 +35,8 @@ fn thousands_of_exchanges_wait_in_outbound_calls() {
         "the limit of descriptors leaves room for {count} exchanges only"
     );
     let service = TcpListener::bind("127.0.0.1:0").expect("a port");
+    // Those who find the usual queue full come back after seconds.
+    rustix::net::listen(&service, 4096).expect("it listens already");
     let address = service.local_addr().expect("bound");
     let folder = Folder::new();
     folder.write("ext-auth.wasm", std::fs::read(component("ext-auth")).expect("built"));

@@ -446,7 +446,7 @@ fn it_answers_as_in_wasmtime() {
 
 #[test]
 fn a_guest_that_computes_leaves_the_others_their_time() {
-    let proxy = start("rust-service-02", ", limits: { cpu: 1s }");
+    let proxy = start("rust-service-02", ", limits: { cpu: 3s }");
     let mut spinning = proxy.client();
     spinning.send("GET /spin HTTP/1.1\r\nHost: a.example\r\n\r\n");
     let since = Instant::now();
@@ -457,7 +457,7 @@ fn a_guest_that_computes_leaves_the_others_their_time() {
         assert_eq!(client.get("/hello").text(), "hello\n");
         slowest = slowest.max(began.elapsed());
     }
-    assert!(slowest < Duration::from_millis(400), "{slowest:?}");
+    assert!(slowest < Duration::from_millis(1500), "{slowest:?}");
     assert_own_reply(&spinning.response(), 504, "its time is over");
 }
 
